@@ -1,0 +1,85 @@
+/* Linear attention: recurrences over a state per sequence and value head. */
+#ifndef CULEBRA_LINEAR_ATTENTION_H
+#define CULEBRA_LINEAR_ATTENTION_H
+#include "culebra/culebra.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { CUL_STATE_VK = 0, CUL_STATE_KV = 1 };
+enum { CUL_GATE_LOG = 0, CUL_GATE_SOFTPLUS = 1 };
+
+/* Gated delta rule: S = e^g S; S += k (beta (v - S^T k))^T; o = scale S^T q (Yang et al., arXiv:2412.06464).
+ * q, k [B,T,H,K]; v, o [B,T,HV,V], HV % H == 0, one dtype f32, f16 or bf16; beta f32 [B,T,HV]; gate_mode log: g f32 [B,T,HV],
+ * softplus: a [B,T,HV] as q, a_log, dt_bias f32 [HV], g = -exp(a_log) softplus(a + dt_bias). Gates below -30 count as -30.
+ * States f32 [N,HV,V,K] (or K,V), N = B, or the number of intervals of cu_seqlens i32 [N+1] (then B = 1). final_state may
+ * be initial_state. With state_read_index, state_write_index i32 [N] (both or neither) the states are pools [P,...]: row -1 skips the
+ * sequence (output 0, pool untouched); initial_state and final_state are then one and the same pool, or final_state
+ * gets the written rows only. checkpoints f32 [C,HV,V,K]: the state after each checkpoint_every tokens.
+ * K, V multiples of 8 up to 256. */
+typedef struct cul_gated_delta_rule_args {
+  cul_op_call call;
+  const cul_tensor* q;
+  const cul_tensor* k;
+  const cul_tensor* v;
+  const cul_tensor* beta;
+  const cul_tensor* g;                 /* gate_mode log */
+  const cul_tensor* a;                 /* gate_mode softplus */
+  const cul_tensor* a_log;             /* gate_mode softplus */
+  const cul_tensor* dt_bias;           /* gate_mode softplus */
+  const cul_tensor* cu_seqlens;        /* optional */
+  const cul_tensor* initial_state;     /* optional: zeros */
+  const cul_tensor* state_read_index;  /* optional */
+  const cul_tensor* state_write_index; /* optional */
+  const cul_tensor* o;
+  const cul_tensor* final_state; /* optional */
+  const cul_tensor* checkpoints; /* optional; iff checkpoint_every > 0 */
+  float scale;                   /* 0 = K^-1/2 */
+  int32_t state_layout;
+  int32_t checkpoint_every; /* 0, a multiple of 64, or 1 where T <= 8 */
+  int32_t qk_l2norm;        /* x / sqrt(sum x^2 + 1e-6) on q and k, before scale */
+  int32_t gate_mode;
+  int32_t reserved0;
+} cul_gated_delta_rule_args;
+CUL_API cul_status cul_gated_delta_rule(cul_stream* stream, const cul_gated_delta_rule_args* args);
+
+/* y_t = act(bias + sum_j w_j x_(t-W+1+j)) per channel. x, y [B,T,C] f32 or half; w [C,W], W 2..4; bias? [C];
+ * state? and final_state? [N,C,W-1] as x: the last W-1 inputs, oldest first, copied exactly; may be one tensor. Sequences
+ * and pools as in gated_delta_rule. act none | silu. */
+typedef struct cul_causal_conv1d_args {
+  cul_op_call call;
+  const cul_tensor* x;
+  const cul_tensor* w;
+  const cul_tensor* bias;              /* optional */
+  const cul_tensor* state;             /* optional: zeros */
+  const cul_tensor* cu_seqlens;        /* optional */
+  const cul_tensor* state_read_index;  /* optional */
+  const cul_tensor* state_write_index; /* optional */
+  const cul_tensor* y;
+  const cul_tensor* final_state; /* optional */
+  int32_t act;                   /* CUL_ACT_NONE or CUL_ACT_SILU of gemm.h: 0 or 1 */
+  int32_t reserved0;
+} cul_causal_conv1d_args;
+CUL_API cul_status cul_causal_conv1d(cul_stream* stream, const cul_causal_conv1d_args* args);
+
+enum { CUL_GATE_ACT_SILU = 0, CUL_GATE_ACT_SIGMOID = 1 };
+
+/* y = rms(x) * weight * act(gate), or with norm_before_gate 0: rms(x act(gate)) * weight; rms over D / groups channels at
+ * a time. x, gate?, y [..., D] (rank 2..4), one dtype; weight [D] as x or f32. In place allowed. */
+typedef struct cul_gated_rms_norm_args {
+  cul_op_call call;
+  const cul_tensor* x;
+  const cul_tensor* gate; /* optional */
+  const cul_tensor* weight;
+  const cul_tensor* y;
+  float eps;
+  int32_t act;
+  int32_t norm_before_gate;
+  int32_t groups; /* 1 = over all of D */
+} cul_gated_rms_norm_args;
+CUL_API cul_status cul_gated_rms_norm(cul_stream* stream, const cul_gated_rms_norm_args* args);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

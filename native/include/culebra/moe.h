@@ -1,0 +1,67 @@
+/* Mixture of experts. T tokens, E experts, k experts a token, D model width, I expert width. Ids below 0 or >= E are
+ * skipped: they contribute nothing (and are a DEVICE_ERROR under CUL_OP_VALIDATE when >= E or < -1). */
+#ifndef CULEBRA_MOE_H
+#define CULEBRA_MOE_H
+#include "culebra/culebra.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { CUL_SCORE_SOFTMAX = 0, CUL_SCORE_SIGMOID = 1 };
+
+/* logits [T,E] f32 or half, bias? f32 [E] -> weights f32, ids i32 [T, k + n_shared]. Selection by descending score + bias, ties to
+ * the lowest id; groups of E / n_group experts are selected first (topk_group of them) by their best score, with bias by
+ * the sum of their best two. Weights are scores without bias, divided by (sum + 1e-20) with renormalize, times scale. A
+ * score that is not finite counts as 0. Shared experts E .. E+n_shared-1 are appended with weight 1. k <= 32, E <= 2048. */
+typedef struct cul_moe_route_args {
+  cul_op_call call;
+  const cul_tensor* logits;
+  const cul_tensor* bias; /* optional */
+  const cul_tensor* weights;
+  const cul_tensor* ids;
+  int32_t k;
+  int32_t score;
+  int32_t n_group;    /* 1 = none */
+  int32_t topk_group; /* 1 with n_group 1 */
+  int32_t renormalize;
+  int32_t n_shared;
+  float scale;
+  int32_t reserved0;
+} cul_moe_route_args;
+CUL_API cul_status cul_moe_route(cul_stream* stream, const cul_moe_route_args* args);
+
+enum { CUL_MOE_ACT_SILU = 0, CUL_MOE_ACT_GELU = 1, CUL_MOE_ACT_SWIGLU_OAI = 2 };
+enum { CUL_EXPERTS_HALF = 0, CUL_EXPERTS_F8 = 1, CUL_EXPERTS_INT4 = 2 };
+
+/* y = sum_j weights[t,j] (w2 (act(gate) * up) + b2), (gate, up) = w13 x + b13 of expert ids[t,j].
+ * x, y [T,D] half; weights f32, ids i32 [T,k]; b13? [E,2I], b2? [E,D] as x. w13 [E,2I,D] (gate rows first), w2 [E,D,I]:
+ * half as x; f8e4m3 with scales f32 [E,cd(N,128),cd(K,128)]; int4 u8 [E,N,K/2] (low nibble = even k, zero point 8) with scales
+ * half [E,N,G] and zeros? u8 [E,N/2,G] (low nibble = even n). swiglu_oai: gate = min(gate, limit), up clamped to
+ * +-limit, (up + 1) gate sigmoid(alpha gate). The same expert may occur twice in a row. */
+typedef struct cul_moe_mlp_args {
+  cul_op_call call;
+  const cul_tensor* x;
+  const cul_tensor* w13;
+  const cul_tensor* w13_scales; /* f8, int4 */
+  const cul_tensor* w13_zeros;  /* int4, optional */
+  const cul_tensor* w2;
+  const cul_tensor* w2_scales;
+  const cul_tensor* w2_zeros;
+  const cul_tensor* b13; /* optional */
+  const cul_tensor* b2;  /* optional */
+  const cul_tensor* weights;
+  const cul_tensor* ids;
+  const cul_tensor* y;
+  int32_t experts;
+  int32_t group; /* int4: -1, 32, 64, 128 */
+  int32_t act;
+  float alpha;
+  float limit;
+  int32_t reserved0;
+} cul_moe_mlp_args;
+CUL_API cul_status cul_moe_mlp(cul_stream* stream, const cul_moe_mlp_args* args);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
