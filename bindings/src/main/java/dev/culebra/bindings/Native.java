@@ -1,0 +1,90 @@
+package dev.culebra.bindings;
+
+import dev.culebra.bindings.generated.culebra_h;
+import java.lang.foreign.FunctionDescriptor;
+import java.lang.foreign.Linker;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.SymbolLookup;
+import java.lang.invoke.MethodHandle;
+
+/**
+ * What jextract cannot write: the getters of a thread's last call without the transition to native state
+ * ({@link Linker.Option#critical}; each reads one thread-local value), and statuses as exceptions. Loads the library.
+ */
+public final class Native {
+    static {
+        NativeLibrary.load();
+    }
+
+    private static final MethodHandle LAST_ERROR = critical("cul_last_error", culebra_h.cul_last_error$descriptor());
+    private static final MethodHandle LAST_PLAN = critical("cul_last_plan", culebra_h.cul_last_plan$descriptor());
+    private static final MethodHandle LAST_WORKSPACE_BYTES =
+            critical("cul_last_workspace_bytes", culebra_h.cul_last_workspace_bytes$descriptor());
+
+    private Native() {}
+
+    /**
+     * Returns if {@code status} is {@code CUL_OK}. Belongs on the thread of the call, right behind it.
+     *
+     * @throws StatusException with the library's text for the failure otherwise
+     */
+    public static void check(int status) {
+        if (status != 0) {
+            throw failure(status);
+        }
+    }
+
+    /** The exception for a status that is not {@code CUL_OK}, with the text of this thread's last failure. */
+    public static StatusException failure(int status) {
+        var text = lastError();
+        return new StatusException(status, text.isEmpty() ? statusName(status) : text);
+    }
+
+    /** The text of this thread's last failure; empty if there was none. */
+    public static String lastError() {
+        try {
+            return ((MemorySegment) LAST_ERROR.invokeExact()).getString(0);
+        } catch (Throwable e) {
+            throw impossible(e);
+        }
+    }
+
+    /** How this thread's last operator ran: design, tile, split and why; empty where it has but one way. */
+    public static String lastPlan() {
+        try {
+            return ((MemorySegment) LAST_PLAN.invokeExact()).getString(0);
+        } catch (Throwable e) {
+            throw impossible(e);
+        }
+    }
+
+    /** The workspace, in bytes, that this thread's last operator asked for or planned with. */
+    public static long lastWorkspaceBytes() {
+        try {
+            return (long) LAST_WORKSPACE_BYTES.invokeExact();
+        } catch (Throwable e) {
+            throw impossible(e);
+        }
+    }
+
+    /** {@code SHAPE} for {@code CUL_SHAPE}; {@code UNKNOWN} for a number that is no status. */
+    public static String statusName(int status) {
+        return culebra_h.cul_status_name(status).getString(0);
+    }
+
+    private static MethodHandle critical(String name, FunctionDescriptor descriptor) {
+        return Linker.nativeLinker()
+                .downcallHandle(SymbolLookup.loaderLookup().findOrThrow(name), descriptor, Linker.Option.critical(false));
+    }
+
+    /** The handles throw nothing checked: whatever arrives passes on unchanged. */
+    private static RuntimeException impossible(Throwable thrown) {
+        if (thrown instanceof Error error) {
+            throw error;
+        }
+        if (thrown instanceof RuntimeException runtime) {
+            return runtime;
+        }
+        return new IllegalStateException(thrown);
+    }
+}
