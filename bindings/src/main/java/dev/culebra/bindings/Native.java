@@ -49,7 +49,7 @@ public final class Native {
         }
     }
 
-    /** How this thread's last operator ran: design, tile, split and why; empty where it has but one way. */
+    /** How the operator that this thread last planned would run: design, tile, split and why; empty where it has but one way. */
     public static String lastPlan() {
         try {
             return ((MemorySegment) LAST_PLAN.invokeExact()).getString(0);
