@@ -9,13 +9,10 @@ import java.lang.invoke.MethodHandle;
 
 /**
  * What jextract cannot write: the getters of a thread's last call without the transition to native state
- * ({@link Linker.Option#critical}; each reads one thread-local value), and statuses as exceptions. Loads the library.
+ * ({@link Linker.Option#critical}; each reads one thread-local value), and statuses as exceptions. It needs the
+ * library: {@link NativeLibrary#load} comes first, so that its failure arrives as what it is and not from an initializer.
  */
 public final class Native {
-    static {
-        NativeLibrary.load();
-    }
-
     private static final MethodHandle LAST_ERROR = critical("cul_last_error", culebra_h.cul_last_error$descriptor());
     private static final MethodHandle LAST_PLAN = critical("cul_last_plan", culebra_h.cul_last_plan$descriptor());
     private static final MethodHandle LAST_WORKSPACE_BYTES =

@@ -1,8 +1,8 @@
 package dev.culebra.bindings;
 
 /**
- * A native call that answered a status other than {@code CUL_OK}, with the text that the library gave for it. The API
- * turns it into the exception that its users see.
+ * A native call that answered a status other than {@code CUL_OK}, with the text that the library gave for it. It is for
+ * those who call the bindings themselves, tests and benchmarks: the API has exceptions of its own.
  */
 public final class StatusException extends RuntimeException {
     private static final long serialVersionUID = 1L;

@@ -8,9 +8,15 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import dev.culebra.bindings.generated.culebra_h;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 
 class NativeTest {
+    @BeforeAll
+    static void load() {
+        NativeLibrary.load();
+    }
+
     @Test
     void okIsNoException() {
         assertDoesNotThrow(() -> Native.check(culebra_h.CUL_OK()));
