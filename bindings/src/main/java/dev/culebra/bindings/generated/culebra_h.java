@@ -4804,6 +4804,65 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class cul_testing_fail_after {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.ofVoid(
+            culebra_h.C_LONG
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_testing_fail_after");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * void cul_testing_fail_after(int64_t calls)
+     * }
+     */
+    public static FunctionDescriptor cul_testing_fail_after$descriptor() {
+        return cul_testing_fail_after.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * void cul_testing_fail_after(int64_t calls)
+     * }
+     */
+    public static MethodHandle cul_testing_fail_after$handle() {
+        return cul_testing_fail_after.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * void cul_testing_fail_after(int64_t calls)
+     * }
+     */
+    public static MemorySegment cul_testing_fail_after$address() {
+        return cul_testing_fail_after.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * void cul_testing_fail_after(int64_t calls)
+     * }
+     */
+    public static void cul_testing_fail_after(long calls) {
+        var mh$ = cul_testing_fail_after.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_testing_fail_after", calls);
+            }
+            mh$.invokeExact(calls);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
     private static final int CUL_ABI_VERSION = (int)1L;
     /**
      * {@snippet lang=c :
