@@ -219,7 +219,8 @@ typedef struct cul_op_call {
   uint64_t workspace_bytes;
 } cul_op_call;
 
-/* After an op on this thread: which design, tile and split it chose, and why; "" where an op has but one way. */
+/* After an op called with CUL_OP_PLAN_ONLY on this thread: the design, tile and split it would use, and why; "" where an op
+ * has but one way. */
 CUL_API const char* cul_last_plan(void);
 
 typedef struct cul_op_info {
