@@ -1,9 +1,12 @@
 // The instruction sets that vector code is compiled for. Include this before hwy/foreach_target.h or hwy/highway.h.
 //
-// On x86-64 four: the baseline of the compiler's flags, AVX2, AVX-512 and AVX-512 with VNNI (AVX3_DL, for the integer dot
-// products of the quantized matrix products). SSSE3 and SSE4 are left out: no processor that has them but not AVX2 is
-// worth two more compilations of every file.
+// On x86-64 four: SSE4 as the baseline (every processor since 2011; below it Highway has single lanes only), AVX2, AVX-512,
+// and AVX-512 with VNNI and its siblings (AVX3_DL), for the integer dot products of the quantized matrix products.
+// On ARM NEON: vectors of unknown length cannot be members of arrays, as register tiles are.
 #pragma once
 
+#if defined(__x86_64__)
+#define HWY_BASELINE_TARGETS HWY_SSE4
+#endif
 #define HWY_WANT_AVX3_DL
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4)
+#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)

@@ -11,19 +11,26 @@
 #pragma once
 #include <cstdint>
 
+#include "ops/gemm/marlin_layout.h"  // WeightIndex, and the interface of a layout
+
 namespace culebra {
 
 struct CpuLayout {
-  static constexpr int kNTile = 32;
-  static constexpr int kKTile = 32;  // whole steps, and whole groups of the smallest size
-  static constexpr int kKStep = 8;   // values of k in a word
+  static constexpr int64_t kNTile = 32;
+  static constexpr int64_t kKTile = 32;  // whole steps, and whole groups of the smallest size
+  static constexpr int64_t kKStep = 8;   // values of k in a word
 
-  // Where element (n, k) lies: the index of its 32-bit word, and of its nibble there (bits 4 i .. 4 i + 3).
+  static constexpr int64_t bytes(int64_t n_padded, int64_t k_padded) { return n_padded * k_padded / 2; }
+
   static constexpr int64_t word(int64_t n, int64_t k, int64_t /*n_padded*/, int64_t k_padded) {
     return (n / kNTile * (k_padded / kKStep) + k / kKStep) * kNTile + n % kNTile;
   }
   static constexpr int nibble(int64_t /*n*/, int64_t k) { return static_cast<int>(k % 2 * 4 + k % kKStep / 2); }
-  static constexpr int64_t bytes(int64_t n_padded, int64_t k_padded) { return n_padded * k_padded / 2; }
+  // The inverse of both.
+  static constexpr WeightIndex at(int64_t word, int nibble, int64_t /*n_padded*/, int64_t k_padded) {
+    const int64_t step = word / kNTile, steps = k_padded / kKStep;
+    return {step / steps * kNTile + word % kNTile, step % steps * kKStep + nibble % 4 * 2 + nibble / 4};
+  }
 };
 
 }  // namespace culebra

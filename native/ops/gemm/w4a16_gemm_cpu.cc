@@ -1,0 +1,298 @@
+// w4a16_gemm on the cpu: fixed-point activations, integer dot products.
+//
+// A block of one row's activations (a group of weights, at most 128 values of k) becomes 16-bit integers with one f32 scale:
+// x = sx q, |q| <= 32767. With w = s (c - z), c the 4-bit code,
+//
+//   sum_k x w = sx s (sum_k q c - z sum_k q)                 per block, exactly, in 32-bit integers: |sum| < 128 * 15 * 2^15 < 2^26
+//
+// and the blocks are added in f32 in the order of k. Rounding x costs at most 2^-16 of the block's largest |x|, which is 1.8e-4
+// of the block's rms even when one value holds all of its energy: an order below the contract's 2e-3.
+//
+// A row's result depends on that row alone, by the same operations whatever tile it falls in: every call is batch
+// invariant, and independent of the number of threads.
+#include "ops/gemm/w4a16_gemm.h"
+
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "backends/cpu/thread_pool.h"
+#include "ops/gemm/cpu_layout.h"
+#include "ops/gemm/w4a16_gemm_cpu.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/gemm/w4a16_gemm_cpu.cc"
+#include "backends/cpu/simd.h"
+#include "hwy/foreach_target.h"
+#include "hwy/cache_control.h"
+#include "ops/gemm/vector_cpu-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+#if HWY_TARGET == HWY_AVX3_DL
+HWY_PUSH_ATTRIBUTES("avx512vnni")  // Highway asks the processor for it, but not the compiler
+#endif
+namespace culebra::cpu::HWY_NAMESPACE {
+namespace {
+
+inline constexpr int kTile = CpuLayout::kNTile;        // columns of a weight tile
+inline constexpr int kStep = CpuLayout::kKStep;        // values of k in a word
+inline constexpr int kVectors = kTile / kLanes;        // vectors of 32-bit sums per row of a tile
+// Rows multiplied at once: their sums and a tile's operands fill the registers.
+inline constexpr int kMaxRows = kLanes == 16 ? 12 : kLanes == 8 ? 2 : 1;
+// Rows that meet one weight tile before the next one: the tile stays in the second-level cache.
+inline constexpr int64_t kStripRows = 96;
+
+// Rows [first, first + rows) of a, quantized: q [blocks, rows, block], scales and sums [blocks, rows].
+struct Activations {
+  int16_t* q;
+  float* scales;
+  int32_t* sums;
+  int64_t first, rows, blocks, block;
+};
+
+Activations workspace(const W4A16GemmParams& p, const W4A16Workspace& w, int64_t first) {
+  auto* base = static_cast<std::byte*>(p.workspace);
+  return {reinterpret_cast<int16_t*>(base + w.q), reinterpret_cast<float*>(base + w.scales),
+          reinterpret_cast<int32_t*>(base + w.sums), first, std::min(w.rows, p.m - first), w.blocks, w.block};
+}
+
+// One block of one row in f16 or bf16; columns that the packed weights only pad are 0.
+template <class Half>
+void gather(const W4A16GemmParams& p, int64_t row, int64_t k0, int64_t count, Half* x) {
+  const Half* a = static_cast<const Half*>(p.a) + row * p.lda;
+  if (p.perm) {
+    for (int64_t i = 0; i < count && k0 + i < p.k_padded; ++i)
+      if (const int32_t k = p.perm[k0 + i]; k >= 0) x[i] = a[k];
+  } else if (k0 < p.k) {
+    std::memcpy(x, a + k0, static_cast<size_t>(std::min(count, p.k - k0)) * sizeof(Half));
+  }
+}
+
+template <class Half>
+void quantize_block(const W4A16GemmParams& p, const Activations& a, int64_t row, int64_t block) {
+  const F32Tag df;
+  const I32Tag di;
+  const hn::Rebind<int16_t, F32Tag> d16;
+  HWY_ALIGN Half x[kMaxActivationBlock + kLanes] = {};
+  gather(p, a.first + row, block * a.block, a.block, x);
+
+  // Halves of one sign are ordered as their bits are, with infinity and NaN on top.
+  int16_t bits = 0;
+  for (int i = 0; i < a.block; ++i) bits = std::max(bits, static_cast<int16_t>(x[i].bits & 0x7fff));
+  const float largest = to_float(Half{static_cast<uint16_t>(bits)});
+
+  const int64_t at = block * a.rows + row;
+  int16_t* q = a.q + at * a.block;
+  if (!std::isfinite(largest)) {
+    // NaN, or infinities against nothing: inf * (q - z) then has the sign, or the NaN for a weight of 0, that IEEE gives.
+    int32_t sum = 0;
+    for (int i = 0; i < a.block; ++i) {
+      const float value = to_float(x[i]);
+      q[i] = std::isinf(value) ? (value > 0 ? 1 : -1) : 0;
+      sum += q[i];
+    }
+    a.scales[at] = largest;
+    a.sums[at] = sum;
+    return;
+  }
+  // The bound keeps 1 / scale finite for the smallest bf16 values.
+  const float range = std::max(largest, 0x1p-100f);
+  const F32 inverse = hn::Set(df, 32767.0f / range);
+  I32 sums = hn::Zero(di);
+  for (int64_t i = 0; i < a.block; i += kLanes) {
+    const I32 rounded = hn::NearestInt(hn::Mul(load_f32(x + i), inverse));
+    sums = hn::Add(sums, rounded);
+    hn::StoreU(hn::DemoteTo(d16, rounded), d16, q + i);
+  }
+  a.scales[at] = range / 32767.0f;
+  a.sums[at] = hn::GetLane(hn::SumOfLanes(di, sums));
+}
+
+// sum + w.even * x.even + w.odd * x.odd in each 32-bit lane.
+HWY_INLINE I32 dot_pairs(I32 sum, I16 w, I16 x) {
+#if HWY_TARGET == HWY_AVX3_DL
+  return I32{_mm512_dpwssd_epi32(sum.raw, w.raw, x.raw)};
+#elif HWY_ARCH_X86
+  I32 unused = hn::Zero(I32Tag());
+  return hn::ReorderWidenMulAccumulate(I32Tag(), w, x, sum, unused);
+#else
+  const I32Tag d;
+  const I32 wi = hn::BitCast(d, w), xi = hn::BitCast(d, x);
+  const I32 even = hn::Mul(hn::ShiftRight<16>(hn::ShiftLeft<16>(wi)), hn::ShiftRight<16>(hn::ShiftLeft<16>(xi)));
+  return hn::Add(sum, hn::Add(even, hn::Mul(hn::ShiftRight<16>(wi), hn::ShiftRight<16>(xi))));
+#endif
+}
+
+// The pairs of k (2 s, 2 s + 1) of a word's eight.
+template <int s>
+HWY_INLINE I16 pairs(const uint32_t* words) {
+  const hn::RebindToUnsigned<I16Tag> d;
+  const auto line = hn::LoadU(d, reinterpret_cast<const uint16_t*>(words));
+  const auto shifted = hn::ShiftRight<4 * s>(line);
+  if constexpr (s == 3) return hn::BitCast(I16Tag(), shifted);
+  else return hn::BitCast(I16Tag(), hn::And(shifted, hn::Set(d, 15)));
+}
+
+// Few rows would leave the multipliers waiting for their own sums: they get several sums, added at the end of a block.
+template <int R>
+inline constexpr int kChains = R * kVectors >= 8 ? 1 : R * kVectors >= 4 ? 2 : 4;
+
+template <int s, int R>
+HWY_INLINE void multiply_pairs(const uint32_t* words, const int16_t* q, int64_t q_stride,
+                               I32 (&sums)[kChains<R>][R][kVectors]) {
+  I16 w[kVectors];
+#pragma GCC unroll 16
+  for (int v = 0; v < kVectors; ++v) w[v] = pairs<s>(words + v * kLanes);
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    int32_t pair;
+    std::memcpy(&pair, q + r * q_stride + 2 * s, sizeof pair);
+    const I16 x = hn::BitCast(I16Tag(), hn::Set(I32Tag(), pair));
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) sums[s % kChains<R>][r][v] = dot_pairs(sums[s % kChains<R>][r][v], w[v], x);
+  }
+}
+
+// product [R, kTile] = rows [row, row + R) times one weight tile.
+template <int R>
+HWY_NOINLINE void multiply(const W4A16GemmParams& p, const Activations& a, int64_t row, int64_t tile,
+                           float* HWY_RESTRICT product) {
+  constexpr int kAhead = 24;  // steps, 3 KB: past what the hardware prefetches across a page boundary
+  const F32Tag df;
+  const I32Tag di;
+  const hn::Rebind<uint8_t, I32Tag> d8;
+  const int64_t column = tile * kTile;
+  const uint32_t* words = reinterpret_cast<const uint32_t*>(p.packed) + CpuLayout::word(column, 0, p.n_padded, p.k_padded);
+  std::memset(product, 0, sizeof(float) * R * kTile);
+
+  for (int64_t block = 0; block < a.blocks; ++block) {
+    const int64_t k0 = block * a.block;
+    const int64_t steps = std::min(a.block, p.k_padded - k0) / kStep;
+    const int16_t* q = a.q + (block * a.rows + row) * a.block;
+    I32 sums[kChains<R>][R][kVectors];
+#pragma GCC unroll 16
+    for (int i = 0; i < kChains<R> * R * kVectors; ++i) sums[i / (R * kVectors)][i / kVectors % R][i % kVectors] = hn::Zero(di);
+
+    for (int64_t step = 0; step < steps; ++step, words += kTile, q += kStep) {
+      hwy::Prefetch(words + kAhead * kTile);
+      hwy::Prefetch(words + kAhead * kTile + kTile / 2);
+      multiply_pairs<0, R>(words, q, a.block, sums);
+      multiply_pairs<1, R>(words, q, a.block, sums);
+      multiply_pairs<2, R>(words, q, a.block, sums);
+      multiply_pairs<3, R>(words, q, a.block, sums);
+    }
+
+    const int64_t group = k0 / p.group * p.n_padded + column;
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      const int64_t at = group + v * kLanes;
+      const F32 scale = p.scale_dtype == DType::f16 ? load_f32(static_cast<const half_t*>(p.scales) + at)
+                                                    : load_f32(static_cast<const bfloat16_t*>(p.scales) + at);
+      const I32 zero = p.zeros ? hn::PromoteTo(di, hn::LoadU(d8, p.zeros + at)) : hn::Set(di, 8);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        I32 sum = sums[0][r][v];
+        for (int chain = 1; chain < kChains<R>; ++chain) sum = hn::Add(sum, sums[chain][r][v]);
+        const int64_t x = block * a.rows + row + r;
+        const I32 exact = hn::Sub(sum, hn::Mul(zero, hn::Set(di, a.sums[x])));
+        float* out = product + r * kTile + v * kLanes;
+        const F32 scaled = hn::Mul(hn::ConvertTo(df, exact), hn::Set(df, a.scales[x]));
+        hn::StoreU(hn::MulAdd(scaled, scale, hn::LoadU(df, out)), df, out);
+      }
+    }
+  }
+}
+
+template <int... R>
+constexpr auto kernels(std::integer_sequence<int, R...>) {
+  return std::array{&multiply<R + 1>...};
+}
+inline constexpr auto kMultiply = kernels(std::make_integer_sequence<int, kMaxRows>());
+
+// A tile's bias as f32, zeros where there is none.
+template <class Half>
+void load_bias(const W4A16GemmParams& p, int64_t column, int64_t columns, float* bias) {
+  std::memset(bias, 0, sizeof(float) * kTile);
+  if (!p.bias) return;
+  for (int64_t i = 0; i < columns; ++i) bias[i] = to_float(static_cast<const Half*>(p.bias)[column + i]);
+}
+
+// One strip of rows of 32 result columns.
+template <class Half>
+void multiply_strip(const W4A16GemmParams& p, const Activations& a, int64_t tile, int64_t begin, int64_t end) {
+  const F32Tag d;
+  const bool gated = p.epilogue == CUL_EPILOGUE_SILU_MUL;
+  const int64_t width = gated ? p.n / 2 : p.n;
+  const int64_t column = tile * kTile, columns = std::min<int64_t>(kTile, width - column);
+  // silu_mul: the factors' columns begin anywhere in a tile, and reach into the next one.
+  const int64_t up_tile = (width + column) / kTile, up_shift = (width + column) % kTile;
+  const int64_t up_tiles = (up_shift + columns + kTile - 1) / kTile;
+  HWY_ALIGN float bias[kTile], up_bias[kTile];
+  HWY_ALIGN float product[kMaxRows * kTile], part[kMaxRows * kTile], up[kMaxRows][2 * kTile] = {};
+  load_bias<Half>(p, column, columns, bias);
+  if (gated) load_bias<Half>(p, width + column, columns, up_bias);
+
+  const int64_t row_tiles = (end - begin + kMaxRows - 1) / kMaxRows;
+  for (int64_t t = 0; t < row_tiles; ++t) {
+    const int64_t row = begin + (end - begin) * t / row_tiles;
+    const auto rows = static_cast<size_t>(begin + (end - begin) * (t + 1) / row_tiles - row);
+    kMultiply[rows - 1](p, a, row, tile, product);
+    for (int64_t i = 0; gated && i < up_tiles; ++i) {
+      kMultiply[rows - 1](p, a, row, up_tile + i, part);
+      for (size_t r = 0; r < rows; ++r) std::memcpy(&up[r][i * kTile], part + r * kTile, sizeof(float) * kTile);
+    }
+    for (size_t r = 0; r < rows; ++r) {
+      Half out[kTile];
+      for (int v = 0; v < kTile; v += kLanes) {
+        F32 x = hn::Add(hn::Load(d, product + r * kTile + static_cast<size_t>(v)), hn::Load(d, bias + v));
+        if (p.epilogue != CUL_EPILOGUE_NONE) x = silu(x);
+        if (gated) x = hn::Mul(x, hn::Add(hn::LoadU(d, &up[r][up_shift + v]), hn::Load(d, up_bias + v)));
+        store_f32(x, out + v);
+      }
+      Half* c = static_cast<Half*>(p.c) + (a.first + row + static_cast<int64_t>(r)) * p.ldc + column;
+      std::memcpy(c, out, static_cast<size_t>(columns) * sizeof(Half));
+    }
+  }
+}
+
+template <class Half>
+void run(const W4A16GemmParams& p, ThreadPool& pool) {
+  const W4A16Workspace w = w4a16_gemm_workspace(p.m, p.k_padded, p.group);
+  const int64_t width = p.epilogue == CUL_EPILOGUE_SILU_MUL ? p.n / 2 : p.n;
+  const int64_t tiles = (width + kTile - 1) / kTile;
+  for (int64_t first = 0; first < p.m; first += w.rows) {
+    const Activations a = workspace(p, w, first);
+    pool.parallel_for(a.rows * a.blocks, 32, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) quantize_block<Half>(p, a, i % a.rows, i / a.rows);
+    });
+    const int64_t strips = (a.rows + kStripRows - 1) / kStripRows;
+    pool.parallel_for(tiles * strips, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t strip = i % strips;
+        multiply_strip<Half>(p, a, i / strips, a.rows * strip / strips, a.rows * (strip + 1) / strips);
+      }
+    });
+  }
+}
+
+}  // namespace
+
+void w4a16_gemm_vector(const W4A16GemmParams& p, ThreadPool& pool) {
+  if (p.dtype == DType::f16) run<half_t>(p, pool);
+  else run<bfloat16_t>(p, pool);
+}
+
+}  // namespace culebra::cpu::HWY_NAMESPACE
+#if HWY_TARGET == HWY_AVX3_DL
+HWY_POP_ATTRIBUTES
+#endif
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace culebra::cpu {
+HWY_EXPORT(w4a16_gemm_vector);
+void w4a16_gemm(const W4A16GemmParams& p, ThreadPool& pool) { HWY_DYNAMIC_DISPATCH(w4a16_gemm_vector)(p, pool); }
+}  // namespace culebra::cpu
+#endif
