@@ -1,0 +1,66 @@
+// The exported functions of the matrix products and of packed weights, and their rows.
+#include "culebra/gemm.h"
+
+#include <algorithm>
+
+#include "abi/registry.h"
+#include "ops/gemm/gemm.h"
+#include "ops/gemm/packed_weights.h"
+#include "ops/gemm/quantize_weights.h"
+#include "ops/gemm/w4a16_gemm.h"
+
+namespace culebra {
+namespace {
+
+constexpr Op<GemmParams> kGemm{"gemm", "gemm", "f32 f16 bf16", cpu::gemm, CUL_CUDA(gemm), CUL_SIMT(gemm)};
+constexpr Op<PackParams> kPackWeights{"pack_weights", "gemm", "i32 u8 i8", cpu::pack_weights, CUL_CUDA(pack_weights),
+                                      CUL_SIMT(pack_weights)};
+constexpr Op<UnpackParams> kUnpackWeights{"unpack_weights", "gemm", "u8", cpu::unpack_weights, CUL_CUDA(unpack_weights),
+                                          CUL_SIMT(unpack_weights)};
+constexpr Op<QuantizeWeightsParams> kQuantizeWeights{"quantize_weights", "gemm", "f32 f16 bf16", cpu::quantize_weights,
+                                                     CUL_CUDA(quantize_weights), CUL_SIMT(quantize_weights)};
+constexpr Op<W4A16GemmParams> kW4A16Gemm{"w4a16_gemm", "gemm", "f16 bf16", cpu::w4a16_gemm, CUL_CUDA(w4a16_gemm),
+                                         CUL_SIMT(w4a16_gemm)};
+
+const OpRecord* const kOps[] = {&kGemm, &kPackWeights, &kUnpackWeights, &kQuantizeWeights, &kW4A16Gemm};
+
+}  // namespace
+
+const OpList kGemmOps{kOps, static_cast<int>(std::size(kOps))};
+
+}  // namespace culebra
+
+using namespace culebra;
+
+extern "C" {
+
+cul_status cul_gemm(cul_stream* stream, const cul_gemm_args* args) { return run_op(kGemm, stream, args, check_gemm); }
+
+cul_status cul_pack_plan(cul_device* device, const cul_checkpoint* checkpoint, cul_pack_plan_result* out, int32_t* perm,
+                         int32_t* group_source) {
+  return fence([&] {
+    if (!device) refuse(CUL_NULL_POINTER, "pack_plan: device is null");
+    if (!out) refuse(CUL_NULL_POINTER, "pack_plan: out is null");
+    if (out->struct_size != sizeof *out)
+      refuse(CUL_RANGE, "pack_plan: out's struct_size is %u; this library's is %zu", out->struct_size, sizeof *out);
+    const PackPlan plan = plan_packing(Device::from(device)->caps(), checkpoint);
+    *out = plan.result;
+    if (perm) std::copy(plan.perm.begin(), plan.perm.end(), perm);
+    if (group_source) std::copy(plan.group_source.begin(), plan.group_source.end(), group_source);
+  });
+}
+
+cul_status cul_pack_weights(cul_stream* stream, const cul_pack_weights_args* args) {
+  return run_op(kPackWeights, stream, args, check_pack_weights);
+}
+cul_status cul_unpack_weights(cul_stream* stream, const cul_unpack_weights_args* args) {
+  return run_op(kUnpackWeights, stream, args, check_unpack_weights);
+}
+cul_status cul_quantize_weights(cul_stream* stream, const cul_quantize_weights_args* args) {
+  return run_op(kQuantizeWeights, stream, args, check_quantize_weights);
+}
+cul_status cul_w4a16_gemm(cul_stream* stream, const cul_w4a16_gemm_args* args) {
+  return run_op(kW4A16Gemm, stream, args, check_w4a16_gemm);
+}
+
+}  // extern "C"

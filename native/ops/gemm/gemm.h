@@ -1,0 +1,41 @@
+// gemm: c = act(a b^T + bias), dense. What check makes of a call.
+#pragma once
+#include <string>
+
+#include "abi/op.h"
+#include "culebra/gemm.h"
+
+namespace culebra {
+
+// cuda and simt; half operands only (f32 has one tile and no split).
+struct GemmPlan {
+  int32_t tile_tokens = 0;  // rows of a per block
+  int32_t splits = 1;       // blocks that share the k of one output tile; > 1: f32 partial sums in the workspace
+  int32_t slices_per_split = 0;
+  uint64_t workspace_bytes = 0;
+};
+
+struct GemmParams {
+  const void* a;  // [m, k], row stride lda, of `dtype`
+  int64_t lda;
+  const void* b;  // [n, k], row stride ldb, of `dtype`
+  int64_t ldb;
+  const void* bias;  // [n] of `dtype`, or null
+  void* c;           // [m, n], row stride ldc, of `out_dtype`
+  int64_t ldc;
+  int64_t m, n, k;
+  DType dtype, out_dtype;
+  int32_t act;           // CUL_ACT_*
+  bool batch_invariant;  // a row's bits do not depend on m
+  void* workspace;
+  GemmPlan plan;
+};
+
+GemmParams check_gemm(const Call& call, const cul_gemm_args& args);
+
+GemmPlan plan_gemm(int64_t m, int64_t n, int64_t k, DType dtype, bool batch_invariant, int multiprocessors,
+                   std::string* reason);
+
+CUL_DECLARE_COLUMNS(gemm, GemmParams)
+
+}  // namespace culebra

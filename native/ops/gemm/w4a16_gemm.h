@@ -1,0 +1,49 @@
+// w4a16_gemm: c = epilogue(a w^T + bias), w int4 in the layout of the stream's backend. What check makes of a call.
+#pragma once
+#include <string>
+
+#include "abi/op.h"
+#include "culebra/gemm.h"
+
+namespace culebra {
+
+// cuda and simt: how one call is cut up. w4a16_plan.cc makes it; a pure function of shapes and the device's SM count.
+struct W4A16Plan {
+  int32_t tile_tokens = 0;   // rows of a per block: 8, 16, 32, 64 or 128
+  int32_t splits = 1;        // blocks that share the k of one output tile; > 1: f32 partial sums in the workspace
+  int32_t slices_per_split = 0;  // k slices of 64 rows per split
+  int32_t gather = 0;        // 1: a's columns are permuted into the workspace first (act-order)
+  int32_t fused = 1;         // 1: the kernel applies bias and epilogue itself; 0: a second kernel does, over the partial sums
+  uint64_t partials_offset = 0;  // bytes into the workspace; the gathered a is at 0
+  uint64_t workspace_bytes = 0;
+};
+
+struct W4A16GemmParams {
+  const void* a;  // [m, k], row stride lda, of `dtype`
+  int64_t lda;
+  const uint8_t* packed;  // CpuLayout or MarlinLayout, n_padded x k_padded
+  const void* scales;     // [groups, n_padded] of `scale_dtype`
+  const uint8_t* zeros;   // [groups, n_padded]; null: 8
+  const int32_t* perm;    // [k_padded] column of a for each packed row, -1: none; null: in order
+  const void* bias;       // [n] of `dtype`, or null
+  void* c;                // [m, n] or, silu_mul, [m, n / 2]; row stride ldc, of `dtype`
+  int64_t ldc;
+  int64_t m, n, k, n_padded, k_padded;
+  int64_t group;   // rows per packed group; k_padded for one
+  int64_t groups;  // k_padded / group
+  DType dtype, scale_dtype;
+  int32_t epilogue;        // CUL_EPILOGUE_*
+  bool batch_invariant;    // a row's bits do not depend on m
+  void* workspace;
+  W4A16Plan plan;
+};
+
+W4A16GemmParams check_w4a16_gemm(const Call& call, const cul_w4a16_gemm_args& args);
+
+// epilogue, has_perm, ...: as in W4A16GemmParams. reason: what was chosen and why.
+W4A16Plan plan_w4a16_gemm(int64_t m, int64_t n, int64_t n_padded, int64_t k_padded, int32_t epilogue, bool has_perm,
+                          bool batch_invariant, int multiprocessors, std::string* reason);
+
+CUL_DECLARE_COLUMNS(w4a16_gemm, W4A16GemmParams)
+
+}  // namespace culebra
