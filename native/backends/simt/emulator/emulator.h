@@ -1,0 +1,98 @@
+// The emulated machine as the device layer (native/device) calls it. Every function here runs on the fibre of one CUDA thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <source_location>
+
+#include "backends/simt/emulator/vector_types.h"
+
+namespace culebra::simt {
+
+// Where a kernel called an emulated instruction: a default argument, evaluated at the caller. One pointer wide.
+using Here = std::source_location;
+
+// ---- thread identity: by value, in registers, and not a memory access of the kernel
+struct ThreadIndices {
+  uint3 thread, block;
+  dim3 block_extent, grid_extent;
+};
+
+struct CurrentThread {
+  struct Thread* thread;  // null outside a grid
+  const ThreadIndices* indices;
+  bool in_kernel;  // false while the emulator itself runs: its own loads and stores are no concern of the checks
+};
+// __thread and initial-exec: one load, no initialisation check, also in a library loaded into a running process.
+extern __thread CurrentThread current __attribute__((tls_model("initial-exec")));
+
+#define CUL_UNCHECKED __attribute__((no_sanitize("thread")))
+CUL_UNCHECKED inline uint3 thread_index() { return current.indices->thread; }
+CUL_UNCHECKED inline uint3 block_index() { return current.indices->block; }
+CUL_UNCHECKED inline dim3 block_extent() { return current.indices->block_extent; }
+CUL_UNCHECKED inline dim3 grid_extent() { return current.indices->grid_extent; }
+
+// ---- shared memory
+void* dynamic_shared(size_t alignment, Here here = Here::current());
+void* static_shared(const void* key, size_t bytes, size_t alignment, const char* name, Here here = Here::current());
+uint32_t shared_offset(const void* pointer, Here here);
+
+// ---- barriers
+struct BarrierVote {
+  int count, any, all;
+};
+enum class BarrierKind : uint8_t { sync, count, all, any };
+BarrierVote block_barrier(BarrierKind kind, int predicate, Here here);
+void named_barrier(int id, int threads, bool wait, Here here);
+
+// ---- warp collectives
+enum class ShuffleMode : uint8_t { index, up, down, butterfly };
+enum class ReduceMode : uint8_t { add, min_signed, max_signed, min_unsigned, max_unsigned, bit_and, bit_or, bit_xor };
+void sync_warp(uint32_t mask, Here here);
+uint64_t shuffle(ShuffleMode mode, uint32_t mask, uint64_t value, int lane, int width, Here here);
+uint32_t ballot(uint32_t mask, bool predicate, Here here);
+uint32_t match_any(uint32_t mask, uint64_t value, Here here);
+uint32_t match_all(uint32_t mask, uint64_t value, int* all_equal, Here here);
+uint32_t reduce(ReduceMode mode, uint32_t mask, uint32_t value, Here here);
+uint32_t active_mask(Here here);
+
+// ---- matrices
+enum class MatrixType : uint8_t { f16, bf16 };
+void ldmatrix(uint32_t* registers, int matrices, bool transposed, uint32_t address, Here here);
+void stmatrix(const uint32_t* registers, int matrices, bool transposed, uint32_t address, Here here);
+void mma_m16n8k16(float* d, const uint32_t* a, const uint32_t* b, const float* c, MatrixType type, Here here);
+void mma_m16n8k32_s8(int* d, const uint32_t* a, const uint32_t* b, const int* c, Here here);
+void mma_m16n8k32_e4m3(float* d, const uint32_t* a, const uint32_t* b, const float* c, Here here);
+
+// ---- asynchronous copies from global to shared memory
+void cp_async(uint32_t destination, const void* source, int bytes, int source_bytes, Here here);
+void cp_async_commit();
+void cp_async_wait(int groups, Here here);
+
+// ---- memory: explicit accesses of emulated instructions, atomics, ordering
+void check_read(const void* pointer, size_t bytes, Here here);
+void check_write(void* pointer, size_t bytes, Here here);
+enum class AtomicOp : uint8_t { add, min, max, bit_and, bit_or, bit_xor, exchange, compare_exchange };
+template <class T>  // int, unsigned, long long, unsigned long long, float
+T atomic(AtomicOp op, T* address, T value, T expected, Here here);
+template <class T>
+T load_acquire(const T* address, Here here);
+template <class T>
+void store_release(T* address, T value, Here here);
+template <class T>
+void reduce_add_release(T* address, T value, Here here);
+void thread_fence();
+void yield_to_others(Here here);
+
+// ---- launches
+struct Launch {
+  dim3 grid, block;
+  size_t dynamic_shared_bytes;
+  Here here;
+};
+// Throws DeviceError when no device would take it.
+void check_launch(const Launch& launch);
+// Runs the grid: every thread calls entry(parameters). Throws DeviceError with the findings. The parameter block is readable by kernels.
+void run_grid(const Launch& launch, void (*entry)(const void*), const void* parameters, size_t parameter_bytes);
+
+}  // namespace culebra::simt

@@ -1,0 +1,189 @@
+// Runs a grid: starts blocks, chooses which thread goes on, notices when none can.
+#include <dlfcn.h>
+
+#include <mutex>
+
+#include "abi/status.h"
+#include "backends/simt/emulator/state.h"
+
+namespace culebra::simt {
+
+__thread CurrentThread current __attribute__((tls_model("initial-exec")));
+
+Grid::Grid(const Launch& launch, void (*entry)(const void*), const void* parameters, size_t parameter_bytes)
+    : launch(launch),
+      config(configuration()),
+      tracking(hooks_linked()),
+      racing(tracking && config.races),
+      threads_per_block(launch.block.x * launch.block.y * launch.block.z),
+      parameters(parameters),
+      parameter_bytes(parameter_bytes),
+      entry_(entry),
+      total_blocks_(uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z),
+      random_state_(config.seed * 0x9e3779b97f4a7c15ull | 1) {
+  if (total_blocks_ > UINT32_MAX) throw DeviceError("simt: the emulation runs at most 2^32 - 1 blocks");
+  if (config.schedule != Schedule::random) return;
+  order_.resize(total_blocks_);
+  for (uint64_t i = 0; i < total_blocks_; ++i) order_[i] = static_cast<uint32_t>(i);
+  for (uint64_t i = total_blocks_; i > 1; --i) std::swap(order_[i - 1], order_[random() % i]);
+}
+
+Grid::~Grid() = default;
+
+uint64_t Grid::random() {  // xorshift64
+  random_state_ ^= random_state_ << 13;
+  random_state_ ^= random_state_ >> 7;
+  random_state_ ^= random_state_ << 17;
+  return random_state_;
+}
+
+void Grid::start_block() {
+  const uint64_t i = started_blocks_++;
+  const uint64_t linear = config.schedule == Schedule::reverse ? total_blocks_ - 1 - i : order_.empty() ? i : order_[i];
+  if (idle_.empty()) idle_.push_back(std::make_unique<Block>(*this));
+  resident_.push_back(std::move(idle_.back()));
+  idle_.pop_back();
+  Block& block = *resident_.back();
+  block.start(static_cast<uint32_t>(linear));
+  for (auto& thread : block.threads) {
+    thread->fiber.prepare(&Grid::thread_main);
+    make_ready(thread.get());
+  }
+}
+
+void Grid::run() {
+  while (!fatal_) {
+    while (started_blocks_ < total_blocks_ && (resident_.size() < config.resident_blocks || want_block_)) {
+      want_block_ = false;
+      start_block();
+    }
+    if (resident_.empty()) break;
+    finished_ = nullptr;
+    if (Thread* next = next_ready()) {
+      current.thread = nullptr;
+      enter(next);
+      Fiber::switch_to(host_, next->fiber, false);
+    } else {
+      report_deadlock("deadlock: no thread can run");
+      fatal_ = true;
+    }
+    current = {};
+    if (!finished_) continue;
+    auto it = std::find_if(resident_.begin(), resident_.end(), [this](auto& block) { return block.get() == finished_; });
+    idle_.push_back(std::move(*it));
+    resident_.erase(it);
+  }
+}
+
+void Grid::enter(Thread* thread) {
+  current.thread = thread;
+  current.indices = &thread->indices;
+}
+
+void Grid::thread_main() {
+  Thread& self = *current.thread;
+  Grid& grid = self.block->grid;
+  Fiber::entered(grid.host_);
+  current.in_kernel = true;
+  grid.entry_(grid.parameters);
+  current.in_kernel = false;
+  grid.thread_finished(&self);
+  __builtin_unreachable();
+}
+
+void Grid::thread_finished(Thread* thread) {
+  Block& block = *thread->block;
+  check_no_copies_pending(*thread);
+  thread->done = true;
+  --block.alive;
+  note_progress();
+  warp_lane_exited(*thread);
+  barrier_thread_exited(block);
+  if (block.alive == 0) {
+    finished_ = &block;
+    Fiber::switch_to(thread->fiber, host_, true);
+  }
+  resume_next(thread, true);
+}
+
+Thread* Grid::next_ready() {
+  if (ready_.empty()) return nullptr;
+  size_t i = 0;
+  if (config.schedule == Schedule::reverse) i = ready_.size() - 1;
+  if (config.schedule == Schedule::random) {
+    i = random() % ready_.size();
+    std::swap(ready_[i], ready_.back());
+    i = ready_.size() - 1;
+  }
+  Thread* next = ready_[i];
+  i == 0 ? ready_.pop_front() : ready_.pop_back();
+  return next;
+}
+
+void Grid::resume_next(Thread* from, bool finished) {
+  Thread* next = next_ready();
+  if (!next) {
+    report_deadlock("deadlock: no thread can run");
+    abandon();
+  }
+  if (next == from) return;
+  enter(next);
+  Fiber::switch_to(from->fiber, next->fiber, finished);
+}
+
+void Grid::make_ready(Thread* thread) {
+  thread->waiting_for = nullptr;
+  ready_.push_back(thread);
+}
+
+void Grid::wait(Thread* self, const char* what, const Site& site) {
+  self->waiting_for = what;
+  self->site = site;
+  resume_next(self, false);
+}
+
+void Grid::spin(Thread* self, const Site& site) {
+  self->site = site;
+  // Behind everybody else, also where the schedule takes the newest first: a thread that polls must not starve the one it waits for.
+  config.schedule == Schedule::reverse ? ready_.push_front(self) : ready_.push_back(self);
+  if (++idle_spins_ > config.max_idle_spins) {
+    report_deadlock("livelock: threads poll memory that nobody writes");
+    abandon();
+  }
+  // Everybody who can run has been polling for a while: on a device, more blocks would be running beside these.
+  if (started_blocks_ < total_blocks_ && resident_.size() < config.max_resident_blocks && idle_spins_ % (4 * ready_.size()) == 0) {
+    want_block_ = true;
+    Fiber::switch_to(self->fiber, host_, false);
+    return;
+  }
+  resume_next(self, false);
+}
+
+void Grid::abandon() {
+  fatal_ = true;
+  Thread* self = current.thread;
+  Fiber::switch_to(self->fiber, host_, true);
+  __builtin_unreachable();
+}
+
+void check_launch(const Launch& launch) {
+  const auto& [grid, block, bytes, here] = launch;
+  const uint64_t threads = uint64_t{block.x} * block.y * block.z;
+  if (threads == 0 || threads > 1024 || block.z > 64 || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > INT32_MAX || grid.y > 65535 ||
+      grid.z > 65535 || bytes > kSharedLimitBytes) {
+    char text[256];
+    std::snprintf(text, sizeof text,
+                  "simt: invalid launch at %s: grid (%u, %u, %u), block (%u, %u, %u), %zu bytes of dynamic shared memory (limit %zu)",
+                  Site(Op::launch, here).where(), grid.x, grid.y, grid.z, block.x, block.y, block.z, bytes, kSharedLimitBytes);
+    throw DeviceError(text);
+  }
+}
+
+void run_grid(const Launch& launch, void (*entry)(const void*), const void* parameters, size_t parameter_bytes) {
+  check_launch(launch);
+  Grid grid(launch, entry, parameters, parameter_bytes);
+  grid.run();
+  if (std::string findings = grid.findings(); !findings.empty()) throw DeviceError(findings);
+}
+
+}  // namespace culebra::simt

@@ -1,0 +1,159 @@
+#include "backends/simt/emulator/shadow.h"
+
+#include <algorithm>
+
+#include "backends/simt/emulator/state.h"
+
+namespace culebra::simt {
+namespace {
+
+constexpr size_t kEveryRead = SIZE_MAX;
+constexpr size_t kGlobalReads = 4;  // a weight is read by every block; a bounded memory of its readers finds most races
+
+bool is_atomic(const Site& site) {
+  return site.op() == Op::atomic || site.op() == Op::load_acquire || site.op() == Op::store_release || site.op() == Op::reduce_release;
+}
+
+bool ordered_before(const Event& event, const Thread& self) {
+  if (event.block == self.block->linear) return event.thread == self.linear || self.known->threads[event.thread] >= event.epoch;
+  const auto it = self.known->blocks.find(event.block);
+  return it != self.known->blocks.end() && it->second.size() > event.thread && it->second[event.thread] >= event.epoch;
+}
+
+void report_race(const Event& earlier, bool earlier_write, const Thread& self, bool write, const Site& site, const char* memory) {
+  const char* now = write ? "write" : "read";
+  const char* then = earlier_write ? "write" : "read";
+  if (earlier.block == self.block->linear) {
+    report(site, "race on %s memory: this %s is not ordered after the %s by thread %u in %s", memory, now, then, earlier.thread, earlier.site.describe());
+  } else {
+    report(site, "race on %s memory: this %s is not ordered after the %s by thread %u of block #%u in %s", memory, now, then, earlier.thread, earlier.block,
+           earlier.site.describe());
+  }
+}
+
+uint16_t chunk_mask(size_t low, size_t count) { return static_cast<uint16_t>(((1u << count) - 1) << low); }
+
+// Splits a range at chunk borders: f(chunk, mask of its bytes).
+template <class F>
+void split(size_t begin, size_t bytes, F&& f) {
+  for (const size_t end = begin + bytes; begin < end;) {
+    const size_t low = begin % kChunkBytes, count = std::min(kChunkBytes - low, end - begin);
+    f(begin / kChunkBytes, chunk_mask(low, count));
+    begin += count;
+  }
+}
+
+}  // namespace
+
+void History::record(Thread& self, uint16_t mask, Access kind, const Site& site, const char* memory, size_t max_reads) {
+  const bool write = kind != Access::read, atomic = kind == Access::atomic;
+  const auto races = [&](const Event& event) {
+    return (event.mask & mask) && !(atomic && is_atomic(event.site)) && !ordered_before(event, self);
+  };
+  if (const auto it = std::find_if(writes.begin(), writes.end(), races); it != writes.end()) report_race(*it, true, self, write, site, memory);
+  if (write)
+    if (const auto it = std::find_if(reads.begin(), reads.end(), races); it != reads.end()) report_race(*it, false, self, write, site, memory);
+
+  const Event event{site, self.block->linear, self.epoch, static_cast<uint16_t>(self.linear), mask};
+  // Whatever is ordered before this access is covered by it: a later access that races with the old one races with the new one.
+  const auto cover = [&](std::vector<Event>& events) {
+    for (Event& old : events)
+      if ((old.mask & mask) && (write || ordered_before(old, self))) old.mask &= static_cast<uint16_t>(~mask);
+    std::erase_if(events, [](const Event& old) { return old.mask == 0; });
+  };
+  if (write) {
+    cover(writes);
+    cover(reads);
+    writes.push_back(event);
+    return;
+  }
+  if (!reads.empty() && reads.back().thread == event.thread && reads.back().epoch == event.epoch && reads.back().block == event.block) {
+    reads.back().mask |= mask;  // a run of reads by one thread
+    return;
+  }
+  cover(reads);
+  if (reads.size() >= max_reads) reads.erase(reads.begin());
+  reads.push_back(event);
+}
+
+// ---- shared memory
+
+void SharedShadow::reset(size_t bytes) {
+  for (Chunk& chunk : chunks_) {
+    chunk.initialized = chunk.in_flight = 0;
+    chunk.history.clear();
+  }
+  grow(bytes);
+}
+
+void SharedShadow::grow(size_t bytes) {
+  const size_t chunks = (bytes + kChunkBytes - 1) / kChunkBytes;
+  if (chunks_.size() < chunks) chunks_.resize(chunks);
+}
+
+void SharedShadow::access(Thread& self, size_t offset, size_t bytes, Access kind, const Site& site) {
+  const bool racing = self.block->grid.racing;
+  split(offset, bytes, [&](size_t index, uint16_t mask) {
+    Chunk& chunk = chunks_[index];
+    if (chunk.in_flight & mask)
+      report(site, "%s of shared memory at 0x%zx while an asynchronous copy into it is in flight: the wait is missing",
+             kind == Access::read ? "read" : "write", offset);
+    else if (kind != Access::write && (mask & ~chunk.initialized))
+      report(site, "read of uninitialised shared memory at 0x%zx", offset);
+    if (racing) chunk.history.record(self, mask, kind, site, "shared", kEveryRead);
+    if (kind != Access::read) chunk.initialized |= mask;
+  });
+}
+
+void SharedShadow::copy_issued(Thread& self, size_t offset, size_t bytes, const Site& site) {
+  access(self, offset, bytes, Access::write, site);
+  split(offset, bytes, [&](size_t index, uint16_t mask) { chunks_[index].in_flight |= mask; });
+}
+
+void SharedShadow::copy_landed(Thread& self, size_t offset, size_t bytes, const Site& site) {
+  split(offset, bytes, [&](size_t index, uint16_t mask) { chunks_[index].in_flight &= static_cast<uint16_t>(~mask); });
+  access(self, offset, bytes, Access::write, site);  // others see it once they are ordered after the wait, not after the issue
+}
+
+// ---- global memory
+
+Allocation* GlobalShadow::find(uintptr_t address, size_t bytes) {
+  if (const uint64_t generation = registry_generation(); generation != generation_) {
+    for (auto& allocation : recent_) allocation.reset();
+    generation_ = generation;
+  }
+  for (auto& allocation : recent_)
+    if (allocation && allocation->contains(address, bytes)) return allocation.get();
+  auto found = find_allocation(address, bytes);
+  if (!found) return nullptr;
+  next_recent_ = (next_recent_ + 1) % kRecent;
+  return (recent_[next_recent_] = std::move(found)).get();
+}
+
+History& GlobalShadow::history(uintptr_t chunk) {
+  const uintptr_t index = chunk / kPageChunks;
+  if (index != last_page_index_) {
+    auto& page = pages_[index];
+    if (!page) page = std::make_unique<Page>();
+    last_page_ = page.get();
+    last_page_index_ = index;
+  }
+  return last_page_->chunks[chunk % kPageChunks];
+}
+
+void GlobalShadow::access(Thread& self, Allocation& allocation, uintptr_t address, size_t bytes, Access kind, const Site& site) {
+  const size_t offset = address - allocation.begin;
+  split(offset, bytes, [&](size_t index, uint16_t mask) {
+    auto& initialized = allocation.initialized[index];
+    if (kind == Access::write) {
+      initialized.fetch_or(mask, std::memory_order_relaxed);
+    } else if (mask & ~initialized.load(std::memory_order_relaxed)) {
+      report(site, "read of uninitialised global memory, %zu bytes into the allocation of %zu bytes at %p", offset, allocation.bytes,
+             reinterpret_cast<void*>(allocation.begin));
+    }
+  });
+  if (self.block->grid.racing)
+    split(address, bytes, [&](size_t chunk, uint16_t mask) { history(chunk).record(self, mask, kind, site, "global", kGlobalReads); });
+}
+
+}  // namespace culebra::simt

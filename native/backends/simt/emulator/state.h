@@ -1,0 +1,190 @@
+// The state of a running grid: threads, warps, blocks, and the scheduler that runs them on fibres. Internal to the emulator.
+#pragma once
+
+#include <cstdarg>
+#include <deque>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "backends/simt/emulator/clock.h"
+#include "backends/simt/emulator/config.h"
+#include "backends/simt/emulator/emulator.h"
+#include "backends/simt/emulator/fiber.h"
+#include "backends/simt/emulator/shadow.h"
+#include "backends/simt/emulator/site.h"
+
+namespace culebra::simt {
+
+class Grid;
+struct Block;
+
+struct PendingCopy {
+  uint32_t destination;
+  const void* source;
+  int bytes, source_bytes;
+  unsigned group;
+  Site site;
+};
+
+struct Thread {
+  ThreadIndices indices;
+  unsigned linear = 0, lane = 0, warp = 0;
+  Block* block = nullptr;
+  Fiber fiber;
+  bool done = false;
+  const char* waiting_for = nullptr;  // null while it can run
+  Site site;                          // the last emulated instruction
+  BarrierVote vote{};
+
+  // cp.async: copies of committed groups that have not landed, oldest first, then those of the open group.
+  std::vector<PendingCopy> copies;
+  unsigned open_group = 0;
+
+  // Races: what happened before, the own epoch, and fences waiting for an atomic to carry them.
+  ClockRef known;
+  uint32_t epoch = 1;
+  ClockRef fenced;             // published by the thread's next atomics
+  std::vector<Release> heard;  // read by its atomics, in force after its next fence
+};
+
+// Lanes that have arrived at one warp-level instruction.
+struct Meeting {
+  uint32_t mask = 0, arrived = 0;
+  Site site;
+  void* arguments[32];
+};
+
+struct Warp {
+  Thread* lanes[32] = {};
+  uint32_t exists = 0, exited = 0;
+  Meeting meetings[32];
+};
+
+struct Barrier {
+  unsigned arrived = 0, expected = 0;
+  bool whole_block = false;  // __syncthreads: exited threads do not count
+  int count = 0;
+  Site site;
+  std::vector<Thread*> waiting;
+  ClockRef published;  // by threads that arrived without waiting
+};
+
+struct SharedVariable {
+  const void* key;
+  const char* name;
+  size_t begin, bytes;
+};
+
+// Offset 0 of the shared window stays unused, so that a null address is never valid.
+inline constexpr size_t kSharedBase = 1024;
+inline constexpr size_t kSharedLimitBytes = 227 << 10;  // static and dynamic together, sm_90
+inline constexpr size_t kArenaBytes = 512 << 10;        // the limit, red zones and alignment
+
+struct Block {
+  explicit Block(Grid& grid);
+  ~Block();
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
+
+  void start(uint32_t linear);
+
+  const SharedVariable* shared_variable_at(size_t offset, size_t bytes) const;
+
+  Grid& grid;
+  uint32_t linear = 0;
+  unsigned alive = 0;
+  std::vector<std::unique_ptr<Thread>> threads;
+  std::vector<Warp> warps;
+  Barrier barriers[16];
+  char* arena = nullptr;
+  size_t arena_top = 0, shared_bytes = 0;
+  std::vector<SharedVariable> variables;
+  SharedShadow shadow;
+};
+
+class Grid {
+ public:
+  Grid(const Launch& launch, void (*entry)(const void*), const void* parameters, size_t parameter_bytes);
+  ~Grid();
+
+  // Runs every block; the findings are in `reports` afterwards.
+  void run();
+
+  // ---- called on fibres
+  void make_ready(Thread* thread);
+  void wait(Thread* self, const char* what, const Site& site);
+  void spin(Thread* self, const Site& site);
+  void note_progress() { idle_spins_ = 0; }
+  void report(const Site& site, const char* format, va_list arguments);
+  [[noreturn]] void abandon();
+
+  Launch launch;
+  Config config;
+  bool tracking;  // hooks are linked: initialisation is known
+  bool racing;    // and races are looked for
+  unsigned threads_per_block;
+  GlobalShadow global;
+  std::unordered_map<uintptr_t, Release> releases;  // by address of the flag
+  const void* parameters;
+  size_t parameter_bytes;
+
+  std::string findings() const;
+
+ private:
+  static void thread_main();
+  Thread* next_ready();
+  void enter(Thread* thread);
+  void resume_next(Thread* from, bool finished);
+  void thread_finished(Thread* thread);
+  void start_block();
+  void report_deadlock(const char* what);
+  uint64_t random();
+
+  void (*entry_)(const void*);
+  uint64_t total_blocks_, started_blocks_ = 0, random_state_;
+  std::vector<uint32_t> order_;
+  std::vector<std::unique_ptr<Block>> resident_, idle_;
+  Block* finished_ = nullptr;
+  std::deque<Thread*> ready_;
+  Fiber host_;
+  uint64_t idle_spins_ = 0;
+  bool want_block_ = false, fatal_ = false;
+  std::vector<std::string> messages_;
+  std::vector<std::pair<Site, const char*>> seen_;
+  uint64_t events_ = 0;
+};
+
+// The calling CUDA thread, with the checks of plain accesses off until the scope ends.
+class EmulatorScope {
+ public:
+  EmulatorScope() : self(*current.thread) { current.in_kernel = false; }
+  ~EmulatorScope() { current.in_kernel = true; }
+  EmulatorScope(const EmulatorScope&) = delete;
+  EmulatorScope& operator=(const EmulatorScope&) = delete;
+
+  Thread& self;
+};
+
+// A finding: the grid goes on and fails at its end. fail() abandons the grid; no destructors of the fibres run.
+void report(const Site& site, const char* format, ...) __attribute__((format(printf, 2, 3)));
+[[noreturn]] void fail(const Site& site, const char* format, ...) __attribute__((format(printf, 2, 3)));
+
+// The bytes behind a shared address, after checks of bounds and alignment.
+char* shared_bytes(Block& block, uint32_t address, size_t bytes, size_t alignment, const Site& site);
+
+// One access by the calling thread to shared or global memory, checked and recorded.
+enum class Access : uint8_t { read, write, atomic };
+void access_memory(Thread& self, const void* pointer, size_t bytes, Access kind, const Site& site);
+
+// Everything the participants knew, now known to all of them.
+void join_clocks(const std::vector<Thread*>& participants, const ClockRef& extra);
+
+// Lanes of exited threads no longer hold up __syncwarp; any other instruction that waits for them never ends.
+void warp_lane_exited(Thread& thread);
+void barrier_thread_exited(Block& block);
+void check_no_copies_pending(Thread& thread);
+
+}  // namespace culebra::simt
