@@ -31,23 +31,28 @@ inline constexpr bool kHardwareF16 = false;
 inline constexpr bool kHardwareF16 = true;
 #endif
 
-HWY_INLINE F32 load_f32(const float* from) { return hn::LoadU(F32Tag(), from); }
+template <class D>
+HWY_INLINE hn::Vec<D> load_f32(D d, const float* from) {
+  return hn::LoadU(d, from);
+}
 
-HWY_INLINE F32 load_f32(const half_t* from) {
+template <class D>
+HWY_INLINE hn::Vec<D> load_f32(D d, const half_t* from) {
   if constexpr (kHardwareF16) {
-    const hn::Rebind<hwy::float16_t, F32Tag> d16;
-    return hn::PromoteTo(F32Tag(), hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(from)));
+    const hn::Rebind<hwy::float16_t, D> d16;
+    return hn::PromoteTo(d, hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(from)));
   } else {
-    float lanes[kLanes];
-    for (int i = 0; i < kLanes; ++i) lanes[i] = to_float(from[i]);
-    return hn::LoadU(F32Tag(), lanes);
+    float lanes[hn::MaxLanes(d)];
+    for (size_t i = 0; i < hn::MaxLanes(d); ++i) lanes[i] = to_float(from[i]);
+    return hn::LoadU(d, lanes);
   }
 }
 
-HWY_INLINE F32 load_f32(const bfloat16_t* from) {
-  const hn::Rebind<uint16_t, F32Tag> d16;
-  const hn::RebindToUnsigned<F32Tag> d32;
-  return hn::BitCast(F32Tag(), hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(from)))));
+template <class D>
+HWY_INLINE hn::Vec<D> load_f32(D d, const bfloat16_t* from) {
+  const hn::Rebind<uint16_t, D> d16;
+  const hn::RebindToUnsigned<D> d32;
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(from)))));
 }
 
 HWY_INLINE void store_f32(F32 x, float* to) { hn::StoreU(x, F32Tag(), to); }

@@ -102,7 +102,7 @@ void quantize_block(const W4A16GemmParams& p, const Activations& a, int64_t row,
   const F32 inverse = hn::Set(df, 32767.0f / range);
   I32 sums = hn::Zero(di);
   for (int64_t i = 0; i < a.block; i += kLanes) {
-    const I32 rounded = hn::NearestInt(hn::Mul(load_f32(x + i), inverse));
+    const I32 rounded = hn::NearestInt(hn::Mul(load_f32(df, x + i), inverse));
     sums = hn::Add(sums, rounded);
     hn::StoreU(hn::DemoteTo(d16, rounded), d16, q + i);
   }
@@ -188,8 +188,8 @@ HWY_NOINLINE void multiply(const W4A16GemmParams& p, const Activations& a, int64
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
       const int64_t at = group + v * kLanes;
-      const F32 scale = p.scale_dtype == DType::f16 ? load_f32(static_cast<const half_t*>(p.scales) + at)
-                                                    : load_f32(static_cast<const bfloat16_t*>(p.scales) + at);
+      const F32 scale = p.scale_dtype == DType::f16 ? load_f32(df, static_cast<const half_t*>(p.scales) + at)
+                                                    : load_f32(df, static_cast<const bfloat16_t*>(p.scales) + at);
       const I32 zero = p.zeros ? hn::PromoteTo(di, hn::LoadU(d8, p.zeros + at)) : hn::Set(di, 8);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
