@@ -1,0 +1,130 @@
+package dev.culebra;
+
+import dev.culebra.bindings.generated.culebra_h;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.util.Map;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Work recorded by {@link Stream#capture}, to be run again and again in one call. It owns its workspace; launches of one
+ * graph run one after the other, whatever streams they are on. Can be used by several threads.
+ */
+public final class Graph implements AutoCloseable {
+    /** The recorded work and its workspace, given back when no stream runs it any more. */
+    private static final class Recording extends Uses {
+        final Device device;
+        final MemorySegment graph;
+        final MemorySegment workspace;
+
+        Recording(Device device, MemorySegment graph, MemorySegment workspace) {
+            this.device = device;
+            this.graph = graph;
+            this.workspace = workspace;
+        }
+
+        @Override
+        public boolean queue(Stream stream) {
+            return false;
+        }
+
+        @Override
+        public void now() {
+            device.free("graph_destroy", "a graph", ignored -> culebra_h.cul_graph_destroy(graph));
+            if (workspace.address() != 0) {
+                device.free("memory_free", "a graph's workspace", handle -> culebra_h.cul_memory_free(handle, workspace));
+            }
+        }
+    }
+
+    private final Device device;
+    private final Recording recording;
+    private final Uses[] memory;
+    private final String[] names;
+
+    /** Behind the last launch; the next one, on another stream, waits for it. */
+    private final Event launched;
+
+    private @Nullable Stream last;
+    private boolean closed;
+
+    Graph(Device device, MemorySegment graph, Map<Uses, String> captured, MemorySegment workspace) {
+        this.device = device;
+        this.recording = new Recording(device, graph, workspace);
+        this.memory = captured.keySet().toArray(Uses[]::new);
+        this.names = captured.values().toArray(String[]::new);
+        this.launched = device.openEvent();
+    }
+
+    /**
+     * Queues the recorded work on {@code stream}.
+     *
+     * @throws ClosedException if the graph, or the memory of a tensor that it uses, was closed
+     * @throws ArgumentException if the stream is of another device
+     */
+    public synchronized void launch(Stream stream) {
+        stream.enter("graph_launch");
+        try {
+            if (closed) {
+                throw stream.failure(Status.CLOSED, "the graph was closed; capture another one");
+            }
+            if (stream.device() != device) {
+                throw stream.failure(Status.DEVICE, "the graph is of " + device + " but the stream is of " + stream.device());
+            }
+            if (stream.isCapturing()) {
+                throw stream.failure(Status.UNSUPPORTED, "a launch cannot be captured");
+            }
+            recording.mark(stream);
+            for (var i = 0; i < memory.length; i++) {
+                memory[i].mark(stream);
+                if (memory[i].isReleased()) {
+                    throw stream.failure(Status.CLOSED, "the graph uses " + names[i]
+                            + ", which was closed; keep what a graph uses open as long as it is launched");
+                }
+            }
+            if (last != null && last != stream) {
+                launched.use(stream, event ->
+                        Natives.check(culebra_h.cul_stream_wait_event(stream.handle(), event), "graph_launch", device.backend()));
+            }
+            Natives.check(culebra_h.cul_graph_launch(recording.graph, stream.handle()), "graph_launch", device.backend());
+            launched.use(stream, event ->
+                    Natives.check(culebra_h.cul_event_record(event, stream.handle()), "graph_launch", device.backend()));
+            last = stream;
+        } finally {
+            stream.exit();
+        }
+    }
+
+    /** How many calls it records. */
+    public synchronized long nodes() {
+        if (closed) {
+            throw new ClosedException("graph_node_count", device.backend(), "the graph was closed");
+        }
+        try (var arena = Arena.ofConfined()) {
+            var count = arena.allocate(ValueLayout.JAVA_LONG);
+            Natives.check(culebra_h.cul_graph_node_count(recording.graph, count), "graph_node_count", device.backend());
+            return count.get(ValueLayout.JAVA_LONG, 0);
+        }
+    }
+
+    /** If it was closed. */
+    public synchronized boolean isClosed() {
+        return closed;
+    }
+
+    /** Gives it back once the launches queued so far have run; does not wait. */
+    @Override
+    public void close() {
+        synchronized (this) {
+            if (closed) {
+                return;
+            }
+            closed = true;
+        }
+        device.forget(this);
+        launched.close();
+        recording.drop();
+        Release.start(device, recording.streams(), null, recording);
+    }
+}

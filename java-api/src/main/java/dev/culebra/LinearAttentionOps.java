@@ -1,0 +1,150 @@
+package dev.culebra;
+
+import dev.culebra.bindings.generated.cul_causal_conv1d_args;
+import dev.culebra.bindings.generated.cul_gated_delta_rule_args;
+import dev.culebra.bindings.generated.cul_gated_rms_norm_args;
+import dev.culebra.bindings.generated.culebra_h;
+import org.jspecify.annotations.Nullable;
+
+/** Linear attention: recurrences over a state per sequence and value head. */
+abstract class LinearAttentionOps extends MoeOps {
+    LinearAttentionOps() {}
+
+    /**
+     * Gated delta rule: {@code S = e^g S; S += k (beta (v - S^T k))^T; o = scale S^T q}, a state S per sequence and value head.
+     * Value head j reads q and k head j / (HV / H). Log gates below -30 count as -30. Prefill, and decoding with small T, are one
+     * operator: a state handed over continues a sequence. Yang et al., Gated Delta Networks,
+     * <a href="https://arxiv.org/abs/2412.06464">arXiv:2412.06464</a>.
+     *
+     * @param q [B, T, H, K], half or f32; K and V are multiples of 8 up to 256
+     * @param k [B, T, H, K] as q
+     * @param v [B, T, HV, V] as q, HV a multiple of H
+     * @param beta f32 [B, T, HV]
+     * @param gate the log decay, or what it is computed from
+     * @param sequences packing and pooled states; null: B sequences of T tokens, one state each
+     * @param initialState f32 [N, HV, V, K], or [N, HV, K, V] by the options' layout; a pool has P rows; null: zeros
+     * @param o [B, T, HV, V] as q
+     * @param finalState as initialState, and may be it; null: not wanted
+     * @param checkpoints f32 [C, HV, V, K]: the state after each checkpointEvery tokens; only with that option
+     * @param options scale, layout, checkpoints, normalisation of q and k
+     */
+    public static void gatedDeltaRule(
+            Stream stream,
+            Tensor q,
+            Tensor k,
+            Tensor v,
+            Tensor beta,
+            Gate gate,
+            @Nullable Sequences sequences,
+            @Nullable Tensor initialState,
+            Tensor o,
+            @Nullable Tensor finalState,
+            @Nullable Tensor checkpoints,
+            DeltaRuleOptions options) {
+        var args = stream.begin("gated_delta_rule", cul_gated_delta_rule_args.sizeof());
+        try {
+            cul_gated_delta_rule_args.q(args, stream.in(q, "q"));
+            cul_gated_delta_rule_args.k(args, stream.in(k, "k"));
+            cul_gated_delta_rule_args.v(args, stream.in(v, "v"));
+            cul_gated_delta_rule_args.beta(args, stream.in(beta, "beta"));
+            cul_gated_delta_rule_args.g(args, stream.optional(gate.g(), "g"));
+            cul_gated_delta_rule_args.a(args, stream.optional(gate.a(), "a"));
+            cul_gated_delta_rule_args.a_log(args, stream.optional(gate.aLog(), "a_log"));
+            cul_gated_delta_rule_args.dt_bias(args, stream.optional(gate.dtBias(), "dt_bias"));
+            cul_gated_delta_rule_args.cu_seqlens(args, stream.optional(Sequences.cuSeqlens(sequences), "cu_seqlens"));
+            cul_gated_delta_rule_args.initial_state(args, stream.optional(initialState, "initial_state"));
+            cul_gated_delta_rule_args.state_read_index(args, stream.optional(Sequences.readIndex(sequences), "state_read_index"));
+            cul_gated_delta_rule_args.state_write_index(args, stream.optional(Sequences.writeIndex(sequences), "state_write_index"));
+            cul_gated_delta_rule_args.o(args, stream.out(o, "o"));
+            cul_gated_delta_rule_args.final_state(args, stream.optionalOut(finalState, "final_state"));
+            cul_gated_delta_rule_args.checkpoints(args, stream.optionalOut(checkpoints, "checkpoints"));
+            cul_gated_delta_rule_args.scale(args, options.scale());
+            cul_gated_delta_rule_args.state_layout(args, options.stateLayout().ordinal());
+            cul_gated_delta_rule_args.checkpoint_every(args, options.checkpointEvery());
+            cul_gated_delta_rule_args.qk_l2norm(args, options.qkL2norm() ? 1 : 0);
+            cul_gated_delta_rule_args.gate_mode(args, gate.mode().ordinal());
+            while (stream.again(culebra_h.cul_gated_delta_rule(stream.handle(), args))) {}
+        } finally {
+            stream.end();
+        }
+    }
+
+    /**
+     * Short causal convolution per channel: {@code y_t = act(bias + sum_j w_j x_(t-W+1+j))}.
+     *
+     * @param x [B, T, C], half or f32
+     * @param w [C, W] as x, W 2 to 4
+     * @param bias [C] as x; null: none
+     * @param state [N, C, W-1] as x: the last W-1 inputs, oldest first; null: zeros
+     * @param sequences packing and pooled states; null: B sequences of T tokens
+     * @param y [B, T, C] as x
+     * @param finalState as state, and may be it, copied exactly; null: not wanted
+     * @param act {@link Activation#NONE} or {@link Activation#SILU}
+     */
+    public static void causalConv1d(
+            Stream stream,
+            Tensor x,
+            Tensor w,
+            @Nullable Tensor bias,
+            @Nullable Tensor state,
+            @Nullable Sequences sequences,
+            Tensor y,
+            @Nullable Tensor finalState,
+            Activation act) {
+        var args = stream.begin("causal_conv1d", cul_causal_conv1d_args.sizeof());
+        try {
+            cul_causal_conv1d_args.x(args, stream.in(x, "x"));
+            cul_causal_conv1d_args.w(args, stream.in(w, "w"));
+            cul_causal_conv1d_args.bias(args, stream.optional(bias, "bias"));
+            cul_causal_conv1d_args.state(args, stream.optional(state, "state"));
+            cul_causal_conv1d_args.cu_seqlens(args, stream.optional(Sequences.cuSeqlens(sequences), "cu_seqlens"));
+            cul_causal_conv1d_args.state_read_index(args, stream.optional(Sequences.readIndex(sequences), "state_read_index"));
+            cul_causal_conv1d_args.state_write_index(args, stream.optional(Sequences.writeIndex(sequences), "state_write_index"));
+            cul_causal_conv1d_args.y(args, stream.out(y, "y"));
+            cul_causal_conv1d_args.final_state(args, stream.optionalOut(finalState, "final_state"));
+            cul_causal_conv1d_args.act(args, act.ordinal());
+            while (stream.again(culebra_h.cul_causal_conv1d(stream.handle(), args))) {}
+        } finally {
+            stream.end();
+        }
+    }
+
+    /**
+     * {@code y = rms(x) * weight * act(gate)}, or with the norm behind the gate {@code rms(x act(gate)) * weight}, where
+     * {@code rms(x) = x / sqrt(mean(x^2) + eps)} over D / groups channels at a time.
+     *
+     * @param x [..., D], rank 2 to 4, half or f32
+     * @param gate as x; null: 1
+     * @param weight [D], as x or f32
+     * @param y as x; may be x or gate
+     * @param eps added to the mean square
+     * @param act of the gate
+     * @param normBeforeGate which of the two forms
+     * @param groups of channels that are normalised apart; 1: all together
+     */
+    public static void gatedRmsNorm(
+            Stream stream,
+            Tensor x,
+            @Nullable Tensor gate,
+            Tensor weight,
+            Tensor y,
+            float eps,
+            GateActivation act,
+            boolean normBeforeGate,
+            int groups) {
+        var args = stream.begin("gated_rms_norm", cul_gated_rms_norm_args.sizeof());
+        try {
+            cul_gated_rms_norm_args.x(args, stream.in(x, "x"));
+            cul_gated_rms_norm_args.gate(args, stream.optional(gate, "gate"));
+            cul_gated_rms_norm_args.weight(args, stream.in(weight, "weight"));
+            cul_gated_rms_norm_args.y(args, stream.out(y, "y"));
+            cul_gated_rms_norm_args.eps(args, eps);
+            cul_gated_rms_norm_args.act(args, act.ordinal());
+            cul_gated_rms_norm_args.norm_before_gate(args, normBeforeGate ? 1 : 0);
+            cul_gated_rms_norm_args.groups(args, groups);
+            while (stream.again(culebra_h.cul_gated_rms_norm(stream.handle(), args))) {}
+        } finally {
+            stream.end();
+        }
+    }
+}

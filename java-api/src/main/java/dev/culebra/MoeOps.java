@@ -1,0 +1,92 @@
+package dev.culebra;
+
+import dev.culebra.bindings.generated.cul_moe_mlp_args;
+import dev.culebra.bindings.generated.cul_moe_route_args;
+import dev.culebra.bindings.generated.culebra_h;
+import org.jspecify.annotations.Nullable;
+
+/** Mixture of experts. */
+abstract class MoeOps extends GemmOps {
+    MoeOps() {}
+
+    /**
+     * Chooses k experts a token: descending score + bias, ties to the lowest id; with groups, the best topkGroup groups first, by
+     * their best score, with bias by the sum of their best two. Weights are scores without the bias, renormalised by
+     * {@code sum + 1e-20} where asked, times scale. A score that is not finite counts as 0.
+     *
+     * @param logits [T, E], half or f32, E up to 2048
+     * @param bias f32 [E], of the selection only; null: none
+     * @param weights f32 [T, k + nShared]
+     * @param ids i32 [T, k + nShared]; shared experts, E and up, come last with weight 1
+     * @param options k, score, groups
+     */
+    public static void moeRoute(
+            Stream stream,
+            Tensor logits,
+            @Nullable Tensor bias,
+            Tensor weights,
+            Tensor ids,
+            RouteOptions options) {
+        var args = stream.begin("moe_route", cul_moe_route_args.sizeof());
+        try {
+            cul_moe_route_args.logits(args, stream.in(logits, "logits"));
+            cul_moe_route_args.bias(args, stream.optional(bias, "bias"));
+            cul_moe_route_args.weights(args, stream.out(weights, "weights"));
+            cul_moe_route_args.ids(args, stream.out(ids, "ids"));
+            cul_moe_route_args.k(args, options.k());
+            cul_moe_route_args.score(args, options.score().ordinal());
+            cul_moe_route_args.n_group(args, options.groups());
+            cul_moe_route_args.topk_group(args, options.topkGroups());
+            cul_moe_route_args.renormalize(args, options.renormalize() ? 1 : 0);
+            cul_moe_route_args.n_shared(args, options.shared());
+            cul_moe_route_args.scale(args, options.scale());
+            while (stream.again(culebra_h.cul_moe_route(stream.handle(), args))) {}
+        } finally {
+            stream.end();
+        }
+    }
+
+    /**
+     * {@code y = sum_j weights[t,j] (w2 (act(gate) * up) + b2)} with {@code (gate, up) = w13 x + b13} of expert {@code ids[t,j]}.
+     * Ids below 0 or beyond the experts contribute nothing.
+     *
+     * @param x [T, D], half
+     * @param experts the experts' weights
+     * @param weights f32 [T, k]
+     * @param ids i32 [T, k]; an id may occur twice in a row
+     * @param y [T, D] as x
+     * @param act of the gate
+     */
+    public static void moeMlp(
+            Stream stream,
+            Tensor x,
+            ExpertWeights experts,
+            Tensor weights,
+            Tensor ids,
+            Tensor y,
+            ExpertActivation act) {
+        var args = stream.begin("moe_mlp", cul_moe_mlp_args.sizeof());
+        try {
+            cul_moe_mlp_args.x(args, stream.in(x, "x"));
+            cul_moe_mlp_args.w13(args, stream.in(experts.w13(), "w13"));
+            cul_moe_mlp_args.w13_scales(args, stream.optional(experts.w13Scales(), "w13_scales"));
+            cul_moe_mlp_args.w13_zeros(args, stream.optional(experts.w13Zeros(), "w13_zeros"));
+            cul_moe_mlp_args.w2(args, stream.in(experts.w2(), "w2"));
+            cul_moe_mlp_args.w2_scales(args, stream.optional(experts.w2Scales(), "w2_scales"));
+            cul_moe_mlp_args.w2_zeros(args, stream.optional(experts.w2Zeros(), "w2_zeros"));
+            cul_moe_mlp_args.b13(args, stream.optional(experts.b13(), "b13"));
+            cul_moe_mlp_args.b2(args, stream.optional(experts.b2(), "b2"));
+            cul_moe_mlp_args.weights(args, stream.in(weights, "weights"));
+            cul_moe_mlp_args.ids(args, stream.in(ids, "ids"));
+            cul_moe_mlp_args.y(args, stream.out(y, "y"));
+            cul_moe_mlp_args.experts(args, experts.kind().ordinal());
+            cul_moe_mlp_args.group(args, experts.group());
+            cul_moe_mlp_args.act(args, act.kind().ordinal());
+            cul_moe_mlp_args.alpha(args, act.alpha());
+            cul_moe_mlp_args.limit(args, act.limit());
+            while (stream.again(culebra_h.cul_moe_mlp(stream.handle(), args))) {}
+        } finally {
+            stream.end();
+        }
+    }
+}

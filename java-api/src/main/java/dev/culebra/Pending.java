@@ -1,0 +1,62 @@
+package dev.culebra;
+
+import dev.culebra.bindings.generated.culebra_h;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.function.Predicate;
+
+/** Releases of a device that wait for events: of more than one stream, or of what no stream can free. */
+final class Pending {
+    private record Entry(List<MemorySegment> events, Disposal disposal) {}
+
+    private final Device device;
+    private final List<Entry> entries = new ArrayList<>();
+
+    Pending(Device device) {
+        this.device = device;
+    }
+
+    /** Gives {@code disposal} back once all events have passed: now, where they have. */
+    void add(List<MemorySegment> events, Disposal disposal) {
+        if (events.isEmpty()) {
+            disposal.now();
+            return;
+        }
+        synchronized (entries) {
+            entries.add(new Entry(events, disposal));
+        }
+        collect();
+    }
+
+    /** Gives back what has become free. */
+    void collect() {
+        device.ifOpen(() -> collect(entry -> entry.events.stream().allMatch(Pending::passed)));
+    }
+
+    /** Gives everything back: the device has no stream any more. */
+    void collectAll() {
+        collect(entry -> true);
+    }
+
+    private void collect(Predicate<Entry> isFree) {
+        List<Entry> free = new ArrayList<>();
+        synchronized (entries) {
+            entries.removeIf(entry -> isFree.test(entry) && free.add(entry));
+        }
+        for (var entry : free) {
+            entry.events.forEach(event -> device.free("event_destroy", "an event", ignored -> culebra_h.cul_event_destroy(event)));
+            entry.disposal.now();
+        }
+    }
+
+    private static boolean passed(MemorySegment event) {
+        try (var arena = Arena.ofConfined()) {
+            var done = arena.allocate(ValueLayout.JAVA_INT);
+            // An event of a device that failed has passed: nothing runs there any more.
+            return culebra_h.cul_event_query(event, done) != culebra_h.CUL_OK() || done.get(ValueLayout.JAVA_INT, 0) != 0;
+        }
+    }
+}

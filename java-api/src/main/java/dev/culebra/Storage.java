@@ -1,0 +1,93 @@
+package dev.culebra;
+
+import dev.culebra.bindings.generated.culebra_h;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import org.jspecify.annotations.Nullable;
+
+/** A piece of memory that tensors look at: of the device, pinned on the host, or somebody else's. */
+final class Storage extends Uses {
+    private enum Kind {
+        DEVICE,
+        PINNED,
+        BORROWED
+    }
+
+    final Device device;
+    final MemorySegment address;
+    final long bytes;
+    private final Kind kind;
+
+    /** Borrowed memory, held so that it stays reachable; pinned memory as Java sees it. */
+    private final @Nullable MemorySegment host;
+
+    private final @Nullable Arena arena;
+
+    private Storage(
+            Device device, Kind kind, MemorySegment address, long bytes, @Nullable MemorySegment host, @Nullable Arena arena) {
+        this.device = device;
+        this.kind = kind;
+        this.address = address;
+        this.bytes = bytes;
+        this.host = host;
+        this.arena = arena;
+    }
+
+    /** Fresh device memory. */
+    static Storage allocate(Device device, long bytes) {
+        return new Storage(device, Kind.DEVICE, device.allocate(bytes), bytes, null, null);
+    }
+
+    /** Fresh pinned host memory; {@link #host} is closed to Java when {@link #hide} is called. */
+    @SuppressWarnings("restricted") // the size is that of the allocation, the lifetime that of the arena
+    static Storage pin(Device device, long bytes) {
+        var address = device.allocatePinned(bytes);
+        var arena = Arena.ofShared();
+        return new Storage(device, Kind.PINNED, address, bytes, address.reinterpret(bytes, arena, null), arena);
+    }
+
+    /** The memory of a native segment. */
+    static Storage borrow(Device device, MemorySegment memory) {
+        return new Storage(
+                device, Kind.BORROWED, MemorySegment.ofAddress(memory.address()), memory.byteSize(), memory, null);
+    }
+
+    /** Pinned or borrowed memory. */
+    MemorySegment host() {
+        if (host == null) {
+            throw new IllegalStateException("device memory is not the host's");
+        }
+        return host;
+    }
+
+    /** If writing to it is an error: a file mapped for reading, for one. */
+    boolean isReadOnly() {
+        return kind == Kind.BORROWED && host().isReadOnly();
+    }
+
+    /** False once the arena of borrowed memory was closed under it. */
+    boolean isAlive() {
+        return kind != Kind.BORROWED || host().scope().isAlive();
+    }
+
+    /** Ends Java's access to pinned memory. */
+    void hide() {
+        if (arena != null) {
+            arena.close();
+        }
+    }
+
+    @Override
+    public boolean queue(Stream stream) {
+        return kind == Kind.DEVICE && stream.device() == device && stream.free(address);
+    }
+
+    @Override
+    public void now() {
+        device.free("memory_free", bytes + " bytes", handle -> switch (kind) {
+            case DEVICE -> culebra_h.cul_memory_free(handle, address);
+            case PINNED -> culebra_h.cul_host_free(handle, address);
+            case BORROWED -> culebra_h.CUL_OK();
+        });
+    }
+}

@@ -1,0 +1,529 @@
+package dev.culebra;
+
+import dev.culebra.bindings.Native;
+import dev.culebra.bindings.generated.cul_op_call;
+import dev.culebra.bindings.generated.culebra_h;
+import dev.culebra.internal.AllocationEvent;
+import dev.culebra.internal.Backoff;
+import dev.culebra.internal.CopyEvent;
+import dev.culebra.internal.Diagnostics;
+import dev.culebra.internal.OpEvent;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.lang.invoke.MethodHandles;
+import java.lang.invoke.VarHandle;
+import java.util.IdentityHashMap;
+import java.util.Map;
+import java.util.concurrent.ConcurrentLinkedQueue;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * A queue of work that runs in order. Calls that take a stream queue their work and return, unless they say otherwise.
+ * A stream has no thread affinity, but two threads in it at once is a {@link ConcurrentUseException}. The stream owns
+ * the operators' workspace, which grows as they need it.
+ */
+public final class Stream implements AutoCloseable {
+    /** The owner while a release visits the stream: short, and nobody's mistake. */
+    private static final Object MAINTENANCE = new Object();
+
+    private static final VarHandle OWNER;
+
+    static {
+        try {
+            OWNER = MethodHandles.lookup().findVarHandle(Stream.class, "owner", Object.class);
+        } catch (ReflectiveOperationException e) {
+            throw new ExceptionInInitializerError(e);
+        }
+    }
+
+    private static final long ARGS_BYTES = 512;
+    private static final long NESTED_BYTES = 128;
+    private static final long WORKSPACE_STEP_BYTES = 1 << 20;
+
+    private final Device device;
+    private final MemorySegment handle;
+
+    // One native block for the life of the stream: the args struct of the call in progress, a struct that it points to,
+    // and the place of a result.
+    private final MemorySegment args;
+    private final MemorySegment nested;
+    private final MemorySegment out;
+
+    private final ConcurrentLinkedQueue<Release> releases = new ConcurrentLinkedQueue<>();
+    private volatile @Nullable Object owner;
+    private volatile boolean closed;
+    private volatile boolean capturing;
+
+    // What follows belongs to the owner.
+    private String op = "";
+    private @Nullable OpEvent event;
+    private int flags = Diagnostics.CHECK ? culebra_h.CUL_OP_VALIDATE() : 0;
+    private MemorySegment workspace = MemorySegment.NULL;
+    private long workspaceBytes;
+    private @Nullable Map<Uses, String> captured;
+
+    Stream(Device device, MemorySegment handle) {
+        this.device = device;
+        this.handle = handle;
+        var block = Arena.ofAuto().allocate(ARGS_BYTES + NESTED_BYTES + 16, 64);
+        this.args = block.asSlice(0, ARGS_BYTES);
+        this.nested = block.asSlice(ARGS_BYTES, NESTED_BYTES);
+        this.out = block.asSlice(ARGS_BYTES + NESTED_BYTES, 16);
+    }
+
+    /** The device that it queues work on. */
+    public Device device() {
+        return device;
+    }
+
+    /**
+     * Waits until everything queued so far has run. A virtual thread does not hold its carrier meanwhile.
+     *
+     * @throws DeviceFailedException if some of that work failed
+     * @throws UnsupportedException during a capture
+     */
+    public void synchronize() {
+        enter("stream_synchronize");
+        try {
+            await();
+        } finally {
+            exit();
+        }
+        device.pending().collect();
+    }
+
+    private void await() {
+        // simt runs its queue on the calling thread: there is nothing to wait for.
+        if (Thread.currentThread().isVirtual() && device.backend() != Backend.SIMT) {
+            for (var backoff = new Backoff(); !queryDone(); ) {
+                backoff.pause();
+            }
+        }
+        check(culebra_h.cul_stream_synchronize(handle));
+    }
+
+    /** If everything queued so far has run. On simt this call runs it. */
+    public boolean isDone() {
+        enter("stream_query");
+        try {
+            return queryDone();
+        } finally {
+            exit();
+        }
+    }
+
+    private boolean queryDone() {
+        check(culebra_h.cul_stream_query(handle, out));
+        return out.get(ValueLayout.JAVA_INT, 0) != 0;
+    }
+
+    /** Has work queued from now on wait until {@code event}'s last record has been passed. */
+    public void waitFor(Event event) {
+        enter("stream_wait_event");
+        try {
+            event.use(this, nativeEvent -> check(culebra_h.cul_stream_wait_event(handle, nativeEvent)));
+        } finally {
+            exit();
+        }
+    }
+
+    /** Records {@code event}: it passes when everything queued so far has run. */
+    public void record(Event event) {
+        enter("event_record");
+        try {
+            event.use(this, nativeEvent -> check(culebra_h.cul_event_record(nativeEvent, handle)));
+        } finally {
+            exit();
+        }
+    }
+
+    /**
+     * Whether operators on this stream reduce in an order that does not depend on M, the batch or a split (false at
+     * first): a row's result is then bit for bit the same in any batch.
+     */
+    public Stream batchInvariant(boolean value) {
+        enter("batch_invariant");
+        try {
+            var flag = culebra_h.CUL_OP_BATCH_INVARIANT();
+            flags = value ? flags | flag : flags & ~flag;
+            return this;
+        } finally {
+            exit();
+        }
+    }
+
+    /**
+     * Makes the workspace at least this large, so that operators need not grow it: during a capture they cannot.
+     *
+     * @throws MemoryException if there is no memory for it
+     */
+    public void reserveWorkspace(long bytes) {
+        enter("reserve_workspace");
+        try {
+            if (bytes > workspaceBytes) {
+                growWorkspace(bytes);
+            }
+        } finally {
+            exit();
+        }
+    }
+
+    /** The workspace's size: what the operators so far have needed, rounded up. */
+    public long workspaceBytes() {
+        return workspaceBytes;
+    }
+
+    /**
+     * Records what {@code work} queues on this stream, without running it. The graph takes the stream's workspace with
+     * it, so run the work once before, or {@link #reserveWorkspace}: nothing can be allocated meanwhile. The graph
+     * repeats the calls with the tensors and attributes that they were given; closing one of those tensors' memory ends
+     * its use.
+     *
+     * @throws UnsupportedException if the stream is being captured, or the work allocates, waits or copies from the heap
+     */
+    public Graph capture(Runnable work) {
+        enter("graph_begin_capture");
+        try {
+            if (capturing) {
+                throw failure(Status.UNSUPPORTED, "the stream is being captured already");
+            }
+            check(culebra_h.cul_graph_begin_capture(handle));
+            captured = new IdentityHashMap<>();
+            capturing = true;
+        } finally {
+            exit();
+        }
+        try {
+            work.run();
+            return endCapture();
+        } finally {
+            abortCapture();
+        }
+    }
+
+    private Graph endCapture() {
+        enter("graph_end_capture");
+        try {
+            check(culebra_h.cul_graph_end_capture(handle, out));
+            var graph = new Graph(device, out.get(ValueLayout.ADDRESS, 0), captured, workspace);
+            workspace = MemorySegment.NULL;
+            workspaceBytes = 0;
+            captured = null;
+            capturing = false;
+            device.adoptGraph(graph);
+            return graph;
+        } finally {
+            exit();
+        }
+    }
+
+    private void abortCapture() {
+        if (!capturing) {
+            return;
+        }
+        enter("graph_abort_capture");
+        try {
+            captured = null;
+            capturing = false;
+            check(culebra_h.cul_graph_abort_capture(handle));
+        } finally {
+            exit();
+        }
+    }
+
+    /** If it was closed. */
+    public boolean isClosed() {
+        return closed;
+    }
+
+    /**
+     * Waits for the queued work and closes the stream.
+     *
+     * @throws DeviceFailedException if some of that work failed; the stream is closed all the same
+     * @throws ConcurrentUseException if another thread is in a call on the stream, which then stays open
+     */
+    @Override
+    public void close() {
+        if (closed) {
+            return;
+        }
+        enter("stream_destroy");
+        try {
+            if (capturing) {
+                captured = null;
+                capturing = false;
+                culebra_h.cul_graph_abort_capture(handle);
+            }
+            visitReleases(true);
+            freeWorkspace();
+            closed = true;
+            device.forget(this);
+            check(culebra_h.cul_stream_destroy(handle));
+        } finally {
+            exit();
+        }
+        device.pending().collect();
+    }
+
+    /** {@code stream of cpu:0}. */
+    @Override
+    public String toString() {
+        return "stream of " + device;
+    }
+
+    // ------------------------------------------------------------------------------------------- one thread at a time
+
+    /** Makes the calling thread the owner; {@link #exit} must follow. */
+    void enter(String name) {
+        var me = Thread.currentThread();
+        Backoff backoff = null;
+        while (!OWNER.compareAndSet(this, null, me)) {
+            if (owner instanceof Thread other) {
+                throw new ConcurrentUseException(name, device.backend(), name + ": thread \"" + other.getName()
+                        + "\" is in a call on this stream; give thread \"" + me.getName() + "\" a stream of its own");
+            }
+            backoff = backoff == null ? new Backoff() : backoff;
+            backoff.pause();
+        }
+        op = name;
+        if (closed) {
+            exit();
+            throw new ClosedException(name, device.backend(), name + ": the " + this + " was closed; open another one");
+        }
+    }
+
+    void exit() {
+        owner = null;
+        visitPending();
+    }
+
+    /** Has {@code release} visit this stream now, or when the call in progress or the capture is over. */
+    void whenIdle(Release release) {
+        releases.add(release);
+        visitPending();
+    }
+
+    private void visitPending() {
+        while (!capturing && !releases.isEmpty() && OWNER.compareAndSet(this, null, MAINTENANCE)) {
+            try {
+                if (!capturing) {
+                    visitReleases(!closed);
+                }
+            } finally {
+                owner = null;
+            }
+        }
+    }
+
+    private void visitReleases(boolean open) {
+        for (Release release; (release = releases.poll()) != null; ) {
+            release.visit(this, open);
+        }
+    }
+
+    /** Waits for the queued work, unless a call or a capture is in progress. */
+    void drain() {
+        if (OWNER.compareAndSet(this, null, MAINTENANCE)) {
+            try {
+                if (!closed && !capturing) {
+                    culebra_h.cul_stream_synchronize(handle);
+                }
+            } finally {
+                owner = null;
+            }
+            visitPending();
+        }
+    }
+
+    /** Frees device memory in stream order, during a visit; false if that is impossible. */
+    boolean free(MemorySegment address) {
+        return culebra_h.cul_memory_free_async(handle, address) == culebra_h.CUL_OK();
+    }
+
+    /** A new event recorded behind all queued work, during a visit; null if the device failed: nothing runs any more. */
+    @Nullable MemorySegment mark() {
+        try {
+            var marker = device.with(open -> Natives.pointer(
+                    device.backend(), "event_create", result -> culebra_h.cul_event_create(open, result)));
+            culebra_h.cul_event_record(marker, handle);
+            return marker;
+        } catch (CulebraException e) {
+            Diagnostics.LOG.log(System.Logger.Level.WARNING, "no event on {0}: {1}", this, e.getMessage());
+            return null;
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------ operator calls
+
+    /** Enters the stream for one operator call, and hands out its args struct: the head filled in, the rest 0. */
+    MemorySegment begin(String name, long argsBytes) {
+        enter(name);
+        for (var offset = 0L; offset < argsBytes; offset += Long.BYTES) {
+            args.set(ValueLayout.JAVA_LONG, offset, 0);
+        }
+        cul_op_call.struct_size(args, (int) argsBytes);
+        cul_op_call.flags(args, flags);
+        cul_op_call.workspace(args, workspace);
+        cul_op_call.workspace_bytes(args, workspaceBytes);
+        if (OpEvent.wanted()) {
+            event = new OpEvent();
+            event.begin();
+        }
+        return args;
+    }
+
+    /** Where a struct is written that the args struct points to. */
+    MemorySegment nested() {
+        return nested;
+    }
+
+    MemorySegment handle() {
+        return handle;
+    }
+
+    /** The descriptor of an input. */
+    MemorySegment in(@Nullable Tensor tensor, String name) {
+        if (tensor == null) {
+            throw failure(Status.NULL_POINTER, name + " is null");
+        }
+        return use(tensor, name);
+    }
+
+    /** The descriptor of an input that may be absent. */
+    MemorySegment optional(@Nullable Tensor tensor, String name) {
+        return tensor == null ? MemorySegment.NULL : use(tensor, name);
+    }
+
+    /** The descriptor of an output. */
+    MemorySegment out(@Nullable Tensor tensor, String name) {
+        var descriptor = in(tensor, name);
+        if (tensor.lease().storage.isReadOnly()) {
+            throw failure(Status.UNSUPPORTED, name + ", " + tensor + ", lies in read-only memory and cannot be written");
+        }
+        return descriptor;
+    }
+
+    /** The descriptor of an output that may be absent. */
+    MemorySegment optionalOut(@Nullable Tensor tensor, String name) {
+        return tensor == null ? MemorySegment.NULL : out(tensor, name);
+    }
+
+    private MemorySegment use(Tensor tensor, String name) {
+        var lease = tensor.lease();
+        if (lease.storage.device != device) {
+            throw failure(Status.DEVICE, name + ", " + tensor + ", is on " + lease.storage.device + " but the stream is of "
+                    + device + "; copy it there first");
+        }
+        useMemory(lease, name);
+        return lease.descriptor;
+    }
+
+    /** Marks memory, of any device, as used by what is queued next. */
+    void useMemory(Lease lease, String name) {
+        lease.storage.mark(this);
+        if (lease.isClosed()) {
+            throw lease.closedException(op, name);
+        }
+        if (!lease.storage.isAlive()) {
+            throw new ClosedException(op, device.backend(), op + ": the arena of " + name + ", " + lease + ", was closed under it");
+        }
+        if (captured != null) {
+            captured.put(lease.storage, lease.toString());
+        }
+    }
+
+    /** After an operator answered: true to call it again with a larger workspace, false when it is done. */
+    boolean again(int status) {
+        if (status == culebra_h.CUL_OK()) {
+            return false;
+        }
+        if (status == culebra_h.CUL_WORKSPACE()) {
+            var needed = Native.lastWorkspaceBytes();
+            if (needed > workspaceBytes) {
+                growWorkspace(needed);
+                cul_op_call.workspace(args, workspace);
+                cul_op_call.workspace_bytes(args, workspaceBytes);
+                return true;
+            }
+        }
+        throw Natives.failure(status, op, device.backend());
+    }
+
+    /** Ends an operator call, failed or not. */
+    void end() {
+        var finished = event;
+        if (finished != null) {
+            event = null;
+            finished.op = op;
+            finished.backend = device.backend().toString();
+            finished.commit();
+        }
+        exit();
+    }
+
+    private void growWorkspace(long needed) {
+        if (capturing) {
+            throw failure(Status.WORKSPACE, "needs a workspace of " + needed + " bytes but the capture has " + workspaceBytes
+                    + "; run the work once before its capture, or call reserveWorkspace");
+        }
+        freeWorkspace();
+        var bytes = Math.ceilDiv(needed, WORKSPACE_STEP_BYTES) * WORKSPACE_STEP_BYTES;
+        var status = culebra_h.cul_memory_alloc_async(handle, bytes, out);
+        if (status == culebra_h.CUL_OUT_OF_MEMORY()) {
+            check(culebra_h.cul_stream_synchronize(handle));
+            device.quiesce();
+            status = culebra_h.cul_memory_alloc_async(handle, bytes, out);
+        }
+        check(status);
+        workspace = out.get(ValueLayout.ADDRESS, 0);
+        workspaceBytes = bytes;
+        AllocationEvent.record(bytes, device.backend());
+    }
+
+    private void freeWorkspace() {
+        if (workspaceBytes > 0) {
+            free(workspace);
+            workspace = MemorySegment.NULL;
+            workspaceBytes = 0;
+        }
+    }
+
+    // -------------------------------------------------------------------------------------------------------- copies
+
+    /** Queues a copy. The stream is entered, and both sides are marked as used. */
+    void copy(MemorySegment target, MemorySegment source, long bytes) {
+        CopyEvent.record(bytes, device.backend());
+        check(culebra_h.cul_copy(handle, target, source, bytes));
+    }
+
+    /** As {@link #copy}, and waits for it: for memory that need not outlive the call. */
+    void copyAndWait(MemorySegment target, MemorySegment source, long bytes) {
+        if (capturing) {
+            throw failure(Status.UNSUPPORTED, "a copy that waits cannot be captured; copy through a HostBuffer");
+        }
+        copy(target, source, bytes);
+        await();
+    }
+
+    void fill(MemorySegment target, int value, long bytes) {
+        check(culebra_h.cul_fill(handle, target, value, bytes));
+    }
+
+    /** Marks a graph as used by what is queued next. */
+    void use(Uses uses) {
+        uses.mark(this);
+    }
+
+    boolean isCapturing() {
+        return capturing;
+    }
+
+    private void check(int status) {
+        Natives.check(status, op, device.backend());
+    }
+
+    CulebraException failure(Status status, String text) {
+        return CulebraException.of(status, op, device.backend(), op + ": " + text);
+    }
+}
