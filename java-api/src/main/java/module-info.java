@@ -4,8 +4,10 @@
  */
 module dev.culebra {
     requires dev.culebra.bindings;
+    requires com.fasterxml.jackson.core;
     requires jdk.jfr;
     requires static transitive org.jspecify;
 
     exports dev.culebra;
+    exports dev.culebra.io;
 }

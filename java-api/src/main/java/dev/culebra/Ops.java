@@ -1,6 +1,5 @@
 package dev.culebra;
 
-import dev.culebra.bindings.Native;
 import dev.culebra.bindings.generated.cul_op_info;
 import dev.culebra.bindings.generated.culebra_h;
 import java.lang.foreign.Arena;
@@ -47,11 +46,5 @@ public final class Ops extends GlueOps {
             }
         }
         return list;
-    }
-
-    /** How this thread's last operator ran: design, tile, split and why; empty where it has but one way. */
-    public static String lastPlan() {
-        Natives.load();
-        return Native.lastPlan();
     }
 }

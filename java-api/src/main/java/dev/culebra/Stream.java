@@ -62,6 +62,9 @@ public final class Stream implements AutoCloseable {
     private MemorySegment workspace = MemorySegment.NULL;
     private long workspaceBytes;
     private @Nullable Map<Uses, String> captured;
+    private boolean planning;
+    private String plan = "";
+    private long plannedBytes;
 
     Stream(Device device, MemorySegment handle) {
         this.device = device;
@@ -148,6 +151,33 @@ public final class Stream implements AutoCloseable {
             var flag = culebra_h.CUL_OP_BATCH_INVARIANT();
             flags = value ? flags | flag : flags & ~flag;
             return this;
+        } finally {
+            exit();
+        }
+    }
+
+    /**
+     * Has the operators in {@code calls} check their arguments and plan, but run nothing: how they would run, and the
+     * workspace they need, for {@link #reserveWorkspace}. Everything else in {@code calls} happens.
+     */
+    public Plan plan(Runnable calls) {
+        setPlanning(true);
+        try {
+            calls.run();
+        } finally {
+            setPlanning(false);
+        }
+        return new Plan(plan, plannedBytes);
+    }
+
+    private void setPlanning(boolean value) {
+        enter("plan");
+        try {
+            if (value) {
+                plan = "";
+                plannedBytes = 0;
+            }
+            planning = value;
         } finally {
             exit();
         }
@@ -363,7 +393,7 @@ public final class Stream implements AutoCloseable {
             args.set(ValueLayout.JAVA_LONG, offset, 0);
         }
         cul_op_call.struct_size(args, (int) argsBytes);
-        cul_op_call.flags(args, flags);
+        cul_op_call.flags(args, planning ? flags | culebra_h.CUL_OP_PLAN_ONLY() : flags);
         cul_op_call.workspace(args, workspace);
         cul_op_call.workspace_bytes(args, workspaceBytes);
         if (OpEvent.wanted()) {
@@ -436,6 +466,10 @@ public final class Stream implements AutoCloseable {
     /** After an operator answered: true to call it again with a larger workspace, false when it is done. */
     boolean again(int status) {
         if (status == culebra_h.CUL_OK()) {
+            if (planning) {
+                plan = Native.lastPlan();
+                plannedBytes = Math.max(plannedBytes, Native.lastWorkspaceBytes());
+            }
             return false;
         }
         if (status == culebra_h.CUL_WORKSPACE()) {

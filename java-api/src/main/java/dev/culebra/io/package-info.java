@@ -1,0 +1,5 @@
+/** Files of tensors. */
+@NullMarked
+package dev.culebra.io;
+
+import org.jspecify.annotations.NullMarked;
