@@ -1,17 +1,11 @@
-// Warp-level instructions: all lanes of the mask meet, the last to arrive computes for all.
+// Warp-level instructions: all lanes of the mask meet, the last to arrive computes for all. Lanes meet only at one place in the
+// source: .aligned instructions demand it, and by our stricter rule (strict_convergence) so do all others.
 #include <bit>
 
 #include "backends/simt/emulator/warp.h"
 
 namespace culebra::simt {
 namespace {
-
-// .aligned instructions and, by our stricter rule, all others must be one place in the source.
-void check_meeting(const Meeting& meeting, const Thread& self, uint32_t mask, const Site& site, bool strict) {
-  if (meeting.mask == mask && meeting.site.op() == site.op() && (!strict || meeting.site.same_place(site))) return;
-  fail(site, "divergent warp: lane %u is here with mask 0x%08x while lanes 0x%08x wait in %s with mask 0x%08x", self.lane, mask,
-       meeting.arrived, meeting.site.describe(), meeting.mask);
-}
 
 void release(Meeting& meeting, Warp& warp, const Thread* self) {
   const uint32_t mask = meeting.mask;
@@ -39,9 +33,14 @@ void meet(Thread& self, uint32_t mask, bool aligned, void* argument, void (*comp
 
   Meeting* meeting = nullptr;
   for (Meeting& other : warp.meetings) {
-    if (!other.arrived || !(other.mask & mask)) continue;
-    check_meeting(other, self, mask, site, aligned || grid.config.strict_convergence);
-    meeting = &other;
+    if (!other.arrived) continue;
+    const bool same = other.mask == mask && other.site.op() == site.op() && (other.site.same_place(site) || !(aligned || grid.config.strict_convergence));
+    if (same) {
+      meeting = &other;
+    } else if ((other.arrived & mask) && (other.mask >> self.lane & 1)) {  // lanes that this one needs wait for this one elsewhere
+      fail(site, "divergent warp: lane %u is here with mask 0x%08x while lanes 0x%08x wait in %s with mask 0x%08x", self.lane, mask,
+           other.arrived, other.site.describe(), other.mask);
+    }
   }
   if (!meeting) {
     for (Meeting& other : warp.meetings)
