@@ -74,6 +74,13 @@ struct Matrix {
   }
 };
 
+// Poisoned, as the device's is: bytes that make a NaN of any float read from them.
+hwy::AlignedFreeUniquePtr<std::byte[]> workspace_of(uint64_t bytes) {
+  auto workspace = hwy::AllocateAligned<std::byte>(bytes + 1);
+  std::memset(workspace.get(), 0xff, bytes);
+  return workspace;
+}
+
 double bound_of(DType type) { return type == DType::f32 ? 1e-5 : type == DType::f16 ? 2e-3 : 5e-3; }
 
 struct Case {
@@ -123,7 +130,7 @@ struct W4A16 {
         words[static_cast<size_t>(CpuLayout::word(n, k, n_padded, k_padded))] |= uint32_t{code} << (4 * CpuLayout::nibble(n, k));
       }
     std::memcpy(packed.data(), words.data(), packed.size());
-    workspace = hwy::AllocateAligned<std::byte>(cpu::w4a16_gemm_workspace(c.m, k_padded, group).bytes + 1);
+    workspace = workspace_of(cpu::w4a16_gemm_workspace(c.m, k_padded, group).bytes);
   }
 
   W4A16GemmParams params() {
@@ -312,7 +319,7 @@ struct Dense {
   Dense(const DenseCase& c, uint32_t seed)
       : c(c), a(c.type, c.m, c.k, c.k + kGuard), b(c.type, c.n, c.k, c.k + kGuard), bias(c.type, 1, c.n, c.n),
         out(c.out_type, c.m, c.n, c.n + kGuard),
-        workspace(hwy::AllocateAligned<std::byte>(cpu::gemm_workspace(c.m, c.k).bytes + 1)) {
+        workspace(workspace_of(cpu::gemm_workspace(c.m, c.k).bytes)) {
     std::mt19937 rng(seed);
     a.fill(rng);
     b.fill(rng);

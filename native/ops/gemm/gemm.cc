@@ -1,6 +1,7 @@
 #include "ops/gemm/gemm.h"
 
 #include "backends/backend.h"
+#include "ops/gemm/gemm_cpu.h"
 
 namespace culebra {
 
@@ -40,7 +41,7 @@ GemmParams check_gemm(const Call& call, const cul_gemm_args& args) {
   p.act = args.act;
   p.batch_invariant = call.batch_invariant();
   if (call.caps().backend == CUL_BACKEND_CPU) {
-    call.workspace(0);
+    p.workspace = call.workspace(cpu::gemm_workspace(p.m, p.k).bytes);
     return p;
   }
   std::string reason;

@@ -84,6 +84,10 @@ void transpose_panel(const GemmParams& p, int64_t column, int64_t columns, int64
   int64_t n = 0;
   for (; n + 4 <= columns; n += 4) {
     const T* row[4] = {b + n * p.ldb, b + (n + 1) * p.ldb, b + (n + 2) * p.ldb, b + (n + 3) * p.ldb};
+    // The same rows of the next block: 32 short runs of memory are more than the hardware follows.
+    for (const T* next : row)
+      for (int64_t byte = 0; byte < count * int64_t{sizeof(T)}; byte += 64)
+        hwy::Prefetch(reinterpret_cast<const std::byte*>(next + count) + byte);
     int64_t k = 0;
     for (; k + 4 <= count; k += 4) {
       const auto r0 = load_f32(d4, row[0] + k), r1 = load_f32(d4, row[1] + k);

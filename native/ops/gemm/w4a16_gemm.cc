@@ -2,6 +2,7 @@
 
 #include "backends/backend.h"
 #include "ops/gemm/packed_weights.h"
+#include "ops/gemm/w4a16_gemm_cpu.h"
 
 namespace culebra {
 
@@ -77,7 +78,7 @@ W4A16GemmParams check_w4a16_gemm(const Call& call, const cul_w4a16_gemm_args& ar
   p.epilogue = args.epilogue;
   p.batch_invariant = call.batch_invariant();
   if (call.caps().backend == CUL_BACKEND_CPU) {
-    call.workspace(0);
+    p.workspace = call.workspace(cpu::w4a16_gemm_workspace(p.m, p.k_padded, p.group).bytes);
     return p;
   }
   std::string reason;
