@@ -1,0 +1,34 @@
+#include "culebra/attention.h"
+
+#include "abi/registry.h"
+#include "ops/attention/attention.h"
+#include "ops/attention/paged_append.h"
+
+namespace culebra {
+
+static constexpr Op<AttentionParams> kAttention{"attention", "attention", "f32 f16 bf16", cpu::attention, nullptr, nullptr};
+static constexpr Op<AttentionParams> kPagedAttention{
+    "paged_attention", "attention", "f32 f16 bf16", cpu::attention, nullptr, nullptr};
+static constexpr Op<PagedAppendParams> kPagedAppend{
+    "paged_append", "attention", "f32 f16 bf16", cpu::paged_append, nullptr, nullptr};
+
+static constexpr const OpRecord* kOps[] = {&kAttention, &kPagedAttention, &kPagedAppend};
+const OpList kAttentionOps{kOps, static_cast<int>(std::size(kOps))};
+
+}  // namespace culebra
+
+using namespace culebra;
+
+extern "C" {
+
+cul_status cul_attention(cul_stream* stream, const cul_attention_args* args) {
+  return run_op(kAttention, stream, args, check_attention);
+}
+cul_status cul_paged_attention(cul_stream* stream, const cul_paged_attention_args* args) {
+  return run_op(kPagedAttention, stream, args, check_paged_attention);
+}
+cul_status cul_paged_append(cul_stream* stream, const cul_paged_append_args* args) {
+  return run_op(kPagedAppend, stream, args, check_paged_append);
+}
+
+}  // extern "C"

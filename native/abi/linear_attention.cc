@@ -1,0 +1,36 @@
+#include "culebra/linear_attention.h"
+
+#include "abi/registry.h"
+#include "ops/linear_attention/causal_conv1d.h"
+#include "ops/linear_attention/gated_delta_rule.h"
+#include "ops/linear_attention/gated_rms_norm.h"
+
+namespace culebra {
+
+static constexpr Op<GatedDeltaRuleParams> kGatedDeltaRule{
+    "gated_delta_rule", "linear_attention", "f32 f16 bf16", cpu::gated_delta_rule, nullptr, nullptr};
+static constexpr Op<CausalConv1dParams> kCausalConv1d{
+    "causal_conv1d", "linear_attention", "f32 f16 bf16", cpu::causal_conv1d, nullptr, nullptr};
+static constexpr Op<GatedRmsNormParams> kGatedRmsNorm{
+    "gated_rms_norm", "linear_attention", "f32 f16 bf16", cpu::gated_rms_norm, nullptr, nullptr};
+
+static constexpr const OpRecord* kOps[] = {&kGatedDeltaRule, &kCausalConv1d, &kGatedRmsNorm};
+const OpList kLinearAttentionOps{kOps, static_cast<int>(std::size(kOps))};
+
+}  // namespace culebra
+
+using namespace culebra;
+
+extern "C" {
+
+cul_status cul_gated_delta_rule(cul_stream* stream, const cul_gated_delta_rule_args* args) {
+  return run_op(kGatedDeltaRule, stream, args, check_gated_delta_rule);
+}
+cul_status cul_causal_conv1d(cul_stream* stream, const cul_causal_conv1d_args* args) {
+  return run_op(kCausalConv1d, stream, args, check_causal_conv1d);
+}
+cul_status cul_gated_rms_norm(cul_stream* stream, const cul_gated_rms_norm_args* args) {
+  return run_op(kGatedRmsNorm, stream, args, check_gated_rms_norm);
+}
+
+}  // extern "C"

@@ -1,0 +1,191 @@
+#include "ops/attention/attention.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "ops/attention/cache.h"
+
+namespace culebra {
+namespace {
+
+long long ll(int64_t n) { return static_cast<long long>(n); }
+
+// What both ops check and keep of their attributes; Args: scale, softcap, causal, window_left, window_right.
+template <class Args>
+void check_scores(const Call& call, const Args& args, int64_t dim, AttentionParams& p) {
+  if (!std::isfinite(args.scale)) call.refuse(CUL_RANGE, "scale is %g; it must be finite", args.scale);
+  if (!(args.softcap >= 0) || !std::isfinite(args.softcap))
+    call.refuse(CUL_RANGE, "softcap is %g; it must be 0 (none) or more", args.softcap);
+  call.flag(args.causal, "causal");
+  if (args.window_left < -1) call.refuse(CUL_RANGE, "window_left is %d; it must be -1 (no bound) or more", args.window_left);
+  if (args.window_right < -1) call.refuse(CUL_RANGE, "window_right is %d; it must be -1 (no bound) or more", args.window_right);
+  p.scale = args.scale == 0 ? 1 / std::sqrt(static_cast<float>(dim)) : args.scale;
+  p.softcap = args.softcap;
+  p.causal = args.causal;
+  p.window_left = args.window_left;
+  p.window_right = args.window_right;
+}
+
+void check_heads(const Call& call, int64_t query_heads, int64_t kv_heads, const char* kv) {
+  if (query_heads < 1 || kv_heads < 1 || query_heads % kv_heads)
+    call.refuse(CUL_SHAPE, "q has %lld heads but %s has %lld; Hq must be a multiple of Hkv", ll(query_heads), kv, ll(kv_heads));
+}
+
+}  // namespace
+
+AttentionParams check_attention(const Call& call, const cul_attention_args& args) {
+  const View q = call.required(args.q, "q"), k = call.required(args.k, "k"), v = call.required(args.v, "v");
+  const View cu_q = call.required(args.cu_q, "cu_q"), cu_k = call.required(args.cu_k, "cu_k");
+  const View sink = call.optional(args.sink, "sink");
+  const View o = call.required(args.o, "o"), lse = call.optional(args.lse, "lse");
+  call.rank(q, 3, "[Tq,Hq,D]");
+  call.rank(k, 3, "[Tk,Hkv,D]");
+  call.rank(v, 3, "[Tk,Hkv,Dv]");
+  call.rank(cu_q, 1, "[B+1]");
+  call.dtype(q, {DType::f16, DType::bf16, DType::f32});
+  for (const View* x : {&k, &v, &o}) call.same_dtype(*x, q);
+  for (const View* x : {&cu_q, &cu_k}) call.dtype(*x, {DType::i32});
+  for (const View* x : {&sink, &lse})
+    if (*x) call.dtype(*x, {DType::f32});
+
+  const int64_t Hq = q[1], D = q[2], Hkv = k[1], Dv = v[2];
+  call.shape(k, {-1, -1, D}, "[Tk,Hkv,D], D as q's");
+  call.shape(v, {k[0], Hkv, -1}, "[Tk,Hkv,Dv], Tk and Hkv as k's");
+  check_heads(call, Hq, Hkv, "k");
+  if (D < 1 || Dv < 1) call.refuse(CUL_SHAPE, "q is %s and v is %s; heads must not be empty", shape_text(q).c_str(), shape_text(v).c_str());
+  if (cu_q[0] < 1) call.refuse(CUL_SHAPE, "cu_q is []; it must be [B+1], beginning with 0");
+  call.shape(cu_k, {cu_q[0]}, "[B+1], as cu_q");
+  if (sink) call.shape(sink, {Hq}, "[Hq]");
+  call.shape(o, {q[0], Hq, Dv}, "[Tq,Hq,Dv]");
+  if (lse) call.shape(lse, {q[0], Hq}, "[Tq,Hq]");
+
+  AttentionParams p;
+  check_scores(call, args, D, p);
+  for (const View* out : {&o, &lse})
+    for (const View* in : {&q, &k, &v, &cu_q, &cu_k, &sink}) call.disjoint(*out, *in);
+  call.disjoint(lse, o);
+
+  auto rows = [](const View& x) { return AttentionParams::Rows{x.data, 0, x.stride_of(0), x.rank == 3 ? x.stride_of(1) : 1}; };
+  p.op = call.op();
+  p.dtype = p.cache_dtype = q.dtype;
+  p.sequences = cu_q[0] - 1;
+  p.query_heads = Hq;
+  p.kv_heads = Hkv;
+  p.dim = D;
+  p.value_dim = Dv;
+  p.query_rows = q[0];
+  p.key_rows = k[0];
+  p.q = rows(q);
+  p.k = rows(k);
+  p.v = rows(v);
+  p.o = rows(o);
+  if (lse) p.lse = rows(lse);
+  p.cu_q = cu_q.as<const int32_t>();
+  p.cu_k = cu_k.as<const int32_t>();
+  p.sink = sink.as<const float>();
+  return p;
+}
+
+AttentionParams check_paged_attention(const Call& call, const cul_paged_attention_args& args) {
+  const View q = call.required(args.q, "q");
+  const View k = call.required(args.k_cache, "k_cache"), v = call.required(args.v_cache, "v_cache");
+  const View k_scale = call.optional(args.k_scale, "k_scale"), v_scale = call.optional(args.v_scale, "v_scale");
+  const View page_table = call.required(args.page_table, "page_table"), kv_len = call.required(args.kv_len, "kv_len");
+  const View sink = call.optional(args.sink, "sink");
+  const View o = call.required(args.o, "o"), lse = call.optional(args.lse, "lse");
+  check_scales_present(call, k, k_scale, v_scale);
+  call.rank(q, 4, "[B,Sq,Hq,D]");
+  call.rank(k, 4, "[P,page,Hkv,D]");
+  call.rank(v, 4, "[P,page,Hkv,D]");
+  call.rank(page_table, 2, "[B,maxP]");
+  call.dtype(q, {DType::f16, DType::bf16, DType::f32});
+  check_cache_dtype(call, q, k, v);
+  call.same_dtype(o, q);
+  for (const View* x : {&page_table, &kv_len}) call.dtype(*x, {DType::i32});
+  for (const View* x : {&sink, &lse})
+    if (*x) call.dtype(*x, {DType::f32});
+
+  const int64_t B = q[0], Sq = q[1], Hq = q[2], D = q[3], Hkv = k[2];
+  call.shape(k, {-1, -1, -1, D}, "[P,page,Hkv,D], D as q's");
+  call.same_shape(v, k);
+  check_heads(call, Hq, Hkv, "k_cache");
+  if (D < 1) call.refuse(CUL_SHAPE, "q is %s; heads must not be empty", shape_text(q).c_str());
+  if (k[1] < 1) call.refuse(CUL_SHAPE, "k_cache is %s; a page must hold a token", shape_text(k).c_str());
+  check_scales_shape(call, k_scale, v_scale, Hkv);
+  call.shape(page_table, {B, -1}, "[B,maxP]");
+  call.shape(kv_len, {B}, "[B]");
+  if (sink) call.shape(sink, {Hq}, "[Hq]");
+  call.same_shape(o, q);
+  if (lse) call.shape(lse, {B, Sq, Hq}, "[B,Sq,Hq]");
+  if (Sq > 16) call.refuse(CUL_UNSUPPORTED, "q is %s: %lld query tokens a sequence; at most 16", shape_text(q).c_str(), ll(Sq));
+
+  AttentionParams p;
+  check_scores(call, args, D, p);
+  if (args.split_kv_tokens < 0)
+    call.refuse(CUL_RANGE, "split_kv_tokens is %d; it must be 0 (tuned) or more", args.split_kv_tokens);
+  for (const View* out : {&o, &lse})
+    for (const View* in : {&q, &k, &v, &k_scale, &v_scale, &page_table, &kv_len, &sink}) call.disjoint(*out, *in);
+  call.disjoint(lse, o);
+
+  auto rows = [](const View& x) {
+    return AttentionParams::Rows{x.data, x.stride_of(0), x.stride_of(1), x.rank == 4 ? x.stride_of(2) : 1};
+  };
+  p.op = call.op();
+  p.dtype = q.dtype;
+  p.cache_dtype = k.dtype;
+  p.sequences = B;
+  p.query_heads = Hq;
+  p.kv_heads = Hkv;
+  p.dim = p.value_dim = D;
+  p.query_rows = Sq;
+  p.key_rows = page_table[1] * k[1];
+  p.q = rows(q);
+  p.k = rows(k);
+  p.v = rows(v);
+  p.o = rows(o);
+  if (lse) p.lse = rows(lse);
+  p.page_table = page_table.as<const int32_t>();
+  p.page_table_stride = page_table.stride_of(0);
+  p.page_size = k[1];
+  p.pages = k[0];
+  p.kv_len = kv_len.as<const int32_t>();
+  p.k_scale = k_scale.as<const float>();
+  p.v_scale = v_scale.as<const float>();
+  p.sink = sink.as<const float>();
+  return p;
+}
+
+KeyRange AttentionParams::visible(int64_t row, int64_t queries, int64_t keys) const {
+  const int64_t position = row + keys - queries;
+  const int64_t right = causal ? 0 : window_right;
+  KeyRange r{0, keys};
+  if (window_left >= 0) r.begin = std::max<int64_t>(position - window_left, 0);
+  if (right >= 0) r.end = std::clamp<int64_t>(position + right + 1, 0, keys);
+  r.begin = std::min(r.begin, r.end);
+  return r;
+}
+
+void AttentionParams::require_valid() const {
+  for (int64_t b = 0; b < sequences; ++b) {
+    if (cu_q) {
+      for (const auto& [cu, rows, name] : {std::tuple{cu_q, query_rows, "cu_q"}, std::tuple{cu_k, key_rows, "cu_k"}})
+        if (cu[0] != 0 || cu[b + 1] < cu[b] || cu[b + 1] > rows)
+          throw DeviceError(format("%s: %s[%lld] = %d after %d; it must begin with 0, never fall, and end within the %lld rows",
+                                   op, name, ll(b + 1), cu[b + 1], cu[b], ll(rows)));
+      continue;
+    }
+    if (kv_len[b] < 0 || kv_len[b] > key_rows)
+      throw DeviceError(format("%s: kv_len[%lld] = %d; it must be 0 to %lld, what a row of page_table addresses", op, ll(b),
+                               kv_len[b], ll(key_rows)));
+    if (query_rows == 0) continue;
+    const int64_t begin = visible(0, query_rows, kv_len[b]).begin, end = visible(query_rows - 1, query_rows, kv_len[b]).end;
+    for (int64_t i = begin / page_size; i * page_size < end; ++i) {
+      const int32_t page = page_table[b * page_table_stride + i];
+      if (page < 0 || page >= pages)
+        throw DeviceError(format("%s: page_table[%lld, %lld] = %d, a page that kv_len and the window make visible; the cache "
+                                 "has %lld pages", op, ll(b), ll(i), page, ll(pages)));
+    }
+  }
+}
+
+}  // namespace culebra

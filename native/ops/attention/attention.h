@@ -1,0 +1,53 @@
+// attention and paged_attention: their plan and their columns. Both are one computation; they differ in where a
+// sequence's rows lie.
+#pragma once
+#include "abi/op.h"
+#include "culebra/attention.h"
+
+namespace culebra {
+
+// Keys [begin, end) that a query sees.
+struct KeyRange {
+  int64_t begin, end;
+};
+
+struct AttentionParams {
+  // Element (row, head, d) at data[row row_stride + head head_stride + d]; row: a token, or a token of the page pool.
+  struct Rows {
+    void* data = nullptr;
+    int64_t batch = 0, row = 0, head = 0;  // batch is 0 where sequences are packed
+  };
+  // Keys and values lie in rows (page, offset): data[page batch + offset row + head head]; packed ones are one page.
+  const char* op = "";
+  DType dtype = DType::f32, cache_dtype = DType::f32;
+  int64_t sequences = 0, query_heads = 0, kv_heads = 0, dim = 0, value_dim = 0;
+  int64_t query_rows = 0;  // Tq, or Sq
+  int64_t key_rows = 0;    // Tk, or the rows that a page table's row can address
+  Rows q, k, v, o, lse;    // lse.data is null where absent
+  const int32_t* cu_q = nullptr;  // null: paged
+  const int32_t* cu_k = nullptr;
+  const int32_t* page_table = nullptr;
+  int64_t page_table_stride = 0, page_size = 0, pages = 0;
+  const int32_t* kv_len = nullptr;
+  const float* k_scale = nullptr;  // per KV head, f8 caches
+  const float* v_scale = nullptr;
+  const float* sink = nullptr;
+  float scale = 1, softcap = 0;
+  bool causal = false;
+  int64_t window_left = -1, window_right = -1;
+
+  int64_t group() const { return query_heads / kv_heads; }
+  int64_t query_begin(int64_t b) const { return cu_q ? cu_q[b] : 0; }
+  int64_t query_count(int64_t b) const { return cu_q ? cu_q[b + 1] - cu_q[b] : query_rows; }
+  int64_t key_count(int64_t b) const { return cu_k ? cu_k[b + 1] - cu_k[b] : kv_len[b]; }
+  KeyRange visible(int64_t row, int64_t queries, int64_t keys) const;
+
+  // Throws DeviceError where the index tensors would lead outside the others. Reads them: call it when the op runs.
+  void require_valid() const;
+};
+
+AttentionParams check_attention(const Call& call, const cul_attention_args& args);
+AttentionParams check_paged_attention(const Call& call, const cul_paged_attention_args& args);
+CUL_DECLARE_COLUMNS(attention, AttentionParams)
+
+}  // namespace culebra

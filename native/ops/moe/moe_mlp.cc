@@ -1,0 +1,143 @@
+#include "ops/moe/moe_mlp.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace culebra {
+namespace {
+
+// A chunk's f32 rows take about this much, so that they stay near the cache and a long prefill needs no more than a short one.
+constexpr int64_t kChunkBytes = int64_t{64} << 20;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+
+// p [E,N,K] in one of its three forms.
+ExpertMatrices check_experts(const Call& call, int32_t storage, int32_t group, DType half, const View& w, const View& scales,
+                             const View& zeros, int64_t experts, int64_t rows, int64_t columns, const char* text) {
+  const bool int4 = storage == CUL_EXPERTS_INT4;
+  call.shape(w, {experts, rows, int4 ? columns / 2 : columns}, text);
+  ExpertMatrices m{w.data, w.stride_of(0), w.stride_of(1), rows, columns};
+  if (storage == CUL_EXPERTS_HALF) {
+    call.dtype(w, {half});
+    return m;
+  }
+  call.dtype(w, {int4 ? DType::u8 : DType::f8e4m3});
+  m.scales = scales.data;
+  m.scale_dtype = scales.dtype;
+  call.rank(scales, 3, int4 ? "[E,N,G]" : "[E,ceil(N/128),ceil(K/128)]");
+  m.scale_expert_stride = scales.stride_of(0);
+  m.scale_row_stride = scales.stride_of(1);
+  if (!int4) {
+    call.dtype(scales, {DType::f32});
+    call.shape(scales, {experts, ceil_div(rows, 128), ceil_div(columns, 128)}, "[E,ceil(N/128),ceil(K/128)]");
+    return m;
+  }
+  if (columns % 2)
+    call.refuse(CUL_SHAPE, "%s packs two columns a byte, but there are %lld", w.name, static_cast<long long>(columns));
+  m.group = group < 0 ? std::max<int64_t>(columns, 1) : group;
+  const int64_t groups = group < 0 ? 1 : ceil_div(columns, group);
+  call.dtype(scales, {DType::f16, DType::bf16});
+  call.shape(scales, {experts, rows, groups}, "[E,N,G]");
+  if (zeros) {
+    call.dtype(zeros, {DType::u8});
+    if (rows % 2) call.refuse(CUL_SHAPE, "%s packs two rows a byte, but there are %lld", zeros.name, static_cast<long long>(rows));
+    call.shape(zeros, {experts, rows / 2, groups}, "[E,N/2,G]");
+    m.zeros = zeros.as<const uint8_t>();
+    m.zero_expert_stride = zeros.stride_of(0);
+    m.zero_row_stride = zeros.stride_of(1);
+  }
+  return m;
+}
+
+// Scales and zeros are there exactly where the storage has them.
+void check_presence(const Call& call, int32_t storage, const View& scales, const View& zeros) {
+  if (storage != CUL_EXPERTS_HALF && !scales)
+    call.refuse(CUL_NULL_POINTER, "%s is required: the experts are %s", scales.name, storage == CUL_EXPERTS_F8 ? "f8" : "int4");
+  if (storage == CUL_EXPERTS_HALF && scales)
+    call.refuse(CUL_UNSUPPORTED, "%s is given, but experts half takes no scales", scales.name);
+  if (storage != CUL_EXPERTS_INT4 && zeros)
+    call.refuse(CUL_UNSUPPORTED, "%s is given, but only experts int4 takes zero points", zeros.name);
+}
+
+}  // namespace
+
+uint64_t MoeMlpParams::workspace_bytes() const {
+  const int64_t floats = chunk * width_pitch() + chunk_slots() * (width_pitch() + expert_width_pitch());
+  return static_cast<uint64_t>(4 * (floats + chunk_slots() + 2 * experts + 1));
+}
+
+MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
+  call.one_of(args.experts, {CUL_EXPERTS_HALF, CUL_EXPERTS_F8, CUL_EXPERTS_INT4}, "experts");
+  const int32_t storage = args.experts;
+  const View x = call.required(args.x, "x"), w13 = call.required(args.w13, "w13"), w2 = call.required(args.w2, "w2");
+  const View w13_scales = call.optional(args.w13_scales, "w13_scales"), w13_zeros = call.optional(args.w13_zeros, "w13_zeros");
+  const View w2_scales = call.optional(args.w2_scales, "w2_scales"), w2_zeros = call.optional(args.w2_zeros, "w2_zeros");
+  const View b13 = call.optional(args.b13, "b13"), b2 = call.optional(args.b2, "b2");
+  const View weights = call.required(args.weights, "weights"), ids = call.required(args.ids, "ids");
+  const View y = call.required(args.y, "y");
+  check_presence(call, storage, w13_scales, w13_zeros);
+  check_presence(call, storage, w2_scales, w2_zeros);
+  call.rank(x, 2, "[T,D]");
+  call.rank(w13, 3, "[E,2I,D]");
+  call.rank(w2, 3, "[E,D,I]");
+  call.rank(ids, 2, "[T,k]");
+  call.dtype(x, {DType::f16, DType::bf16});
+  for (const View* v : {&b13, &b2, &y})
+    if (*v) call.same_dtype(*v, x);
+  call.dtype(weights, {DType::f32});
+  call.dtype(ids, {DType::i32});
+  if (storage == CUL_EXPERTS_INT4) call.one_of(args.group, {-1, 32, 64, 128}, "group");
+
+  const int64_t T = x[0], D = x[1], E = w13[0], k = ids[1];
+  if (w13[1] % 2)
+    call.refuse(CUL_SHAPE, "w13 is %s; its second dimension is gate and up rows, an even number", shape_text(w13).c_str());
+  const int64_t I = w13[1] / 2;
+  MoeMlpParams p;
+  p.w13 = check_experts(call, storage, args.group, x.dtype, w13, w13_scales, w13_zeros, E, 2 * I, D,
+                        "[E,2I,D], D as x's (int4: half of it)");
+  p.w2 = check_experts(call, storage, args.group, x.dtype, w2, w2_scales, w2_zeros, E, D, I,
+                       "[E,D,I], D as x's, E and I as w13's (int4: half of I)");
+  if (b13) call.shape(b13, {E, 2 * I}, "[E,2I]");
+  if (b2) call.shape(b2, {E, D}, "[E,D]");
+  call.shape(ids, {T, -1}, "[T,k]");
+  call.same_shape(weights, ids);
+  call.same_shape(y, x);
+  call.one_of(args.act, {CUL_MOE_ACT_SILU, CUL_MOE_ACT_GELU, CUL_MOE_ACT_SWIGLU_OAI}, "act");
+  if (args.act == CUL_MOE_ACT_SWIGLU_OAI) {
+    if (!std::isfinite(args.alpha)) call.refuse(CUL_RANGE, "alpha is %g; it must be finite", args.alpha);
+    if (!(args.limit > 0)) call.refuse(CUL_RANGE, "limit is %g; it must be above 0", args.limit);
+  }
+  for (const View* in : {&x, &w13, &w13_scales, &w13_zeros, &w2, &w2_scales, &w2_zeros, &b13, &b2, &weights, &ids})
+    call.disjoint(y, *in);
+
+  p.dtype = x.dtype;
+  p.storage = storage;
+  p.x = x.data;
+  p.x_stride = x.stride_of(0);
+  p.y = y.data;
+  p.y_stride = y.stride_of(0);
+  p.b13 = b13.data;
+  p.b13_stride = b13 ? b13.stride_of(0) : 0;
+  p.b2 = b2.data;
+  p.b2_stride = b2 ? b2.stride_of(0) : 0;
+  p.weights = weights.as<const float>();
+  p.weights_stride = weights.stride_of(0);
+  p.ids = ids.as<const int32_t>();
+  p.ids_stride = ids.stride_of(0);
+  p.tokens = T;
+  p.slots_per_token = k;
+  p.width = D;
+  p.expert_width = I;
+  p.experts = E;
+  p.act = args.act;
+  p.alpha = args.alpha;
+  p.limit = args.limit;
+  p.validate = call.validate();
+  const int64_t token_bytes = 4 * (p.width_pitch() + k * (p.width_pitch() + p.expert_width_pitch())) + 1;
+  p.chunk = std::min(T, std::max<int64_t>(kChunkBytes / token_bytes, 16));
+  p.workspace = call.workspace(T == 0 ? 0 : p.workspace_bytes());
+  return p;
+}
+
+}  // namespace culebra
