@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# One archive that runs on a bare x86-64 Linux machine with only a CUDA driver (or none: the cpu backend runs anywhere):
+# a Java runtime, the jars, the native library for one GPU architecture, tests, probes and benchmarks.
+#   ./culebra bundle [--architecture 90a] [--output FILE]
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+source "$root/scripts/setup.sh"
+cd "$root"
+architecture=90a
+output=$root/build/culebra-bundle.tar.xz
+while [ $# -gt 0 ]; do
+  case $1 in
+    --architecture) architecture=$2; shift 2 ;;
+    --output) output=$2; shift 2 ;;
+    *) say "usage: ./culebra bundle [--architecture 90a] [--output FILE]"; exit 2 ;;
+  esac
+done
+limit_bytes=$((30 * 1000 * 1000))
+need_jdk
+need_packages "${build_packages[@]}"
+
+native=$root/build/bundle-native
+stage=$root/build/bundle/culebra-bundle
+rm -rf "$stage"
+mkdir -p "$stage"/{bin,lib,tests}
+
+say "native library for sm_$architecture"
+cmake --preset cuda -B "$native" -DCULEBRA_CUDA_ARCHITECTURES="$architecture-real" -DCULEBRA_PROBES=ON >/dev/null
+cmake --build "$native"
+cmake --install "$native" --prefix "$stage/lib" --strip >/dev/null
+rm -rf "$stage/lib/include"
+install -s "$native/culebra_probes_cuda" "$stage/bin/probes"
+
+say "jars"
+mvn -q -B -ntp -DskipTests package
+cp cli/target/lib/*.jar "$stage/lib/"
+cp tests/target/bundle/*.jar "$stage/tests/"
+cp benchmarks/target/culebra-benchmarks.jar "$stage/lib/benchmarks.jar"
+# The tokenizer's jar carries natives of every system; this one's are enough.
+for jar in "$stage"/lib/tokenizers-*.jar; do
+  unzip -Z1 "$jar" 'native/lib/*' | grep -v '^native/lib/tokenizers.properties$' | grep -v '^native/lib/linux-x86_64/cpu/' | grep -v '/$' |
+    xargs -d '\n' zip -q -d "$jar" >/dev/null
+done
+
+say "Java runtime"
+jlink --add-modules java.base,java.logging,java.management,java.xml,jdk.jfr,jdk.management,jdk.unsupported \
+  --strip-debug --no-header-files --no-man-pages --compress zip-0 --output "$stage/runtime"
+
+cat >"$stage/bin/culebra" <<'LAUNCHER'
+#!/bin/sh
+# culebra doctor | ops | verify | bench | generate ... as in the repository; and
+#   culebra test [--json FILE]   the suites tagged cuda; a skipped test is a failure
+#   culebra jmh ARGUMENTS...     the JMH benchmarks
+#   culebra probes               one hash per emulated instruction, from this GPU
+home=$(cd "$(dirname "$0")/.." && pwd)
+options="--enable-native-access=dev.culebra.bindings,ai.djl.tokenizers,ALL-UNNAMED -Dculebra.library=$home/lib/libculebra.so -Dculebra.home=${CULEBRA_HOME:-$PWD}"
+case ${1:-} in
+  test) shift; exec "$home/runtime/bin/java" $options -cp "$home/tests/*:$home/lib/*" dev.culebra.tests.RunTagged cuda "$@" ;;
+  jmh) shift; exec "$home/runtime/bin/java" $options -cp "$home/lib/*" org.openjdk.jmh.Main "$@" ;;
+  probes) exec "$home/bin/probes" ;;
+  *) exec "$home/runtime/bin/java" $options --module-path "$home/lib" --add-modules ALL-MODULE-PATH -m dev.culebra.cli/dev.culebra.cli.Main "$@" ;;
+esac
+LAUNCHER
+chmod +x "$stage/bin/culebra"
+
+say "archive"
+mkdir -p "$(dirname "$output")"
+tar -C "$root/build/bundle" -c culebra-bundle | xz -9 -T2 >"$output"
+bytes=$(stat -c %s "$output")
+say "$output: $bytes bytes"
+if [ "$bytes" -gt "$limit_bytes" ]; then
+  say "larger than $limit_bytes bytes:"
+  du -a "$stage" | sort -rn | head -20 >&2
+  exit 1
+fi
