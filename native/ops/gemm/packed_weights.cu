@@ -1,0 +1,112 @@
+#include "device/launch.h"
+#include "ops/gemm/marlin_layout.h"
+#include "ops/gemm/packed_weights_device.h"
+
+namespace culebra::CUL_DEVICE_NS {
+namespace {
+
+constexpr int kThreads = 256;
+
+CUL_DEVICE_FN int64_t first_item() { return static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; }
+CUL_DEVICE_FN int64_t item_step() { return static_cast<int64_t>(gridDim.x) * kThreads; }
+
+template <class Kernel>
+void launch_items(Kernel kernel, int64_t items, NativeStream stream, const auto& params) {
+  const int64_t blocks = (items + kThreads - 1) / kThreads;
+  launch(kernel, dim3(static_cast<unsigned>(blocks < 0x7fffffff ? blocks : 0x7fffffff)), dim3(kThreads), 0, stream, params);
+}
+
+// Computes: the packed matrix of a checkpoint, in MarlinLayout (4 bits) or as bytes (6, 8 bits).
+// Shapes:   checkpoint [n, k] in any format -> n_padded x k_padded.
+// Layouts:  checkpoint.h, marlin_layout.h.
+// Tiles:    one packed word (4 bits) or byte per thread; grid-stride.
+// Shared:   none.
+// Order:    none: integers are moved.
+// Numerics: exact.
+// Needs:    sm_80. Load time: not tuned.
+// Source:   formats of AutoGPTQ, AutoAWQ and compressed-tensors; padding ours.
+__global__ void __launch_bounds__(kThreads) pack_kernel(PackParams p) {
+  const int64_t bytes = p.n_padded * p.k_padded, items = p.checkpoint.bits == 4 ? bytes / 8 : bytes;
+  for (int64_t i = first_item(); i < items; i += item_step()) {
+    if (p.checkpoint.bits != 4) {
+      p.packed[i] = static_cast<uint8_t>(packed_weight(p, i / p.k_padded, i % p.k_padded));
+      continue;
+    }
+    uint32_t word = 0;
+    for (int nibble = 0; nibble < 8; ++nibble) {
+      const WeightIndex at = MarlinLayout::at(i, nibble, p.n_padded, p.k_padded);
+      word |= static_cast<uint32_t>(packed_weight(p, at.n, at.k)) << (4 * nibble);
+    }
+    reinterpret_cast<uint32_t*>(p.packed)[i] = word;
+  }
+}
+
+// Computes: packed scales and zeros.
+// Shapes:   checkpoint groups x n -> [groups, n_padded].
+// Layouts:  row-major.
+// Tiles:    one entry per thread; grid-stride.
+// Shared:   none.
+// Order:    none.
+// Numerics: exact.
+// Needs:    sm_80. Load time: not tuned.
+// Source:   as pack_kernel.
+__global__ void __launch_bounds__(kThreads) pack_groups_kernel(PackParams p) {
+  for (int64_t i = first_item(); i < p.groups * p.n_padded; i += item_step()) pack_group_entry(p, i / p.n_padded, i % p.n_padded);
+}
+
+// Computes: where each checkpoint row and group went: the inverses of perm and group_source.
+// Shapes:   perm [k_padded], group_source [groups] -> row_of [k], group_of [checkpoint groups].
+// Layouts:  vectors.
+// Tiles:    one packed row per thread; grid-stride.
+// Shared:   none.
+// Order:    every entry has one writer.
+// Numerics: exact.
+// Needs:    sm_80.
+// Source:   ours.
+__global__ void __launch_bounds__(kThreads) invert_kernel(UnpackParams p) {
+  for (int64_t j = first_item(); j < p.packing.k_padded; j += item_step()) invert_entry(p, j);
+}
+
+// Computes: a checkpoint's tensors from the packed ones, bit for bit.
+// Shapes:   n_padded x k_padded -> checkpoint [n, k] in any format.
+// Layouts:  checkpoint.h, marlin_layout.h.
+// Tiles:    one checkpoint word of weights, zeros, one scale and one g_idx entry per thread; grid-stride.
+// Shared:   none.
+// Order:    none.
+// Numerics: exact.
+// Needs:    sm_80. Not tuned.
+// Source:   the inverse of pack_kernel.
+__global__ void __launch_bounds__(kThreads) unpack_kernel(UnpackParams p) {
+  const PackParams& q = p.packing;
+  const Checkpoint& c = q.checkpoint;
+  const auto get = [&](int64_t n, int64_t j) -> int {
+    if (c.bits != 4) return q.packed[n * q.k_padded + j];
+    const uint32_t word = reinterpret_cast<const uint32_t*>(q.packed)[MarlinLayout::word(n, j, q.n_padded, q.k_padded)];
+    return static_cast<int>(word >> (4 * MarlinLayout::nibble(n, j)) & 15u);
+  };
+  const Extent2 words = weight_words(c), zeros = zero_words(c);
+  for (int64_t i = first_item(); i < words.rows * words.columns; i += item_step())
+    unpack_weight_word(p, i / words.columns, i % words.columns, get);
+  if (c.zeros)
+    for (int64_t i = first_item(); i < zeros.rows * zeros.columns; i += item_step())
+      unpack_zero_word(p, i / zeros.columns, i % zeros.columns);
+  for (int64_t i = first_item(); i < c.groups * c.n; i += item_step()) unpack_scale(p, i % c.n, i / c.n);
+  if (c.g_idx)
+    for (int64_t k = first_item(); k < c.k; k += item_step()) unpack_g_idx(p, k);
+}
+
+}  // namespace
+
+void pack_weights(const PackParams& p, NativeStream stream) {
+  const int64_t weights = p.n_padded * p.k_padded;
+  launch_items(pack_kernel, p.checkpoint.bits == 4 ? weights / 8 : weights, stream, p);
+  launch_items(pack_groups_kernel, p.groups * p.n_padded, stream, p);
+}
+
+void unpack_weights(const UnpackParams& p, NativeStream stream) {
+  if (p.packing.perm) launch_items(invert_kernel, p.packing.k_padded, stream, p);
+  const Extent2 words = weight_words(p.packing.checkpoint);
+  launch_items(unpack_kernel, words.rows * words.columns, stream, p);
+}
+
+}  // namespace culebra::CUL_DEVICE_NS

@@ -1,0 +1,210 @@
+// The tensor-core product that w4a16_gemm and gemm share: c = epilogue(a w^T + bias) over one tile of c per block, the weights
+// behind a policy (int4_weights.cuh, half_weights.cuh).
+//
+// The weights are operand A of mma.m16n8k16 and the tokens operand B: n tiles are 8 tokens wide, so that decoding wastes at
+// most 7 of 8 columns. Weight tile w (0..3) of a warp's 64 columns has column 8g + 2w in row g and 8g + 2w + 1 in row g + 8:
+// lane 4g + t ends up with columns 8g .. 8g + 7 of tokens 2t and 2t + 1, which are 16-byte accesses of scales, bias and c.
+#pragma once
+#include "device/async_copy.h"
+#include "device/barrier.h"
+#include "device/launch.h"
+#include "device/mma.h"
+#include "device/vector.h"
+#include "ops/gemm/epilogue.cuh"
+#include "ops/gemm/tile_gemm.h"
+
+namespace culebra::CUL_DEVICE_NS {
+
+struct TileProblem {
+  const void* a;
+  int64_t lda;
+  int64_t m, k;
+  int32_t token_tiles, column_tiles;
+  int32_t slices, slices_per_split;  // of 64 k
+  int64_t column_blocks;             // of 64 columns
+  int64_t pair_blocks;               // > 0: the block's second 64 columns lie that many column blocks after the first
+  float* partials;                   // [splits, m, partial_width], or null: the block finishes c itself
+  int64_t partial_width;
+  int32_t a_aligned;  // rows of a start at multiples of 16 bytes
+  Output output;
+};
+
+// Eight consecutive k of one row into shared memory, zeros beyond the end. Whole aligned chunks travel asynchronously.
+template <class T>
+CUL_DEVICE_FN void fetch_chunk(T* destination, const T* row, int64_t k, int64_t k_end, bool aligned) {
+  if (k >= k_end || (aligned && k + 8 <= k_end)) {
+    cp_async_l2(shared_address(destination), k < k_end ? row + k : row, k < k_end);
+    return;
+  }
+  Vector<T, 8> chunk;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) chunk[i] = k + i < k_end ? row[k + i] : T{};
+  store_vector(destination, chunk);
+}
+
+// Tokens of one slice: [kTokens][8 chunks of 8], the chunks of a row permuted so that ldmatrix meets no bank twice.
+CUL_DEVICE_FN int token_chunk(int token, int chunk) { return token * 8 + (chunk ^ (token & 7)); }
+
+// Which tile a block computes: 16 token tiles share a column tile before the next one, so that weights and a both stay in L2.
+struct BlockTile {
+  int token_tile, column_tile, split;
+};
+CUL_DEVICE_FN BlockTile block_tile(const TileProblem& p) {
+  constexpr int kBand = 16;
+  const int tiles = p.token_tiles * p.column_tiles, index = static_cast<int>(blockIdx.x) % tiles;
+  const int band = index / (kBand * p.column_tiles), within = index % (kBand * p.column_tiles);
+  const int rows = min(p.token_tiles - band * kBand, kBand);
+  return {band * kBand + within % rows, within / rows, static_cast<int>(blockIdx.x) / tiles};
+}
+
+// Computes: one kTokens x kColumns tile of c = epilogue(a w^T + bias), or of a split's f32 partial sums.
+// Shapes:   a [m, k], w [64 column_blocks, 64 slices] as the policy stores it, c [m, n]; any m, n, k.
+// Layouts:  a row-major, any row stride; w: the policy's; c row-major.
+// Tiles:    Tile (tile_gemm.h): per warp 64 columns x 8 kTokenTiles tokens; a stage is kKWarps slices of 64 k.
+// Shared:   kStages x (kKWarps x (kTokens x 128 + the policy's slice) bytes); then the f32 tile of c, rows padded by 16 bytes.
+// Order:    k ascending within a slice; a warp takes every kKWarps-th slice; k warps are added in order 0, 1, ..; splits in order.
+// Numerics: products of half operands exact, sums f32; one rounding to c. Bits depend on the tile and the split, not on the run.
+// Needs:    sm_80 (cp.async, mma.m16n8k16).
+// Source:   Frantar et al., MARLIN, arXiv:2408.11743 (pipeline, streamed weights, k-split warps); operand order and layout ours.
+template <class Tile, class Weights>
+__global__ void __launch_bounds__(Tile::kThreads) tile_gemm(TileProblem p, Weights weights) {
+  using T = typename Weights::Element;
+  constexpr int kTokenBytes = Tile::kTokens * kSliceRows * 2;
+  constexpr int kSliceBytes = kTokenBytes + Tile::kColumnWarps * Weights::kSliceBytes;
+  constexpr int kStageBytes = Tile::kKWarps * kSliceBytes;
+  CUL_DYNAMIC_SHARED(unsigned char, shared, 128);
+
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+  const int token_warp = warp % Tile::kTokenWarps, column_warp = warp / Tile::kTokenWarps % Tile::kColumnWarps,
+            k_warp = warp / (Tile::kTokenWarps * Tile::kColumnWarps);
+  const BlockTile at = block_tile(p);
+  const int64_t first_token = int64_t{at.token_tile} * Tile::kTokens;
+  const int first_slice = at.split * p.slices_per_split, slice_end = min(first_slice + p.slices_per_split, p.slices);
+  const int stages = (slice_end - first_slice + Tile::kKWarps - 1) / Tile::kKWarps;
+  const auto column_block = [&](int warp_column) -> int64_t {
+    return p.pair_blocks > 0 ? at.column_tile + warp_column * p.pair_blocks : at.column_tile * Tile::kColumnWarps + warp_column;
+  };
+  const auto slice_data = [&](int stage, int slice) {
+    return shared + stage % Tile::kStages * kStageBytes + slice * kSliceBytes;
+  };
+
+  const auto fetch_stage = [&](int stage) {
+    if (stage < stages) {
+#pragma unroll
+      for (int slice = 0; slice < Tile::kKWarps; ++slice) {
+        const int index = first_slice + stage * Tile::kKWarps + slice;
+        if (index >= slice_end) break;
+        unsigned char* const data = slice_data(stage, slice);
+        for (int i = thread; i < Tile::kTokens * 8; i += Tile::kThreads) {
+          const int64_t token = first_token + i / 8;
+          const T* const row = static_cast<const T*>(p.a) + (token < p.m ? token : 0) * p.lda;
+          fetch_chunk(reinterpret_cast<T*>(data) + token_chunk(i / 8, i % 8) * 8, row, int64_t{index} * kSliceRows + i % 8 * 8,
+                      token < p.m ? p.k : 0, p.a_aligned != 0);
+        }
+#pragma unroll
+        for (int c = 0; c < Tile::kColumnWarps; ++c)
+          if (column_block(c) < p.column_blocks)
+            weights.template fetch<Tile::kThreads>(data + kTokenBytes + c * Weights::kSliceBytes, column_block(c), index, thread);
+      }
+    }
+    cp_async_commit();
+  };
+
+  // Warps whose tokens or columns lie beyond c only help to fetch.
+  const bool active = first_token + token_warp * 8 * Tile::kTokenTiles < p.m && column_block(column_warp) < p.column_blocks;
+  typename Weights::template Accumulator<Tile::kTokenTiles> accumulator(lane);
+
+  const auto multiply_slice = [&](int stage, int index) {
+    const unsigned char* const data = slice_data(stage, k_warp);
+    const T* const tokens = reinterpret_cast<const T*>(data);
+    const unsigned char* const packed = data + kTokenBytes + column_warp * Weights::kSliceBytes;
+#pragma unroll
+    for (int step = 0; step < kSliceRows / 16; ++step) {
+      uint32_t b[Tile::kTokenTiles][2];
+      const int first = token_warp * 8 * Tile::kTokenTiles;
+      if constexpr (Tile::kTokenTiles == 1) {
+        ldmatrix_x2(b[0], shared_address(tokens + token_chunk(first + lane % 8, step * 2 + lane / 8 % 2) * 8));
+      } else {
+#pragma unroll
+        for (int i = 0; i < Tile::kTokenTiles; i += 2) {
+          uint32_t pair[4];
+          ldmatrix_x4(pair, shared_address(tokens + token_chunk(first + i * 8 + lane / 16 * 8 + lane % 8,
+                                                                step * 2 + lane / 8 % 2) * 8));
+          b[i][0] = pair[0], b[i][1] = pair[1], b[i + 1][0] = pair[2], b[i + 1][1] = pair[3];
+        }
+      }
+      accumulator.multiply(weights, packed, index, step, b);
+    }
+  };
+
+#pragma unroll
+  for (int stage = 0; stage < Tile::kStages - 1; ++stage) fetch_stage(stage);
+  for (int stage = 0; stage < stages; ++stage) {
+    cp_async_wait<Tile::kStages - 2>();
+    __syncthreads();  // everybody's copies of this stage have landed, and everybody has left the one that is refilled now
+    fetch_stage(stage + Tile::kStages - 1);
+    const int index = first_slice + stage * Tile::kKWarps + k_warp;
+    if (active && index < slice_end) multiply_slice(stage, index);
+  }
+  accumulator.finish();
+  cp_async_wait<0>();
+  __syncthreads();
+
+  // The k warps' sums, added in order in one f32 tile.
+  constexpr int kRow = Tile::kColumns + 4;
+  float* const sums = reinterpret_cast<float*>(shared);
+#pragma unroll
+  for (int turn = 0; turn < Tile::kKWarps; ++turn) {
+    if (turn == k_warp) {
+#pragma unroll
+      for (int i = 0; i < Tile::kTokenTiles; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          const int token = (token_warp * Tile::kTokenTiles + i) * 8 + lane % 4 * 2 + j / 2, half = j % 2;
+          float4* const cell = reinterpret_cast<float4*>(sums + token * kRow + column_warp * 64 + lane / 4 * 8 + half * 4);
+          float4 value = accumulator.columns(i, j / 2, half);
+          if (turn > 0) {
+            const float4 before = *cell;
+            value = make_float4(before.x + value.x, before.y + value.y, before.z + value.z, before.w + value.w);
+          }
+          *cell = value;
+        }
+    }
+    __syncthreads();
+  }
+
+  const int columns = p.pair_blocks > 0 ? kColumnBlock : Tile::kColumns;  // that c has of this tile
+  for (int i = thread; i < Tile::kTokens * Tile::kColumns / 8; i += Tile::kThreads) {
+    const int row = i / (Tile::kColumns / 8), column = i % (Tile::kColumns / 8) * 8;
+    const int64_t token = first_token + row;
+    if (token >= p.m) break;
+    const float* const values = sums + row * kRow + column;
+    if (p.partials) {
+      const int64_t to = int64_t{at.column_tile} * Tile::kColumns + column;
+      if (to >= p.partial_width) continue;
+      float4* const out = reinterpret_cast<float4*>(p.partials + (at.split * p.m + token) * p.partial_width + to);
+      out[0] = *reinterpret_cast<const float4*>(values);
+      out[1] = *reinterpret_cast<const float4*>(values + 4);
+    } else if (column < columns) {
+      finish_columns<T>(p.output, token, int64_t{at.column_tile} * columns + column, values, values + kColumnBlock);
+    }
+  }
+}
+
+template <class Tile, class Weights>
+constexpr size_t shared_bytes() {
+  constexpr size_t stages = size_t{Tile::kStages} * Tile::kKWarps *
+                            (Tile::kTokens * kSliceRows * 2 + Tile::kColumnWarps * Weights::kSliceBytes);
+  constexpr size_t tile = size_t{Tile::kTokens} * (Tile::kColumns + 4) * 4;
+  return stages > tile ? stages : tile;
+}
+
+template <class Tile, class Weights>
+void launch_tiles(const TileProblem& p, const Weights& weights, int64_t splits, NativeStream stream) {
+  static_assert(shared_bytes<Tile, Weights>() <= 99 << 10, "sm_86 and sm_89 have 99 KB for a block");
+  const int64_t blocks = int64_t{p.token_tiles} * p.column_tiles * splits;
+  launch(tile_gemm<Tile, Weights>, dim3(static_cast<unsigned>(blocks)), dim3(Tile::kThreads), shared_bytes<Tile, Weights>(),
+         stream, p, weights);
+}
+
+}  // namespace culebra::CUL_DEVICE_NS
