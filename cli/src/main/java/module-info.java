@@ -1,0 +1,11 @@
+/** The command line: {@code doctor}, {@code ops}, {@code verify}, {@code bench}, {@code generate}. */
+module dev.culebra.cli {
+    requires dev.culebra;
+    requires dev.culebra.conformance;
+    requires info.picocli;
+    requires com.fasterxml.jackson.core;
+    requires static org.jspecify;
+
+    opens dev.culebra.cli to
+            info.picocli;
+}
