@@ -1,0 +1,102 @@
+#include "timing.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <thread>
+
+namespace bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double ms_since(Clock::time_point start) { return std::chrono::duration<double, std::milli>(Clock::now() - start).count(); }
+
+// Eight sums keep enough loads in flight that memory, not the additions, sets the pace.
+uint64_t sum(const uint64_t* words, size_t count) {
+  uint64_t sums[8] = {};
+  for (size_t i = 0; i + 8 <= count; i += 8)
+    for (size_t j = 0; j < 8; ++j) sums[j] += words[i + j];
+  uint64_t total = 0;
+  for (const uint64_t s : sums) total += s;
+  return total;
+}
+
+}  // namespace
+
+Timing time_calls(int repetitions, double seconds, const std::function<void(int)>& f) {
+  constexpr int kWarmUp = 2;
+  int call = 0;
+  for (; call < kWarmUp; ++call) f(call);
+  std::vector<double> times;
+  const auto begin = Clock::now();
+  while (times.size() < static_cast<size_t>(repetitions) ||
+         (ms_since(begin) < seconds * 1e3 && times.size() < static_cast<size_t>(repetitions) * 100)) {
+    const auto start = Clock::now();
+    f(call++);
+    times.push_back(ms_since(start));
+  }
+  std::sort(times.begin(), times.end());
+  const auto quantile = [&](double q) { return times[static_cast<size_t>(q * static_cast<double>(times.size() - 1) + 0.5)]; };
+  return {quantile(0.5), quantile(0.1), quantile(0.9), static_cast<int>(times.size())};
+}
+
+double read_bandwidth_gb_s(int threads) {
+  constexpr size_t kWords = size_t{512} << 20 >> 3;
+  constexpr int kPasses = 8;
+  const std::unique_ptr<uint64_t[]> words(new uint64_t[kWords]);
+  for (size_t i = 0; i < kWords; ++i) words[i] = i;
+  static std::atomic<uint64_t> sink;  // keeps the sums
+  double best = 0;
+  for (int pass = 0; pass < kPasses; ++pass) {
+    std::atomic<int> ready{0};
+    std::atomic<bool> go{false};
+    std::vector<std::thread> readers;
+    const size_t share = kWords / static_cast<size_t>(threads);
+    for (int t = 0; t < threads; ++t)
+      readers.emplace_back([&, t] {
+        ++ready;
+        while (!go) std::this_thread::yield();
+        sink += sum(words.get() + share * static_cast<size_t>(t), share);
+      });
+    while (ready < threads) std::this_thread::yield();
+    const auto start = Clock::now();
+    go = true;
+    for (auto& r : readers) r.join();
+    best = std::max(best, static_cast<double>(share * static_cast<size_t>(threads)) * 8 / ms_since(start) / 1e6);
+  }
+  return best;
+}
+
+Row& Row::add(const std::string& name, const std::string& value) {
+  fields_ += (fields_.empty() ? "\"" : ", \"") + name + "\": " + value;
+  return *this;
+}
+
+Row& Row::text(const char* name, const std::string& value) {
+  std::string quoted = "\"";
+  for (const char c : value) {
+    if (c == '"' || c == '\\') quoted += '\\';
+    quoted += c;
+  }
+  return add(name, quoted + "\"");
+}
+
+Row& Row::number(const char* name, double value) {
+  char digits[32];
+  std::snprintf(digits, sizeof digits, "%.5g", value);
+  return add(name, digits);
+}
+
+Row& Row::integer(const char* name, int64_t value) { return add(name, std::to_string(value)); }
+
+Row& Row::timing(const std::string& prefix, const Timing& t) {
+  number((prefix + "median_ms").c_str(), t.median_ms);
+  number((prefix + "p10_ms").c_str(), t.p10_ms);
+  number((prefix + "p90_ms").c_str(), t.p90_ms);
+  return integer((prefix + "repetitions").c_str(), t.repetitions);
+}
+
+}  // namespace bench
