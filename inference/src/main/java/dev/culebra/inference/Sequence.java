@@ -102,11 +102,12 @@ public final class Sequence implements AutoCloseable {
         var order = new int[pages];
         Arrays.setAll(order, page -> page);
         var pageTable = scope.ints(stream, order, 1, pages);
-        var oneLong = scope.longs(stream, new long[] {1}, 1);
-        var oneInt = scope.ints(stream, new int[] {1}, 1);
+        var one = scope.longs(stream, new long[] {1}, 1);
+        var behind = scope.allocate(DType.I64, 1);
         var pass = new ForwardPass(scope, 1);
-        pass.then(on -> Ops.add(on, position, oneLong, position));
-        pass.then(on -> Ops.add(on, length, oneInt, length));
+        pass.then(on -> Ops.cast(on, length, position));
+        pass.then(on -> Ops.add(on, position, one, behind));
+        pass.then(on -> Ops.cast(on, behind, length));
         var hidden = model.bind(pass, token, caches, new Positions.Moving(position, rotary, length, pageTable));
         bindSample(pass, model.bindHead(pass, hidden));
         return pass;

@@ -42,14 +42,15 @@ final class SparseMoe implements FeedForward {
             var halfY = frame.take(Precision.HALF, y.shape());
             pass.then(stream -> Ops.cast(stream, x, halfX));
             pass.then(stream -> Ops.moeMlp(stream, halfX, experts.get(), shares, ids, halfY, ExpertActivation.SILU));
-            pass.then(stream -> Ops.cast(stream, halfY, y));
+            var routed = frame.stream(y.shape());
+            pass.then(stream -> Ops.cast(stream, halfY, routed));
 
             var sharedY = frame.stream(y.shape());
             shared.bind(pass, x, sharedY);
             var gate = frame.stream(tokens, 1);
             sharedGate.get().bind(pass, x, gate);
             pass.then(stream -> Ops.sigmoidMul(stream, sharedY, gate, sharedY));
-            pass.then(stream -> Ops.add(stream, y, sharedY, y));
+            pass.then(stream -> Ops.add(stream, routed, sharedY, y));
         }
     }
 }
