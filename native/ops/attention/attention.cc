@@ -93,13 +93,12 @@ AttentionParams check_paged_attention(const Call& call, const cul_paged_attentio
   const View page_table = call.required(args.page_table, "page_table"), kv_len = call.required(args.kv_len, "kv_len");
   const View sink = call.optional(args.sink, "sink");
   const View o = call.required(args.o, "o"), lse = call.optional(args.lse, "lse");
-  check_scales_present(call, k, k_scale, v_scale);
   call.rank(q, 4, "[B,Sq,Hq,D]");
   call.rank(k, 4, "[P,page,Hkv,D]");
   call.rank(v, 4, "[P,page,Hkv,D]");
   call.rank(page_table, 2, "[B,maxP]");
   call.dtype(q, {DType::f16, DType::bf16, DType::f32});
-  check_cache_dtype(call, q, k, v);
+  check_cache_types(call, q, k, v, k_scale, v_scale);
   call.same_dtype(o, q);
   for (const View* x : {&page_table, &kv_len}) call.dtype(*x, {DType::i32});
   for (const View* x : {&sink, &lse})

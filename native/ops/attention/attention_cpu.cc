@@ -42,28 +42,24 @@ struct Scratch {
   Row rows[kQueryTile];
 };
 
-// scores[j] = q . k_j for j in [0, n), four keys at a time; every key's sum is made the same way.
+// scores[j] = q . k_j for j in [0, n), eight keys at a time; every key's sum is made the same way.
 HWY_INLINE void dot_keys(const float* q, const float* k, int64_t pitch, int64_t n, float* scores) {
+  constexpr int64_t kKeys = 8;
   const F32Tag d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  for (int64_t j = 0; j < n; j += 4) {
-    // Beyond n the last key is computed again.
-    const float* const k0 = k + j * pitch;
-    const float* const k1 = k + std::min(j + 1, n - 1) * pitch;
-    const float* const k2 = k + std::min(j + 2, n - 1) * pitch;
-    const float* const k3 = k + std::min(j + 3, n - 1) * pitch;
-    F32 s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
-    for (int64_t i = 0; i < pitch; i += lanes) {
+  for (int64_t j = 0; j < n; j += kKeys) {
+    const float* keys[kKeys];  // beyond n the last key is computed again
+    HWY_UNROLL(16)
+    for (int64_t c = 0; c < kKeys; ++c) keys[c] = k + std::min(j + c, n - 1) * pitch;
+    F32 sum[kKeys];
+    HWY_UNROLL(16)
+    for (F32& s : sum) s = hn::Zero(d);
+    for (int64_t i = 0; i < pitch; i += kLanes) {
       const F32 x = load(q + i);
-      s0 = hn::MulAdd(x, load(k0 + i), s0);
-      s1 = hn::MulAdd(x, load(k1 + i), s1);
-      s2 = hn::MulAdd(x, load(k2 + i), s2);
-      s3 = hn::MulAdd(x, load(k3 + i), s3);
+      HWY_UNROLL(16)
+      for (int64_t c = 0; c < kKeys; ++c) sum[c] = hn::MulAdd(x, load(keys[c] + i), sum[c]);
     }
-    scores[j] = sum_of_lanes(s0);
-    scores[j + 1] = sum_of_lanes(s1);
-    scores[j + 2] = sum_of_lanes(s2);
-    scores[j + 3] = sum_of_lanes(s3);
+    HWY_UNROLL(16)
+    for (int64_t c = 0; c < kKeys; c += 4) sum_of_lanes(sum[c], sum[c + 1], sum[c + 2], sum[c + 3], scores + j + c);
   }
 }
 
@@ -72,11 +68,14 @@ template <int64_t kWidth>
 HWY_INLINE void add_values(const float* v, int64_t pitch, const float* weights, int64_t n, F32 rescale, float* o) {
   constexpr int64_t kVectors = kWidth / kLanes;
   F32 sum[kVectors];
+  HWY_UNROLL(16)
   for (int64_t c = 0; c < kVectors; ++c) sum[c] = hn::Mul(rescale, load(o + c * kLanes));
   for (int64_t j = 0; j < n; ++j) {
     const F32 w = hn::Set(F32Tag(), weights[j]);
+    HWY_UNROLL(16)
     for (int64_t c = 0; c < kVectors; ++c) sum[c] = hn::MulAdd(w, load(v + j * pitch + c * kLanes), sum[c]);
   }
+  HWY_UNROLL(16)
   for (int64_t c = 0; c < kVectors; ++c) store_f32(sum[c], o + c * kLanes);
 }
 
@@ -144,7 +143,7 @@ void run_tile(const Params& p, int64_t b, int64_t head, int64_t first, int64_t c
   for (int64_t r = 0; r < count; ++r) {
     float* q = s.q + r * s.pitch;
     load_row(static_cast<const T*>(p.q.data) + at(p.q, first + r), p.dim, q);
-    for (int64_t i = 0; i < p.dim; ++i) q[i] *= q_scale;
+    scale_row(q, q_scale, p.dim);
     s.rows[r] = {p.visible((first + r) / group, queries, keys), -INFINITY, 0.0f};
     if (s.rows[r].visible.begin < s.rows[r].visible.end) {
       all.begin = std::min(all.begin, s.rows[r].visible.begin);
@@ -166,7 +165,7 @@ void run_tile(const Params& p, int64_t b, int64_t head, int64_t first, int64_t c
     if (row.max > -INFINITY) {
       const float sink = p.sink ? std::exp(p.sink[head * group + (first + r) % group] - row.max) : 0.0f;
       const float factor = (p.v_scale ? p.v_scale[head] : 1.0f) / (row.sum + sink);
-      for (int64_t i = 0; i < p.value_dim; ++i) o[i] *= factor;
+      scale_row(o, factor, p.value_dim);
     }
     store_row(o, p.value_dim, static_cast<T*>(p.o.data) + at(p.o, first + r));
     if (p.lse.data) static_cast<float*>(p.lse.data)[at(p.lse, first + r)] = row.max + std::log(row.sum);

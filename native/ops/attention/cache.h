@@ -5,10 +5,9 @@
 
 namespace culebra {
 
-// f8 caches need both scales, others take none.
-void check_scales_present(const Call& call, const View& k_cache, const View& k_scale, const View& v_scale);
-// Both of one type: x's, or f8e4m3.
-void check_cache_dtype(const Call& call, const View& x, const View& k_cache, const View& v_cache);
+// Both caches are of one type: x's, or f8e4m3, which needs both scales where others take none.
+void check_cache_types(const Call& call, const View& x, const View& k_cache, const View& v_cache, const View& k_scale,
+                       const View& v_scale);
 void check_scales_shape(const Call& call, const View& k_scale, const View& v_scale, int64_t kv_heads);
 
 }  // namespace culebra

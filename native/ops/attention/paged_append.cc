@@ -11,7 +11,6 @@ PagedAppendParams check_paged_append(const Call& call, const cul_paged_append_ar
   const View k_cache = call.required(args.k_cache, "k_cache"), v_cache = call.required(args.v_cache, "v_cache");
   if (cos.present != sin.present)
     call.refuse(CUL_NULL_POINTER, "cos and sin come together, but %s is absent", cos ? "sin" : "cos");
-  check_scales_present(call, k_cache, k_scale, v_scale);
   call.rank(k, 3, "[T,Hkv,D]");
   call.rank(v, 3, "[T,Hkv,Dv]");
   call.rank(slot, 1, "[T]");
@@ -20,7 +19,7 @@ PagedAppendParams check_paged_append(const Call& call, const cul_paged_append_ar
   call.dtype(k, {DType::f16, DType::bf16, DType::f32});
   call.same_dtype(v, k);
   call.dtype(slot, {DType::i64});
-  check_cache_dtype(call, k, k_cache, v_cache);
+  check_cache_types(call, k, k_cache, v_cache, k_scale, v_scale);
 
   const int64_t T = k[0], heads = k[1], pages = k_cache[0], page_size = k_cache[1];
   call.shape(v, {T, heads, -1}, "[T,Hkv,Dv], T and Hkv as k's");

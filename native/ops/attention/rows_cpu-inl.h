@@ -60,6 +60,32 @@ HWY_INLINE void store_row(const float* from, int64_t n, T* to) {
 
 HWY_INLINE float sum_of_lanes(F32 x) { return hn::GetLane(hn::SumOfLanes(F32Tag(), x)); }
 
+// to[0..3] = the sums of the lanes of a, b, c, d: half the shuffles of four separate sums. Every sum is made the same way.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void sum_halves(D d, V abcd, float* to) {
+  if constexpr (hn::MaxLanes(D()) <= 4) {
+    hn::StoreU(abcd, d, to);
+  } else {
+    const hn::Half<D> half;
+    sum_halves(half, hn::Add(hn::LowerHalf(half, abcd), hn::UpperHalf(half, abcd)), to);
+  }
+}
+HWY_INLINE void sum_of_lanes(F32 a, F32 b, F32 c, F32 e, float* to) {
+  const F32Tag d;
+  const hn::Repartition<double, F32Tag> d64;
+  // Within each block of four lanes: [a0+a2, b0+b2, a1+a3, b1+b3], then [a, b, c, e].
+  const F32 ab = hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b));
+  const F32 ce = hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e));
+  const auto ab64 = hn::BitCast(d64, ab), ce64 = hn::BitCast(d64, ce);
+  sum_halves(d, hn::Add(hn::BitCast(d, hn::InterleaveLower(d64, ab64, ce64)), hn::BitCast(d, hn::InterleaveUpper(d64, ab64, ce64))), to);
+}
+
+// x *= factor, on padded(n) elements
+HWY_INLINE void scale_row(float* x, float factor, int64_t n) {
+  const F32 f = hn::Set(F32Tag(), factor);
+  for (int64_t i = 0; i < n; i += static_cast<int64_t>(hn::Lanes(F32Tag()))) store_f32(hn::Mul(load(x + i), f), x + i);
+}
+
 // 1 / (1 + e^-x)
 HWY_INLINE F32 sigmoid(F32 x) {
   const F32 one = hn::Set(F32Tag(), 1.0f);

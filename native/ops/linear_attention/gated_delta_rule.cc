@@ -46,11 +46,11 @@ Params check_gated_delta_rule(const Call& call, const cul_gated_delta_rule_args&
   const bool softplus = args.gate_mode == CUL_GATE_SOFTPLUS;
   const View q = call.required(args.q, "q"), k = call.required(args.k, "k"), v = call.required(args.v, "v");
   const View beta = call.required(args.beta, "beta");
-  if (softplus ? args.g != nullptr : args.a || args.a_log || args.dt_bias)
-    call.refuse(CUL_UNSUPPORTED, "gate_mode log takes g alone, softplus takes a, a_log and dt_bias alone");
   const View gate = softplus ? call.required(args.a, "a") : call.required(args.g, "g");
   const View a_log = softplus ? call.required(args.a_log, "a_log") : View{};
   const View dt_bias = softplus ? call.required(args.dt_bias, "dt_bias") : View{};
+  if (softplus ? args.g != nullptr : args.a || args.a_log || args.dt_bias)
+    call.refuse(CUL_UNSUPPORTED, "gate_mode log takes g alone, softplus takes a, a_log and dt_bias alone");
   const View cu_seqlens = call.optional(args.cu_seqlens, "cu_seqlens");
   const View initial = call.optional(args.initial_state, "initial_state");
   const View read_index = call.optional(args.state_read_index, "state_read_index");

@@ -75,10 +75,6 @@ HWY_INLINE float dot(const float* a, const float* b, int64_t n) {
   return sum_of_lanes(sum);
 }
 
-HWY_INLINE void multiply(float* x, float factor, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) x[i] *= factor;
-}
-
 template <class T>
 HWY_INLINE float decay_of(const Params& p, const T* gate, int64_t head) {
   float g = to_float(*gate);
@@ -103,9 +99,9 @@ HWY_INLINE void load_chunk(const Params& p, int64_t batch, int64_t token, int64_
     float q_factor = p.scale;
     if (p.l2norm) {
       q_factor /= std::sqrt(dot(c.q[i], c.q[i], s.pitch) + 1e-6f);
-      multiply(c.k[i], 1 / std::sqrt(dot(c.k[i], c.k[i], s.pitch) + 1e-6f), s.pitch);
+      scale_row(c.k[i], 1 / std::sqrt(dot(c.k[i], c.k[i], s.pitch) + 1e-6f), s.pitch);
     }
-    multiply(c.q[i], q_factor, s.pitch);
+    scale_row(c.q[i], q_factor, s.pitch);
     c.kq[i] = dot(c.k[i], c.q[i], s.pitch);
     load_row(at(p.v, t, head) + s.first, s.rows, c.v[i]);
     const float* beta = static_cast<const float*>(p.beta.data) + batch * p.beta.batch + t * p.beta.token;
@@ -138,9 +134,9 @@ HWY_INLINE void step(float* state, int64_t pitch, const Chunk& c, int64_t t, con
     sq3 = hn::MulAdd(x3, q, sq3);
   }
   const float decay = c.decay[t], beta = c.beta[t], kq = c.kq[t];
-  const float sk[kBlock] = {sum_of_lanes(sk0), sum_of_lanes(sk1), sum_of_lanes(sk2), sum_of_lanes(sk3)};
-  const float sq[kBlock] = {sum_of_lanes(sq0), sum_of_lanes(sq1), sum_of_lanes(sq2), sum_of_lanes(sq3)};
-  float delta[kBlock];
+  float sk[kBlock], sq[kBlock], delta[kBlock];
+  sum_of_lanes(sk0, sk1, sk2, sk3, sk);
+  sum_of_lanes(sq0, sq1, sq2, sq3, sq);
   for (int r = 0; r < kBlock; ++r) {
     delta[r] = beta * (v[r] - decay * sk[r]);
     o[r] = decay * sq[r] + delta[r] * kq;

@@ -20,7 +20,6 @@ namespace culebra::cpu::HWY_NAMESPACE {
 using Params = MoeMlpParams;
 
 constexpr int64_t kBlockPairs = Params::kBlockPairs;
-constexpr int kTokenTile = 4;  // tokens in flight at once
 
 // ---- rows of an expert as f32
 
@@ -58,7 +57,7 @@ HWY_INLINE void load_f8_row(const ExpertMatrices& m, int64_t e, int64_t n, float
   const float8_e4m3_t* row = static_cast<const float8_e4m3_t*>(m.data) + e * m.expert_stride + n * m.row_stride;
   const float* scales = static_cast<const float*>(m.scales) + e * m.scale_expert_stride + n / 128 * m.scale_row_stride;
   load_row(row, m.columns, to);
-  for (int64_t i = 0; i < m.columns; ++i) to[i] *= scales[i / 128];
+  for (int64_t i = 0; i < m.columns; i += 128) scale_row(to + i, scales[i / 128], std::min<int64_t>(m.columns - i, 128));
 }
 
 template <class T>
@@ -72,38 +71,45 @@ HWY_INLINE void load_expert_row(const Params& p, const ExpertMatrices& m, int64_
 
 // ---- products
 
-// out[t] = {a . x_t, b . x_t} for kTokens rows x_t
-template <int kTokens>
-HWY_INLINE void dot_pair(const float* a, const float* b, const float* const* x, int64_t pitch, float (*out)[2]) {
+// Rows of a matrix and tokens in flight at once: as many sums as registers hold beside their operands.
+constexpr int64_t kRows = 4;
+constexpr int64_t kTokenTile = kLanes == 16 ? 4 : 2;
+
+// out[t][r] = row r . x_t, rows pitch apart, for kTokens inputs x_t
+template <int64_t kTokens>
+HWY_INLINE void dot_rows(const float* rows, const float* const* x, int64_t pitch, float (*out)[kRows]) {
   const F32Tag d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  F32 sa[kTokens], sb[kTokens];
-  for (int t = 0; t < kTokens; ++t) sa[t] = sb[t] = hn::Zero(d);
-  for (int64_t i = 0; i < pitch; i += lanes) {
-    const F32 va = load(a + i), vb = load(b + i);
-    for (int t = 0; t < kTokens; ++t) {
-      const F32 vx = load(x[t] + i);
-      sa[t] = hn::MulAdd(va, vx, sa[t]);
-      sb[t] = hn::MulAdd(vb, vx, sb[t]);
+  F32 sum[kTokens][kRows];
+  HWY_UNROLL(16)
+  for (int64_t t = 0; t < kTokens; ++t)
+    HWY_UNROLL(16)
+    for (int64_t r = 0; r < kRows; ++r) sum[t][r] = hn::Zero(d);
+  for (int64_t i = 0; i < pitch; i += kLanes) {
+    F32 row[kRows];
+    HWY_UNROLL(16)
+    for (int64_t r = 0; r < kRows; ++r) row[r] = load(rows + r * pitch + i);
+    HWY_UNROLL(16)
+    for (int64_t t = 0; t < kTokens; ++t) {
+      const F32 input = load(x[t] + i);
+      HWY_UNROLL(16)
+      for (int64_t r = 0; r < kRows; ++r) sum[t][r] = hn::MulAdd(row[r], input, sum[t][r]);
     }
   }
-  for (int t = 0; t < kTokens; ++t) {
-    out[t][0] = sum_of_lanes(sa[t]);
-    out[t][1] = sum_of_lanes(sb[t]);
-  }
+  HWY_UNROLL(16)
+  for (int64_t t = 0; t < kTokens; ++t) sum_of_lanes(sum[t][0], sum[t][1], sum[t][2], sum[t][3], out[t]);
 }
 
-HWY_INLINE void dot_pair(const float* a, const float* b, const float* const* x, int64_t tokens, int64_t pitch, float (*out)[2]) {
-  switch (tokens) {
-    case 1: return dot_pair<1>(a, b, x, pitch, out);
-    case 2: return dot_pair<2>(a, b, x, pitch, out);
-    case 3: return dot_pair<3>(a, b, x, pitch, out);
-    default: return dot_pair<kTokenTile>(a, b, x, pitch, out);
+HWY_INLINE void dot_rows(const float* rows, const float* const* x, int64_t tokens, int64_t pitch, float (*out)[kRows]) {
+  if constexpr (kTokenTile == 4) {
+    if (tokens == 4) return dot_rows<4>(rows, x, pitch, out);
+    if (tokens == 3) return dot_rows<3>(rows, x, pitch, out);
   }
+  if (tokens == 2) return dot_rows<2>(rows, x, pitch, out);
+  dot_rows<1>(rows, x, pitch, out);
 }
 
-// Pairs [begin, end) of rows of expert e's matrix, pair i = rows (i first_step, i first_step + second), meet the slots [s0, s1). Pairs wait
-// as f32 while all tokens pass: with few tokens one pair, which stays in the L1 cache, else a block of them.
+// Pairs [begin, end) of rows of expert e's matrix, pair i = rows_of(i), meet the slots [s0, s1). Rows wait as f32 while all
+// tokens pass: with few tokens kRows, which stay in the L1 cache, else all of the block.
 template <class T, class Rows, class Input, class Output>
 HWY_INLINE void multiply_pairs(const Params& p, const ExpertMatrices& m, int64_t e, int64_t begin, int64_t end, Rows&& rows_of,
                                int64_t s0, int64_t s1, Input&& input, Output&& output) {
@@ -111,7 +117,7 @@ HWY_INLINE void multiply_pairs(const Params& p, const ExpertMatrices& m, int64_t
   const int64_t pitch = padded(m.columns);
   memory.resize(static_cast<size_t>(2 * kBlockPairs * pitch));
   float* const rows = memory.data();
-  const int64_t step = s1 - s0 > kTokenTile ? kBlockPairs : 1;
+  const int64_t step = s1 - s0 > kTokenTile ? kBlockPairs : kRows / 2;
   for (int64_t block = begin; block < end; block += step) {
     const int64_t pairs = std::min(step, end - block);
     for (int64_t i = 0; i < pairs; ++i) {
@@ -120,13 +126,14 @@ HWY_INLINE void multiply_pairs(const Params& p, const ExpertMatrices& m, int64_t
       if (b < m.rows) load_expert_row<T>(p, m, e, b, rows + (2 * i + 1) * pitch);
     }
     for (int64_t s = s0; s < s1; s += kTokenTile) {
-      const int64_t tokens = std::min<int64_t>(kTokenTile, s1 - s);
+      const int64_t tokens = std::min(kTokenTile, s1 - s);
       const float* x[kTokenTile];
       for (int64_t t = 0; t < tokens; ++t) x[t] = input(s + t);
-      for (int64_t i = 0; i < pairs; ++i) {
-        float out[kTokenTile][2];
-        dot_pair(rows + 2 * i * pitch, rows + (2 * i + 1) * pitch, x, tokens, pitch, out);
-        for (int64_t t = 0; t < tokens; ++t) output(s + t, block + i, out[t]);
+      for (int64_t i = 0; i < pairs; i += kRows / 2) {
+        float out[kTokenTile][kRows];  // of a last lone pair, two columns are leftovers that nobody reads
+        dot_rows(rows + 2 * i * pitch, x, tokens, pitch, out);
+        for (int64_t t = 0; t < tokens; ++t)
+          for (int64_t j = i; j < std::min(i + kRows / 2, pairs); ++j) output(s + t, block + j, out[t] + 2 * (j - i));
       }
     }
   }
