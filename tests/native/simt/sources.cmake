@@ -34,3 +34,5 @@ if(NOT CULEBRA_SANITIZE)
   culebra_simt_test(culebra_simt_checked_tests "${CULEBRA_SIMT_PLAIN_OPTIONS};${CULEBRA_SIMT_HOOK_OPTIONS}" ${_tests} ${_here}/checked_access_test.cc)
   target_link_libraries(culebra_simt_checked_tests PRIVATE culebra_simt_hooks)
 endif()
+
+include(${_here}/../../fidelity/sources.cmake)
