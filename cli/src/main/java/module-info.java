@@ -2,6 +2,7 @@
 module dev.culebra.cli {
     requires dev.culebra;
     requires dev.culebra.conformance;
+    requires dev.culebra.inference;
     requires info.picocli;
     requires com.fasterxml.jackson.core;
     requires static org.jspecify;

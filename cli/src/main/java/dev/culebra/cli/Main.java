@@ -18,6 +18,7 @@ import picocli.CommandLine.ScopeType;
         versionProvider = Main.Version.class,
         synopsisSubcommandLabel = "COMMAND",
         subcommands = {
+            GenerateCommand.class,
             DoctorCommand.class,
             OpsCommand.class,
             VerifyCommand.class,
