@@ -67,11 +67,11 @@ class Context {
     plan = cul_last_plan();
     const uint64_t bytes = cul_last_workspace_bytes();
     void* workspace = nullptr;
-    if (bytes) EXPECT_EQ(cul_memory_alloc(device, bytes, &workspace), CUL_OK);
+    if (bytes && cul_memory_alloc(device, bytes, &workspace) != CUL_OK) return CUL_OUT_OF_MEMORY;
     args.call = {sizeof(Args), flags, workspace, bytes};
     cul_status status = op(stream, &args);
     if (status == CUL_OK) status = cul_stream_synchronize(stream);
-    if (workspace) EXPECT_EQ(cul_memory_free(device, workspace), CUL_OK);
+    if (workspace && cul_memory_free(device, workspace) != CUL_OK) return CUL_INTERNAL;
     return status;
   }
 

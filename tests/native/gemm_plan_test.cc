@@ -39,7 +39,9 @@ TEST(GemmPlan, splitsCoverKOnceAndFillAtMostOneWave) {
           EXPECT_GE(int64_t{p.splits} * p.slices_per_split, slices);
           EXPECT_LT(int64_t{p.splits - 1} * p.slices_per_split, slices);  // none is empty
           const int64_t blocks = (m + p.tile_tokens - 1) / p.tile_tokens * (((n + 63) / 64 + 1) / 2);
-          if (p.splits > 1) EXPECT_LE(blocks * p.splits, 3 * sms);
+          if (p.splits > 1) {
+            EXPECT_LE(blocks * p.splits, 3 * sms);
+          }
         }
 }
 

@@ -29,16 +29,17 @@ struct TileProblem {
   Output output;
 };
 
-// Eight consecutive k of one row into shared memory, zeros beyond the end. Whole aligned chunks travel asynchronously.
+// Eight consecutive k of the row at matrix + offset into shared memory, zeros beyond the end. Whole aligned chunks travel
+// asynchronously; a copy that only writes zeros still wants an aligned source, which the matrix itself is.
 template <class T>
-CUL_DEVICE_FN void fetch_chunk(T* destination, const T* row, int64_t k, int64_t k_end, bool aligned) {
+CUL_DEVICE_FN void fetch_chunk(T* destination, const T* matrix, int64_t offset, int64_t k, int64_t k_end, bool aligned) {
   if (k >= k_end || (aligned && k + 8 <= k_end)) {
-    cp_async_l2(shared_address(destination), k < k_end ? row + k : row, k < k_end);
+    cp_async_l2(shared_address(destination), matrix + (k < k_end ? offset + k : 0), k < k_end);
     return;
   }
   Vector<T, 8> chunk;
 #pragma unroll
-  for (int i = 0; i < 8; ++i) chunk[i] = k + i < k_end ? row[k + i] : T{};
+  for (int i = 0; i < 8; ++i) chunk[i] = k + i < k_end ? matrix[offset + k + i] : T{};
   store_vector(destination, chunk);
 }
 
@@ -97,9 +98,8 @@ __global__ void __launch_bounds__(Tile::kThreads) tile_gemm(TileProblem p, Weigh
         unsigned char* const data = slice_data(stage, slice);
         for (int i = thread; i < Tile::kTokens * 8; i += Tile::kThreads) {
           const int64_t token = first_token + i / 8;
-          const T* const row = static_cast<const T*>(p.a) + (token < p.m ? token : 0) * p.lda;
-          fetch_chunk(reinterpret_cast<T*>(data) + token_chunk(i / 8, i % 8) * 8, row, int64_t{index} * kSliceRows + i % 8 * 8,
-                      token < p.m ? p.k : 0, p.a_aligned != 0);
+          fetch_chunk(reinterpret_cast<T*>(data) + token_chunk(i / 8, i % 8) * 8, static_cast<const T*>(p.a), token * p.lda,
+                      int64_t{index} * kSliceRows + i % 8 * 8, token < p.m ? p.k : 0, p.a_aligned != 0);
         }
 #pragma unroll
         for (int c = 0; c < Tile::kColumnWarps; ++c)
