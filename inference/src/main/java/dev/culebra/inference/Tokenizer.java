@@ -11,6 +11,8 @@ public final class Tokenizer implements AutoCloseable {
     static {
         // The library would otherwise look for a cloud machine's metadata, and ask the network for files that it has.
         System.setProperty("ai.djl.offline", System.getProperty("ai.djl.offline", "true"));
+        // Beside a GPU it would otherwise want a build for it, which its jar does not hold.
+        System.setProperty("RUST_FLAVOR", System.getProperty("RUST_FLAVOR", "cpu"));
     }
 
     private final HuggingFaceTokenizer tokenizer;
