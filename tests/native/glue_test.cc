@@ -78,7 +78,7 @@ class Tensor {
   ~Tensor() { EXPECT_EQ(cul_memory_free(machine_.device, memory_), CUL_OK) << cul_last_error(); }
   Tensor(const Tensor&) = delete;
 
-  const cul_tensor* operator&() const { return &descriptor_; }
+  operator const cul_tensor*() const { return &descriptor_; }
   int64_t elements() const { return std::accumulate(shape_.begin(), shape_.end(), int64_t{1}, std::multiplies<>()); }
   DType type() const { return type_; }
   const std::vector<int64_t>& shape() const { return shape_; }
@@ -186,6 +186,7 @@ void run(Machine& m, cul_status (*op)(cul_stream*, const Args*), const Args& arg
 double bound_of(DType type) { return type == DType::f32 ? 1e-5 : type == DType::f16 ? 2e-3 : 5e-3; }
 
 void expect_close(const Tensor& out, const std::vector<double>& reference) {
+  const double underflow = out.type() == DType::f16 ? 0x1p-24 : 0x1p-126;
   double error = 0, size = 0;
   for (int64_t i = 0; i < out.elements(); ++i) {
     const double want = reference[static_cast<size_t>(i)];
@@ -193,7 +194,7 @@ void expect_close(const Tensor& out, const std::vector<double>& reference) {
       EXPECT_TRUE(std::isnan(want) ? std::isnan(out[i]) : out[i] == want) << "element " << i << " is " << out[i];
       continue;
     }
-    error += (out[i] - want) * (out[i] - want);
+    error += std::pow(std::max(0.0, std::abs(out[i] - want) - underflow), 2);
     size += want * want;
   }
   EXPECT_LE(std::sqrt(error), bound_of(out.type()) * std::sqrt(size));
@@ -210,7 +211,7 @@ std::vector<Case> cases() {
   std::vector<Case> list;
   for (DType type : {DType::f32, DType::f16, DType::bf16})
     for (bool padded : {false, true}) {
-      for (int64_t target : {HWY_AVX3, HWY_AVX2, HWY_SSE2, HWY_NEON})
+      for (const int64_t target : {HWY_AVX3, HWY_AVX2, HWY_NEON, HWY_EMU128, HWY_SCALAR})
         if (hwy::SupportedTargets() & target & HWY_TARGETS) list.push_back({CUL_BACKEND_CPU, target, type, padded});
 #if CULEBRA_HAS_SIMT
       list.push_back({CUL_BACKEND_SIMT, 0, type, padded});
@@ -274,19 +275,13 @@ TEST_P(Glue, RmsNorm) {
                          (w[i] + (mode == 1)));
       }
       auto args = args_of<cul_rms_norm_args>();
-      args.x = &x, args.weight = &w, args.y = &y, args.eps = 1e-6f, args.zero_centered = mode == 1;
-      if (mode >= 2) args.residual = &r, args.residual_out = mode == 2 ? &h : &r;
+      args.x = x, args.weight = w, args.y = y, args.eps = 1e-6f, args.zero_centered = mode == 1;
+      if (mode >= 2) args.residual = r, args.residual_out = mode == 2 ? h : r;
       run(m, cul_rms_norm, args, {&y}, mode == 3);
       expect_close(y, want);
       if (mode == 2) expect_close(h.read(), sum);
       if (mode == 3) expect_close(r.read(), sum);
     }
-    auto args = args_of<cul_rms_norm_args>();
-    args.x = &x, args.weight = &w, args.y = &x, args.eps = 1e-6f;
-    run(m, cul_rms_norm, args, {&y});
-    args.y = &y;
-    const std::vector<unsigned char> apart = x.bytes();
-    run(m, cul_rms_norm, args, {&y});
   }
 }
 
@@ -294,9 +289,9 @@ TEST_P(Glue, RmsNormInPlaceGivesTheSameBits) {
   Tensor x = tensor({4, 130}), w(m, type, {130}), y = tensor({4, 130});
   x.normal(random), w.normal(random);
   auto args = args_of<cul_rms_norm_args>();
-  args.x = &x, args.weight = &w, args.y = &y, args.eps = 1e-5f;
+  args.x = x, args.weight = w, args.y = y, args.eps = 1e-5f;
   run(m, cul_rms_norm, args, {&y});
-  args.y = &x;
+  args.y = x;
   run(m, cul_rms_norm, args, {&x}, true);
   EXPECT_EQ(x.bytes(), y.bytes());
 }
@@ -316,12 +311,12 @@ TEST_P(Glue, LayerNorm) {
           want.push_back((x[t * columns + i] - mean) / std::sqrt(squares + 1e-5) * w[i] + (bias ? b[i] : 0));
       }
       auto args = args_of<cul_layer_norm_args>();
-      args.x = &x, args.weight = &w, args.bias = bias ? &b : nullptr, args.y = &y, args.eps = 1e-5f;
+      args.x = x, args.weight = w, args.bias = bias ? static_cast<const cul_tensor*>(b) : nullptr, args.y = y, args.eps = 1e-5f;
       run(m, cul_layer_norm, args, {&y});
       expect_close(y, want);
     }
     auto args = args_of<cul_layer_norm_args>();
-    args.x = &x, args.weight = &w, args.y = &x, args.eps = 1e-5f;
+    args.x = x, args.weight = w, args.y = x, args.eps = 1e-5f;
     run(m, cul_layer_norm, args, {&x}, true);
     for (int64_t i = 0; i < x.elements(); ++i) ASSERT_EQ(x[i], y[i]);
   }
@@ -340,21 +335,21 @@ TEST_P(Glue, GatedProducts) {
         expect_close(y, want);
       };
       auto silu = args_of<cul_silu_mul_args>();
-      silu.gate = &gate, silu.up = &up, silu.y = &y;
+      silu.gate = gate, silu.up = up, silu.y = y;
       run(m, cul_silu_mul, silu, {&y});
       check([&](double x) { return x * sigmoid(x); });
       auto gelu = args_of<cul_gelu_mul_args>();
-      gelu.gate = &gate, gelu.up = &up, gelu.y = &y, gelu.form = CUL_GELU_ERF;
+      gelu.gate = gate, gelu.up = up, gelu.y = y, gelu.form = CUL_GELU_ERF;
       run(m, cul_gelu_mul, gelu, {&y});
       check([](double x) { return 0.5 * x * std::erfc(-x / std::sqrt(2.0)); });
       gelu.form = CUL_GELU_TANH;
       run(m, cul_gelu_mul, gelu, {&y});
       check([](double x) { return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))); });
       auto gated = args_of<cul_sigmoid_mul_args>();
-      gated.x = &up, gated.gate = &gate, gated.y = &y;
+      gated.x = up, gated.gate = gate, gated.y = y;
       run(m, cul_sigmoid_mul, gated, {&y});
       check(sigmoid);
-      silu.y = &gate;
+      silu.y = gate;
       const std::vector<double> before = [&] {
         std::vector<double> v;
         for (int64_t i = 0; i < gate.elements(); ++i) v.push_back(gate[i] * sigmoid(gate[i]) * up[i]);
@@ -367,7 +362,7 @@ TEST_P(Glue, GatedProducts) {
     Tensor x = tensor({rows, columns}), gate = tensor({rows, 1}), y = tensor({rows, columns});
     x.normal(random), gate.normal(random);
     auto args = args_of<cul_sigmoid_mul_args>();
-    args.x = &x, args.gate = &gate, args.y = &y;
+    args.x = x, args.gate = gate, args.y = y;
     run(m, cul_sigmoid_mul, args, {&y});
     std::vector<double> want;
     for (int64_t i = 0; i < y.elements(); ++i) want.push_back(sigmoid(gate[i / columns]) * x[i]);
@@ -381,11 +376,11 @@ TEST_P(Glue, SpecialValues) {
   gate.fill([&](int64_t i) { return std::vector<double>{nan, kInfinity, -kInfinity, 100, -100, 0}[static_cast<size_t>(i)]; });
   one.fill([](int64_t) { return 1; });
   auto silu = args_of<cul_silu_mul_args>();
-  silu.gate = &gate, silu.up = &one, silu.y = &y;
+  silu.gate = gate, silu.up = one, silu.y = y;
   run(m, cul_silu_mul, silu, {&y});
   expect_close(y, {nan, kInfinity, nan, 100, 0, 0});
   auto sigmoid = args_of<cul_sigmoid_mul_args>();
-  sigmoid.x = &one, sigmoid.gate = &gate, sigmoid.y = &y;
+  sigmoid.x = one, sigmoid.gate = gate, sigmoid.y = y;
   run(m, cul_sigmoid_mul, sigmoid, {&y});
   expect_close(y, {nan, 1, 0, 1, 0, 0.5});
 }
@@ -418,10 +413,10 @@ TEST_P(Glue, Rope) {
         want.push_back(x[i] * cos[position * half + pair] + (second ? 1 : -1) * x[partner] * sin[position * half + pair]);
       }
       auto args = args_of<cul_rope_args>();
-      args.x = &x, args.cos = &cos, args.sin = &sin, args.positions = &positions, args.y = &y, args.interleaved = interleaved;
+      args.x = x, args.cos = cos, args.sin = sin, args.positions = positions, args.y = y, args.interleaved = interleaved;
       run(m, cul_rope, args, {&y});
       expect_close(y, want);
-      args.y = &x;
+      args.y = x;
       run(m, cul_rope, args, {&x}, true);
       for (int64_t i = 0; i < x.elements(); ++i) ASSERT_EQ(x[i], y[i]);
     }
@@ -441,7 +436,7 @@ TEST_P(Glue, Softmax) {
       for (int64_t i = 0; i < columns; ++i) want.push_back(std::exp(x[t * columns + i] - largest) / sum);
     }
     auto args = args_of<cul_softmax_args>();
-    args.x = &x, args.y = &y;
+    args.x = x, args.y = y;
     run(m, cul_softmax, args, {&y});
     expect_close(y, want);
   }
@@ -461,7 +456,7 @@ TEST_P(Glue, Argmax) {
         return draw < 900 ? -kInfinity : draw < 950 ? -0.0 : 0.0;
       });
       auto args = args_of<cul_argmax_args>();
-      args.x = &x, args.ids = &ids;
+      args.x = x, args.ids = ids;
       run(m, cul_argmax, args, {&ids});
       for (int64_t t = 0; t < rows; ++t) {
         int64_t best = 0;
@@ -482,7 +477,7 @@ TEST_P(Glue, Embedding) {
       table.normal(random);
       ids.fill([](int64_t t) { return std::vector<double>{3, -1, 19, 0, 20, 7, -2, 1e6, 3}[static_cast<size_t>(t)]; });
       auto args = args_of<cul_embedding_args>();
-      args.table = &table, args.ids = &ids, args.y = &y;
+      args.table = table, args.ids = ids, args.y = y;
       run(m, cul_embedding, args, {&y});
       for (int64_t i = 0; i < y.elements(); ++i) {
         const double id = ids[i / columns];
@@ -511,15 +506,15 @@ TEST_P(Glue, Elementwise) {
     Tensor a(m, type, l.shape, l.a, shift), b(m, type, l.shape, l.b, shift), y(m, type, l.shape, l.y, shift);
     a.normal(random), b.normal(random);
     auto add = args_of<cul_add_args>();
-    add.a = &a, add.b = &b, add.y = &y;
+    add.a = a, add.b = b, add.y = y;
     run(m, cul_add, add, {&y});
     for (int64_t i = 0; i < y.elements(); ++i) ASSERT_EQ(y[i], rounded(static_cast<float>(a[i]) + static_cast<float>(b[i]))) << i;
     auto scale = args_of<cul_scale_args>();
-    scale.x = &a, scale.y = &y, scale.factor = 0.3f;
+    scale.x = a, scale.y = y, scale.factor = 0.3f;
     run(m, cul_scale, scale, {&y});
     for (int64_t i = 0; i < y.elements(); ++i) ASSERT_EQ(y[i], rounded(static_cast<float>(a[i]) * 0.3f)) << i;
     auto copy = args_of<cul_copy_strided_args>();
-    copy.x = &b, copy.y = &y;
+    copy.x = b, copy.y = y;
     run(m, cul_copy_strided, copy, {&y});
     for (int64_t i = 0; i < y.elements(); ++i) ASSERT_EQ(y[i], b[i]) << i;
   }
@@ -527,7 +522,7 @@ TEST_P(Glue, Elementwise) {
   a.fill([](int64_t i) { return 2147483600.0 + static_cast<double>(i % 40); });
   b.fill([](int64_t) { return 100.0; });
   auto add = args_of<cul_add_args>();
-  add.a = &a, add.b = &b, add.y = &y;
+  add.a = a, add.b = b, add.y = y;
   run(m, cul_add, add, {&y});
   for (int64_t i = 0; i < y.elements(); ++i) ASSERT_EQ(y[i], a[i] + 100 > 2147483647 ? a[i] + 100 - 4294967296 : a[i] + 100);
 }
@@ -584,7 +579,7 @@ TEST(GlueCast, EveryPairOfTypes) {
           return std::isnan(v) ? 0.0 : std::trunc(std::clamp(v, is_signed ? -limit : 0, limit));
         });
         auto args = args_of<cul_cast_args>();
-        args.x = &x, args.y = &y;
+        args.x = x, args.y = y;
         run(m, cul_cast, args, {&y});
         for (int64_t i = 0; i < n; ++i) {
           const double want = cast_reference(x[i], from, to);
@@ -615,7 +610,7 @@ TEST(GlueSample, WeightsAreExponentials) {
     EXPECT_LE(weight, before);
     before = weight;
     const double want = largest * std::exp(-static_cast<double>(key) * 0x1p-26);
-    EXPECT_NEAR(static_cast<double>(weight), want, want * 3e-9 + 1);
+    EXPECT_NEAR(static_cast<double>(weight), want, want * 5e-9 + 1);
   }
   EXPECT_EQ(glue::sample_weight(glue::kLastKey, 0), 0u);
   EXPECT_EQ(glue::sample_shift(1), 0);
@@ -690,8 +685,8 @@ SampleResult sample_on(int32_t backend, DType type, const std::vector<double>& l
   seed.fill([&](int64_t i) { return static_cast<double>(row(i).seed); });
   position.fill([&](int64_t i) { return static_cast<double>(row(i).position); });
   auto args = args_of<cul_sample_args>();
-  args.logits = &x, args.temperature = &temperature, args.top_k = &top_k, args.top_p = &top_p, args.min_p = &min_p, args.seed = &seed;
-  args.position = &position, args.ids = &ids, args.logprob = &logprob;
+  args.logits = x, args.temperature = temperature, args.top_k = top_k, args.top_p = top_p, args.min_p = min_p, args.seed = seed;
+  args.position = position, args.ids = ids, args.logprob = logprob;
   run(m, cul_sample, args, {&ids, &logprob});
   SampleResult result;
   for (int64_t i = 0; i < n; ++i) result.ids.push_back(ids[i]), result.logprobs.push_back(logprob[i]);
@@ -725,7 +720,9 @@ TEST(GlueSample, AgreesWithTheContractAndBetweenBackends) {
         bool near_a_boundary;
         const int64_t want = sample_reference(row, s, &near_a_boundary);
         const auto id = static_cast<int64_t>(cpu.ids[static_cast<size_t>(i)]);
-        if (!near_a_boundary) EXPECT_EQ(id, want), ++compared;
+        compared += !near_a_boundary;
+        EXPECT_TRUE(near_a_boundary || id == want) << id << " instead of " << want;
+        ASSERT_TRUE(id >= 0 && id < columns);
         double largest = *std::max_element(row.begin(), row.end()), sum = 0;
         for (double l : row) sum += std::exp(l - largest);
         EXPECT_NEAR(cpu.logprobs[static_cast<size_t>(i)], row[static_cast<size_t>(id)] - largest - std::log(sum), 2e-5);
@@ -805,7 +802,7 @@ TEST(GlueWalk, MergesWhatLiesTogether) {
   const auto walk = [&](std::vector<int64_t> shape, std::vector<int64_t> x_strides, std::vector<int64_t> y_strides) {
     Tensor x(m, DType::f32, shape, x_strides), y(m, DType::f32, shape, y_strides);
     auto args = args_of<cul_copy_strided_args>();
-    args.x = &x, args.y = &y;
+    args.x = x, args.y = y;
     return check_copy_strided(call, args).walk;
   };
   EXPECT_EQ(walk({4, 5, 6}, {30, 6, 1}, {30, 6, 1}).columns, 120);
@@ -826,44 +823,44 @@ TEST(GlueRefusals, NameWhatIsWrong) {
     args.x = px, args.weight = pw, args.y = py, args.eps = eps;
     return cul_rms_norm(m.stream, &args);
   };
-  EXPECT_EQ(rms(&x, &w, &y), CUL_SHAPE);
+  EXPECT_EQ(rms(x, w, y), CUL_SHAPE);
   EXPECT_STREQ(cul_last_error(), "rms_norm: weight is [63] but x is [4, 64]; weight must be [D], D being x's last dimension");
-  EXPECT_EQ(rms(&x, nullptr, &y), CUL_NULL_POINTER);
-  EXPECT_EQ(rms(&x, &w64, &f), CUL_DTYPE);
-  EXPECT_EQ(rms(&x, &w64, &narrow), CUL_SHAPE);
-  EXPECT_EQ(rms(&x, &w64, &y, -1), CUL_RANGE);
-  EXPECT_EQ(rms(&x, &w64, &y, std::nanf("")), CUL_RANGE);
-  EXPECT_EQ(rms(&x, &w64, &overlapping), CUL_STRIDE);
-  EXPECT_EQ(rms(&x, &w64, &zero_stride), CUL_STRIDE);
-  EXPECT_EQ(rms(&zero_stride, &w64, &y), CUL_OK) << "an input may repeat a row";
+  EXPECT_EQ(rms(x, nullptr, y), CUL_NULL_POINTER);
+  EXPECT_EQ(rms(x, w64, f), CUL_DTYPE);
+  EXPECT_EQ(rms(x, w64, narrow), CUL_SHAPE);
+  EXPECT_EQ(rms(x, w64, y, -1), CUL_RANGE);
+  EXPECT_EQ(rms(x, w64, y, std::nanf("")), CUL_RANGE);
+  EXPECT_EQ(rms(x, w64, overlapping), CUL_STRIDE);
+  EXPECT_EQ(rms(x, w64, zero_stride), CUL_STRIDE);
+  EXPECT_EQ(rms(zero_stride, w64, y), CUL_OK) << "an input may repeat a row";
 
   auto with_residual = args_of<cul_rms_norm_args>();
-  with_residual.x = &x, with_residual.weight = &w64, with_residual.y = &y, with_residual.residual_out = &x;
+  with_residual.x = x, with_residual.weight = w64, with_residual.y = y, with_residual.residual_out = x;
   EXPECT_EQ(cul_rms_norm(m.stream, &with_residual), CUL_NULL_POINTER);
-  with_residual.residual = &narrow;
+  with_residual.residual = narrow;
   EXPECT_EQ(cul_rms_norm(m.stream, &with_residual), CUL_SHAPE);
-  with_residual.residual = &x, with_residual.residual_out = &y;
+  with_residual.residual = x, with_residual.residual_out = y;
   EXPECT_EQ(cul_rms_norm(m.stream, &with_residual), CUL_UNSUPPORTED) << "two outputs in one place";
 
   auto softmax = args_of<cul_softmax_args>();
-  softmax.x = &x, softmax.y = &x;
+  softmax.x = x, softmax.y = x;
   EXPECT_EQ(cul_softmax(m.stream, &softmax), CUL_UNSUPPORTED);
 
   auto gelu = args_of<cul_gelu_mul_args>();
-  gelu.gate = &x, gelu.up = &x, gelu.y = &y, gelu.form = 2;
+  gelu.gate = x, gelu.up = x, gelu.y = y, gelu.form = 2;
   EXPECT_EQ(cul_gelu_mul(m.stream, &gelu), CUL_RANGE);
 
   Tensor empty(m, DType::f32, {2, 0}), ids(m, DType::i32, {2}), ids64(m, DType::i64, {2});
   auto argmax = args_of<cul_argmax_args>();
-  argmax.x = &empty, argmax.ids = &ids;
+  argmax.x = empty, argmax.ids = ids;
   EXPECT_EQ(cul_argmax(m.stream, &argmax), CUL_SHAPE);
   Tensor two(m, DType::f32, {2, 3});
-  argmax.x = &two, argmax.ids = &ids64;
+  argmax.x = two, argmax.ids = ids64;
   EXPECT_EQ(cul_argmax(m.stream, &argmax), CUL_DTYPE);
 
   Tensor deep(m, DType::f32, {1, 1, 1, 1, 1, 1, 2});
   auto copy = args_of<cul_copy_strided_args>();
-  copy.x = &deep, copy.y = &deep;
+  copy.x = deep, copy.y = deep;
   EXPECT_EQ(cul_copy_strided(m.stream, &copy), CUL_SHAPE);
 }
 
@@ -871,18 +868,16 @@ TEST(GlueValidation, FailsTheDeviceAtABadIndex) {
   for (int32_t backend : {CUL_BACKEND_CPU, CUL_BACKEND_SIMT}) {
     if (backend == CUL_BACKEND_SIMT && !CULEBRA_HAS_SIMT) continue;
     for (bool bad : {false, true}) {
-      cul_device* device = nullptr;
       Machine m(backend);
       Tensor table(m, DType::f32, {5, 8}), ids(m, DType::i64, {3}), y(m, DType::f32, {3, 8});
       table.fill([](int64_t i) { return static_cast<double>(i); });
       ids.fill([&](int64_t t) { return t == 1 ? -1 : t == 2 && bad ? 5 : 4; });
       auto args = args_of<cul_embedding_args>();
-      args.table = &table, args.ids = &ids, args.y = &y, args.call.flags = CUL_OP_VALIDATE;
+      args.table = table, args.ids = ids, args.y = y, args.call.flags = CUL_OP_VALIDATE;
       ASSERT_EQ(cul_embedding(m.stream, &args), CUL_OK) << cul_last_error();
       const cul_status status = cul_stream_synchronize(m.stream);
       EXPECT_EQ(status, bad ? CUL_DEVICE_ERROR : CUL_OK);
-      if (bad) EXPECT_NE(std::string(cul_last_error()).find("embedding: ids[2] is 5; the table has rows 0 to 4"), std::string::npos) << cul_last_error();
-      (void)device;
+      EXPECT_TRUE(!bad || std::string(cul_last_error()).find("embedding: ids[2] is 5; the table has rows 0 to 4") != std::string::npos) << cul_last_error();
     }
   }
 }

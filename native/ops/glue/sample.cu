@@ -84,7 +84,7 @@ struct Candidates {
   Histogram<kFineBins> fine;
 
   CUL_DEVICE_FN uint32_t key(float logit) const { return sample_key(logit, max, inverse_temperature); }
-  CUL_DEVICE_FN uint64_t weight(uint32_t key) const { return sample_weight(key, shift); }
+  CUL_DEVICE_FN uint64_t weight(uint64_t key) const { return sample_weight(static_cast<uint32_t>(key), shift); }
 
   template <class F>  // f(logit) of this thread's part of the row
   CUL_DEVICE_FN void for_logits(F f) const {
@@ -115,7 +115,7 @@ struct Candidates {
   }
 
   // The id of the `rank`th token of this key. Each thread looks through its own run of ids.
-  CUL_DEVICE_FN int32_t id(uint32_t wanted, uint64_t rank) const {
+  CUL_DEVICE_FN int32_t id(uint64_t wanted, uint64_t rank) const {
     CUL_SHARED(int32_t, found, [1]);
     const int64_t length = (n + kSampleThreads - 1) / kSampleThreads, first = threadIdx.x * length;
     const int64_t last = first + length < n ? first + length : n;

@@ -32,7 +32,7 @@ class Candidates {
   }
 
   uint64_t total() const { return total_; }
-  uint64_t weight(uint32_t key) const { return sample_weight(key, shift_); }
+  uint64_t weight(uint64_t key) const { return sample_weight(static_cast<uint32_t>(key), shift_); }
 
   // Mass of the tokens of at least so much weight.
   uint64_t mass_of(uint64_t least) const {
@@ -62,7 +62,7 @@ class Candidates {
   }
 
   // The id of the `rank`th token of this key.
-  int32_t id(uint32_t key, uint64_t rank) const {
+  int32_t id(uint64_t key, uint64_t rank) const {
     for (size_t i = 0;; ++i)
       if (keys_[i] == key && rank-- == 0) return static_cast<int32_t>(i);
   }

@@ -24,7 +24,7 @@ inline int sample_shift(int64_t n) {
   return shift;
 }
 
-// e^-(key 2^-26) in fixed point, by 2^-(w + f) = 2^-w (1 - f P(f)); relative error 2e-9. P interpolates (1 - 2^-f) / f at seven
+// e^-(key 2^-26) in fixed point, by 2^-(w + f) = 2^-w (1 - f P(f)); relative error 5e-9. P interpolates (1 - 2^-f) / f at seven
 // Chebyshev nodes of [0, 1]; its coefficients alternate in sign.
 CUL_NUMERIC uint64_t sample_weight(uint32_t key, int shift) {
   constexpr uint64_t kLog2E = 3098164009u;  // 2^31 / ln 2
@@ -70,8 +70,7 @@ inline constexpr int kCoarseBins = 1 << 10, kFineBins = 1 << 11;
 // Where tokens in order of descending probability, equal ones by id, first cross a bound: at a key, before which lie
 // `count` tokens of together `mass`.
 struct Crossing {
-  uint32_t key;
-  uint64_t count, mass;
+  uint64_t key, count, mass;  // a key is 32 bits; without padding the whole can be copied through shared memory
 };
 
 // The mass up to the first token by which top_k tokens (0 or less: no bound) or `reach` of mass are kept; that token has the crossing's key.
