@@ -53,7 +53,7 @@ cat >"$stage/bin/culebra" <<'LAUNCHER'
 #   culebra jmh ARGUMENTS...     the JMH benchmarks
 #   culebra probes               one hash per emulated instruction, from this GPU
 home=$(cd "$(dirname "$0")/.." && pwd)
-options="--enable-native-access=dev.culebra.bindings,ai.djl.tokenizers,ALL-UNNAMED -Dculebra.library=$home/lib/libculebra.so -Dculebra.home=${CULEBRA_HOME:-$PWD}"
+options="--enable-native-access=dev.culebra.bindings,dev.culebra,ai.djl.tokenizers,com.sun.jna,ALL-UNNAMED -Dculebra.library=$home/lib/libculebra.so -Dculebra.home=${CULEBRA_HOME:-$PWD}"
 case ${1:-} in
   test) shift; exec "$home/runtime/bin/java" $options -cp "$home/tests/*:$home/lib/*" dev.culebra.tests.RunTagged cuda "$@" ;;
   jmh) shift; exec "$home/runtime/bin/java" $options -cp "$home/lib/*" org.openjdk.jmh.Main "$@" ;;
