@@ -230,7 +230,7 @@ abstract class GlueOps extends AttentionOps {
      *
      * @param a f32, half, i32 or i64, rank up to 6; the others have its shape and type
      * @param b as a
-     * @param y as a; may be a or b
+     * @param y as a
      */
     public static void add(Stream stream, Tensor a, Tensor b, Tensor y) {
         var args = stream.begin("add", cul_add_args.sizeof());
@@ -248,7 +248,7 @@ abstract class GlueOps extends AttentionOps {
      * {@code y = x * factor}, computed in f32 and rounded once; any strides.
      *
      * @param x half or f32, rank up to 6
-     * @param y as x; may be x
+     * @param y as x
      */
     public static void scale(Stream stream, Tensor x, Tensor y, float factor) {
         var args = stream.begin("scale", cul_scale_args.sizeof());

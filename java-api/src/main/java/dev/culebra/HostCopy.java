@@ -86,10 +86,27 @@ final class HostCopy {
         }
     }
 
-    /** Row-major values of a tensor with any strides, on the Java heap. */
-    static MemorySegment get(Stream stream, Tensor source, DType dtype) {
+    static int[] ints(Stream stream, Tensor source) {
+        var values = new int[arraySize(source, source.elements())];
+        get(stream, source, DType.I32, MemorySegment.ofArray(values));
+        return values;
+    }
+
+    static long[] longs(Stream stream, Tensor source) {
+        var values = new long[arraySize(source, source.elements())];
+        get(stream, source, DType.I64, MemorySegment.ofArray(values));
+        return values;
+    }
+
+    static byte[] bytes(Stream stream, Tensor source) {
+        var values = new byte[arraySize(source, source.bytes())];
+        get(stream, source, source.dtype(), MemorySegment.ofArray(values));
+        return values;
+    }
+
+    /** Row-major values of a tensor with any strides. */
+    private static void get(Stream stream, Tensor source, DType dtype, MemorySegment values) {
         checkType(source, dtype);
-        var values = MemorySegment.ofArray(new byte[arraySize(source, source.bytes())]);
         if (source.isContiguous()) {
             download(stream, source, values);
         } else {
@@ -97,7 +114,6 @@ final class HostCopy {
                 download(stream, copy, values);
             }
         }
-        return values;
     }
 
     static void set(Stream stream, Tensor target, MemorySegment values, DType dtype) {
@@ -136,7 +152,7 @@ final class HostCopy {
         if (!dtype.isFloat()) {
             throw typeError(source, "a float type");
         }
-        var bits = get(stream, source, dtype);
+        var bits = MemorySegment.ofArray(bytes(stream, source));
         var values = new float[arraySize(source, source.elements())];
         for (var i = 0; i < values.length; i++) {
             values[i] = switch (dtype) {

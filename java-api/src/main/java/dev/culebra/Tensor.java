@@ -388,7 +388,7 @@ public final class Tensor implements AutoCloseable {
 
     /** The elements of an {@link DType#I32} tensor, in row-major order. */
     public int[] ints(Stream stream) {
-        return HostCopy.get(stream, this, DType.I32).toArray(ValueLayout.JAVA_INT);
+        return HostCopy.ints(stream, this);
     }
 
     /** Sets the elements of an {@link DType#I64} tensor, in row-major order. */
@@ -398,7 +398,7 @@ public final class Tensor implements AutoCloseable {
 
     /** The elements of an {@link DType#I64} tensor, in row-major order. */
     public long[] longs(Stream stream) {
-        return HostCopy.get(stream, this, DType.I64).toArray(ValueLayout.JAVA_LONG);
+        return HostCopy.longs(stream, this);
     }
 
     /** Sets the elements from their bytes, in row-major order, little endian. */
@@ -408,7 +408,7 @@ public final class Tensor implements AutoCloseable {
 
     /** The bytes of the elements, in row-major order, little endian. */
     public byte[] bytes(Stream stream) {
-        return HostCopy.get(stream, this, dtype()).toArray(ValueLayout.JAVA_BYTE);
+        return HostCopy.bytes(stream, this);
     }
 
     // ------------------------------------------------------------------------------------------------------ lifetime

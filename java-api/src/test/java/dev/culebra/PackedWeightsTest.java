@@ -1,0 +1,151 @@
+package dev.culebra;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertNotNull;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.util.Random;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
+
+@SuppressWarnings("try") // closed twice
+class PackedWeightsTest {
+    private static final int N = 72;
+    private static final int K = 160;
+    private static final int GROUP = 32;
+    private static final int GROUPS = K / GROUP;
+
+    private static float[] random(long seed, int count) {
+        var random = new Random(seed);
+        var values = new float[count];
+        for (var i = 0; i < count; i++) {
+            values[i] = random.nextFloat() * 2 - 1;
+        }
+        return values;
+    }
+
+    @ParameterizedTest
+    @MethodSource("dev.culebra.Backends#all")
+    void quantizesPacksMultipliesAndUnpacks(String backend) {
+        try (var device = Device.open(backend, DeviceOptions.DEFAULT.withPoison(true)); var stream = device.openStream();
+                var scope = device.openScope()) {
+            var w = scope.floats(stream, random(1, N * K), N, K);
+            var q = scope.allocate(DType.U8, N, K);
+            var scales = scope.allocate(DType.F16, N, GROUPS);
+            var zeros = scope.allocate(DType.U8, N, GROUPS);
+            Ops.quantizeWeights(stream, w, q, scales, zeros, 4, GROUP);
+            var source = CheckpointWeights.of(WeightFormat.PLAIN, 4, GROUP, q, scales, zeros, null);
+            try (var packed = Ops.packWeights(stream, scope, source)) {
+                assertEquals(N, packed.n());
+                assertEquals(K, packed.k());
+                assertTrue(packed.hasZeros());
+                assertFalse(packed.isPermuted());
+                assertTrue(packed.bytes() >= N * K / 2);
+
+                var a = scope.floats(stream, DType.F16, random(2, 3 * K), 3, K);
+                var c = scope.allocate(DType.F16, 3, N);
+                Ops.w4a16Gemm(stream, a, packed, null, c, Epilogue.NONE);
+                assertProduct(stream, a, q, scales, zeros, c);
+
+                var target = plainLike(scope);
+                Ops.unpackWeights(stream, packed, target);
+                assertArrayEquals(q.bytes(stream), target.qweight().bytes(stream));
+                assertArrayEquals(scales.bytes(stream), target.scales().bytes(stream));
+                var unpackedZeros = target.zeros();
+                assertNotNull(unpackedZeros);
+                assertArrayEquals(zeros.bytes(stream), unpackedZeros.bytes(stream));
+                packed.close();
+                assertTrue(packed.isClosed());
+                assertThrows(ClosedException.class, () -> Ops.w4a16Gemm(stream, a, packed, null, c, Epilogue.NONE));
+            }
+        }
+    }
+
+    private static CheckpointWeights plainLike(Scope scope) {
+        return CheckpointWeights.of(WeightFormat.PLAIN, 4, GROUP, scope.allocate(DType.U8, N, K),
+                scope.allocate(DType.F16, N, GROUPS), scope.allocate(DType.U8, N, GROUPS), null);
+    }
+
+    private static void assertProduct(
+            dev.culebra.Stream stream, Tensor a, Tensor q, Tensor scales, Tensor zeros, Tensor c) {
+        var x = a.floats(stream);
+        var s = scales.floats(stream);
+        var quantized = q.bytes(stream);
+        var points = zeros.bytes(stream);
+        var actual = c.floats(stream);
+        var squares = 0.0;
+        var errors = 0.0;
+        for (var m = 0; m < 3; m++) {
+            for (var n = 0; n < N; n++) {
+                var sum = 0.0;
+                for (var k = 0; k < K; k++) {
+                    var g = n * GROUPS + k / GROUP;
+                    sum += (double) x[m * K + k] * (quantized[n * K + k] - points[g]) * s[g];
+                }
+                squares += sum * sum;
+                errors += (sum - actual[m * N + n]) * (sum - actual[m * N + n]);
+            }
+        }
+        assertTrue(Math.sqrt(errors / squares) <= 2e-3, "rms ratio " + Math.sqrt(errors / squares));
+    }
+
+    /** Act-order: the group of each k is shuffled, and the exact inverse gives the checkpoint back. */
+    @ParameterizedTest
+    @MethodSource("dev.culebra.Backends#all")
+    void gptqComesBackBitForBit(String backend) {
+        var seed = System.nanoTime();
+        var random = new Random(seed);
+        try (var device = Device.open(backend, DeviceOptions.DEFAULT.withPoison(true)); var stream = device.openStream();
+                var scope = device.openScope()) {
+            var words = random.ints((long) K / 8 * N).toArray();
+            var zeroWords = random.ints((long) GROUPS * N / 8).map(word -> word & 0x77777777).toArray();
+            var groups = random.ints(K, 0, GROUPS).toArray();
+            var source = CheckpointWeights.of(WeightFormat.GPTQ_AUTO, 4, GROUP,
+                    scope.ints(stream, words, K / 8, N),
+                    scope.floats(stream, DType.F16, random(3, GROUPS * N), GROUPS, N),
+                    scope.ints(stream, zeroWords, GROUPS, N / 8),
+                    scope.ints(stream, groups, K));
+            assertEquals(N, source.n());
+            assertEquals(K, source.k());
+            var packed = Ops.packWeights(stream, scope, source);
+            assertEquals(WeightFormat.GPTQ_V1, packed.format(), "seed " + seed);
+            assertTrue(packed.isPermuted());
+            var target = CheckpointWeights.of(WeightFormat.GPTQ_V1, 4, GROUP,
+                    scope.allocate(DType.I32, K / 8, N), scope.allocate(DType.F16, GROUPS, N),
+                    scope.allocate(DType.I32, GROUPS, N / 8), scope.allocate(DType.I32, K));
+            Ops.unpackWeights(stream, packed, target);
+            assertArrayEquals(words, target.qweight().ints(stream), "seed " + seed);
+            var zeros = target.zeros();
+            var groupIndex = target.groupIndex();
+            assertNotNull(zeros);
+            assertNotNull(groupIndex);
+            assertArrayEquals(zeroWords, zeros.ints(stream), "seed " + seed);
+            assertArrayEquals(groups, groupIndex.ints(stream), "seed " + seed);
+        }
+    }
+
+    @ParameterizedTest
+    @MethodSource("dev.culebra.Backends#all")
+    void failuresLeakNothing(String backend) {
+        try (var device = Device.open(backend); var stream = device.openStream(); var scope = device.openScope()) {
+            var q = scope.zeros(stream, DType.U8, N, K);
+            var scales = scope.zeros(stream, DType.F16, N, GROUPS);
+            stream.synchronize();
+            var before = device.memory().statistics();
+            var wrong = CheckpointWeights.of(WeightFormat.PLAIN, 4, 64, q, scales, null, null);
+            assertThrows(ArgumentException.class, () -> Ops.packWeights(stream, scope, wrong));
+            device.memory().limit(before.usedBytes() + 4096);
+            var right = CheckpointWeights.of(WeightFormat.PLAIN, 4, GROUP, q, scales, null, null);
+            assertThrows(MemoryException.class, () -> Ops.packWeights(stream, scope, right));
+            device.memory().limit(0);
+            stream.synchronize();
+            assertEquals(before.liveAllocations(), device.memory().statistics().liveAllocations());
+            assertEquals(2, scope.openTensors());
+            assertThrows(ArgumentException.class, () -> CheckpointWeights.of(
+                    WeightFormat.COMPRESSED_TENSORS, 4, GROUP, q, scales, null, null));
+        }
+    }
+}
