@@ -31,9 +31,10 @@ struct Split {
 };
 // As many splits of k as fill one wave of blocks, each with at least two pipeline stages of work.
 Split split_k(int64_t blocks, int64_t slots, int64_t slices, int64_t k_warps) {
+  if (slices == 0) return {1, 0};
   const int64_t wanted = std::clamp<int64_t>(slots / std::max<int64_t>(blocks, 1), 1, std::max<int64_t>(slices / (2 * k_warps), 1));
   const int64_t per_split = ceil_div(ceil_div(slices, wanted), k_warps) * k_warps;
-  return {static_cast<int32_t>(std::max<int64_t>(ceil_div(slices, per_split), 1)), static_cast<int32_t>(per_split)};
+  return {static_cast<int32_t>(ceil_div(slices, per_split)), static_cast<int32_t>(per_split)};
 }
 
 }  // namespace

@@ -17,6 +17,7 @@ set(CULEBRA_OP_KERNELS ${CULEBRA_OP_KERNELS}
   ${CMAKE_CURRENT_LIST_DIR}/w4a16_gemm.cu)
 set(CULEBRA_NATIVE_TESTS ${CULEBRA_NATIVE_TESTS}
   ${CMAKE_CURRENT_LIST_DIR}/../../../tests/native/gemm_cpu_test.cc
+  ${CMAKE_CURRENT_LIST_DIR}/../../../tests/native/gemm_kernels_test.cc
   ${CMAKE_CURRENT_LIST_DIR}/../../../tests/native/gemm_packing_test.cc
   ${CMAKE_CURRENT_LIST_DIR}/../../../tests/native/gemm_plan_test.cc)
 # Every backend of quantize_weights must choose the same integers.
