@@ -51,6 +51,7 @@ class Bench {
     require(cul_device_get_info(device, &info));
   }
   ~Bench() {
+    workspace_ = Buffer();
     cul_stream_destroy(stream);
     cul_device_close(device);
   }

@@ -17,7 +17,6 @@
 #define HWY_TARGET_INCLUDE "ops/gemm/gemm_cpu.cc"
 #include "backends/cpu/simd.h"
 #include "hwy/foreach_target.h"
-#include "hwy/cache_control.h"
 #include "ops/gemm/vector_cpu-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -74,37 +73,67 @@ void finish(const GemmParams& p, int64_t row, int64_t column, int64_t columns, c
 
 // ------------------------------------------------------------------------------------------------------ many rows
 
+// A square block of rows into columns of a panel.
+template <class T>
+HWY_NOINLINE void transpose_block(const T* from, int64_t stride, float* to) {
+  const F32Tag d;
+  const hn::Repartition<double, F32Tag> d2;
+  F32 y[kLanes];
+  // Within 128-bit blocks: block j of y[q + i] holds the column 4 j + i of the rows q .. q + 3.
+#pragma GCC unroll 16
+  for (int q = 0; q < kLanes; q += 4) {
+    const F32 r0 = load_f32(d, from + q * stride), r1 = load_f32(d, from + (q + 1) * stride);
+    const F32 r2 = load_f32(d, from + (q + 2) * stride), r3 = load_f32(d, from + (q + 3) * stride);
+    const auto low01 = hn::BitCast(d2, hn::InterleaveLower(d, r0, r1)), low23 = hn::BitCast(d2, hn::InterleaveLower(d, r2, r3));
+    const auto high01 = hn::BitCast(d2, hn::InterleaveUpper(d, r0, r1)), high23 = hn::BitCast(d2, hn::InterleaveUpper(d, r2, r3));
+    y[q] = hn::BitCast(d, hn::InterleaveLower(d2, low01, low23));
+    y[q + 1] = hn::BitCast(d, hn::InterleaveUpper(d2, low01, low23));
+    y[q + 2] = hn::BitCast(d, hn::InterleaveLower(d2, high01, high23));
+    y[q + 3] = hn::BitCast(d, hn::InterleaveUpper(d2, high01, high23));
+  }
+  // Then the blocks among the quads of rows.
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const auto put = [&](int column, F32 x) HWY_ATTR { hn::Store(x, d, to + (column + i) * kTile); };
+    if constexpr (kLanes == 4) {
+      put(0, y[i]);
+    } else if constexpr (kLanes == 8) {
+      put(0, hn::ConcatLowerLower(d, y[4 + i], y[i]));
+      put(4, hn::ConcatUpperUpper(d, y[4 + i], y[i]));
+    } else {
+      const F32 low02 = hn::ConcatLowerLower(d, y[8 + i], y[i]), low13 = hn::ConcatLowerLower(d, y[12 + i], y[4 + i]);
+      const F32 high02 = hn::ConcatUpperUpper(d, y[8 + i], y[i]), high13 = hn::ConcatUpperUpper(d, y[12 + i], y[4 + i]);
+      put(0, hn::OddEvenBlocks(hn::SwapAdjacentBlocks(low13), low02));
+      put(4, hn::OddEvenBlocks(low13, hn::SwapAdjacentBlocks(low02)));
+      put(8, hn::OddEvenBlocks(hn::SwapAdjacentBlocks(high13), high02));
+      put(12, hn::OddEvenBlocks(high13, hn::SwapAdjacentBlocks(high02)));
+    }
+  }
+}
+
 // panel [count, kTile] = columns of b transposed; columns beyond the matrix are 0.
 template <class T>
 void transpose_panel(const GemmParams& p, int64_t column, int64_t columns, int64_t k0, int64_t count, float* panel) {
-  const hn::FixedTag<float, 4> d4;
-  const hn::Repartition<double, decltype(d4)> d2;
   const T* b = static_cast<const T*>(p.b) + column * p.ldb + k0;
-  if (columns < kTile) std::memset(panel, 0, static_cast<size_t>(count * kTile) * sizeof(float));
-  int64_t n = 0;
-  for (; n + 4 <= columns; n += 4) {
-    const T* row[4] = {b + n * p.ldb, b + (n + 1) * p.ldb, b + (n + 2) * p.ldb, b + (n + 3) * p.ldb};
-    // The same rows of the next block: 32 short runs of memory are more than the hardware follows.
-    for (const T* next : row)
-      for (int64_t byte = 0; byte < count * int64_t{sizeof(T)}; byte += 64)
-        hwy::Prefetch(reinterpret_cast<const std::byte*>(next + count) + byte);
-    int64_t k = 0;
-    for (; k + 4 <= count; k += 4) {
-      const auto r0 = load_f32(d4, row[0] + k), r1 = load_f32(d4, row[1] + k);
-      const auto r2 = load_f32(d4, row[2] + k), r3 = load_f32(d4, row[3] + k);
-      const auto low01 = hn::BitCast(d2, hn::InterleaveLower(d4, r0, r1)), low23 = hn::BitCast(d2, hn::InterleaveLower(d4, r2, r3));
-      const auto high01 = hn::BitCast(d2, hn::InterleaveUpper(d4, r0, r1)), high23 = hn::BitCast(d2, hn::InterleaveUpper(d4, r2, r3));
+  // The next block of k: 32 short runs of memory are more than the hardware follows. To the second-level cache, since rows
+  // a power of two apart share few places in the first.
+  for (int64_t n = 0; n < columns; ++n)
+    for (int64_t byte = 0; byte < count * int64_t{sizeof(T)}; byte += 64)
+      __builtin_prefetch(reinterpret_cast<const std::byte*>(b + n * p.ldb + count) + byte, 0, 2);
+  for (int64_t n = 0; n < kTile; n += kLanes) {
+    const auto rows = static_cast<int>(std::clamp<int64_t>(columns - n, 0, kLanes));
+    for (int64_t k = 0; k < count; k += kLanes) {
       float* to = panel + k * kTile + n;
-      hn::Store(hn::BitCast(d4, hn::InterleaveLower(d2, low01, low23)), d4, to);
-      hn::Store(hn::BitCast(d4, hn::InterleaveUpper(d2, low01, low23)), d4, to + kTile);
-      hn::Store(hn::BitCast(d4, hn::InterleaveLower(d2, high01, high23)), d4, to + 2 * kTile);
-      hn::Store(hn::BitCast(d4, hn::InterleaveUpper(d2, high01, high23)), d4, to + 3 * kTile);
+      if (rows == kLanes && k + kLanes <= count) {
+        transpose_block(b + n * p.ldb + k, p.ldb, to);
+        continue;
+      }
+      T part[kLanes * kLanes] = {};
+      for (int i = 0; i < rows; ++i)
+        std::memcpy(part + i * kLanes, b + (n + i) * p.ldb + k, static_cast<size_t>(std::min<int64_t>(kLanes, count - k)) * sizeof(T));
+      transpose_block(part, kLanes, to);
     }
-    for (; k < count; ++k)
-      for (int i = 0; i < 4; ++i) panel[k * kTile + n + i] = to_float(row[i][k]);
   }
-  for (; n < columns; ++n)
-    for (int64_t k = 0; k < count; ++k) panel[k * kTile + n] = to_float(b[n * p.ldb + k]);
 }
 
 // sums [R, kTile] += R rows of a times a panel.

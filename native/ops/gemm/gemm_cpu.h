@@ -7,7 +7,7 @@ namespace culebra::cpu {
 
 // Values of k summed in registers before they are added to a result: the panel of b that they need stays in the
 // first-level cache, and short sums keep f32 rounding far below the contract's bound.
-inline constexpr int kGemmBlock = 256;
+inline constexpr int kGemmBlock = 192;
 
 struct GemmWorkspace {
   int64_t rows;    // of a at once
