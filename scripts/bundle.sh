@@ -29,7 +29,7 @@ cmake --preset cuda -B "$native" -DCULEBRA_CUDA_ARCHITECTURES="$architecture-rea
 cmake --build "$native"
 cmake --install "$native" --prefix "$stage/lib" --strip >/dev/null
 rm -rf "$stage/lib/include"
-install -s "$native/culebra_probes_cuda" "$stage/bin/probes"
+install -s "$native/culebra_fidelity_cuda" "$stage/bin/probes"
 
 say "jars"
 mvn -q -B -ntp -DskipTests package
