@@ -52,24 +52,36 @@ struct Storage<bfloat16_t> {
   }
 };
 
+#if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX2
+// Without F16C there is no instruction for f16, and Highway's substitute knows no infinity, NaN or rounding.
+template <>
+struct Storage<half_t> {
+  using Lane = uint16_t;
+  static constexpr hn::Rebind<uint16_t, D> d16{};
+  static HWY_INLINE V decode(hn::Vec<decltype(d16)> v) {
+    HWY_ALIGN uint16_t from[hn::MaxLanes(D())];
+    HWY_ALIGN float to[hn::MaxLanes(D())];
+    hn::Store(v, d16, from);
+    for (size_t i = 0; i < hn::Lanes(D()); ++i) to[i] = numeric::float_from_half(from[i]);
+    return hn::Load(D(), to);
+  }
+  static HWY_INLINE hn::Vec<decltype(d16)> encode(V v) {
+    HWY_ALIGN float from[hn::MaxLanes(D())];
+    HWY_ALIGN uint16_t to[hn::MaxLanes(D())];
+    hn::Store(v, D(), from);
+    for (size_t i = 0; i < hn::Lanes(D()); ++i) to[i] = numeric::half_from_float(from[i]);
+    return hn::Load(d16, to);
+  }
+};
+#else
 template <>
 struct Storage<half_t> {
   using Lane = hwy::float16_t;
   static constexpr hn::Rebind<hwy::float16_t, D> d16{};
   static HWY_INLINE V decode(hn::Vec<decltype(d16)> v) { return hn::PromoteTo(D(), v); }
-  static HWY_INLINE hn::Vec<decltype(d16)> encode(V v) {
-#if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX2
-    // Without F16C there is no instruction that rounds to f16.
-    HWY_ALIGN float from[hn::MaxLanes(D())];
-    HWY_ALIGN uint16_t to[hn::MaxLanes(D())];
-    hn::Store(v, D(), from);
-    for (size_t i = 0; i < hn::Lanes(D()); ++i) to[i] = numeric::half_from_float(from[i]);
-    return hn::Load(d16, reinterpret_cast<const hwy::float16_t*>(to));
-#else
-    return hn::DemoteTo(d16, v);
-#endif
-  }
+  static HWY_INLINE hn::Vec<decltype(d16)> encode(V v) { return hn::DemoteTo(d16, v); }
 };
+#endif
 
 // ---- whole and partial vectors: `count` is at most Lanes; missing lanes read as 0 and are not written
 
@@ -154,7 +166,8 @@ int64_t argmax(const T* x, int64_t n) {
     const auto count = static_cast<size_t>(std::min(lanes, n - i));
     const auto valid = hn::FirstN(d, count);
     const V v = load(x + i, count);
-    const intptr_t at_nan = hn::FindFirstTrue(d, hn::And(valid, hn::Ne(v, v)));
+    // Not Ne: on x86 a NaN is not unequal to itself.
+    const intptr_t at_nan = hn::FindFirstTrue(d, hn::AndNot(hn::Eq(v, v), valid));
     if (at_nan >= 0) nan = i + at_nan;
     const intptr_t at_number = number == n ? hn::FindFirstTrue(d, hn::And(valid, hn::Eq(v, largest))) : -1;
     if (at_number >= 0) number = i + at_number;
