@@ -41,21 +41,29 @@ inline constexpr int kStep = CpuLayout::kKStep;        // values of k in a word
 inline constexpr int kVectors = kTile / kLanes;        // vectors of 32-bit sums per row of a tile
 // Rows multiplied at once: their sums and a tile's operands fill the registers.
 inline constexpr int kMaxRows = kLanes == 16 ? 12 : kLanes == 8 ? 2 : 1;
-// Rows that meet one weight tile before the next one: the tile stays in the second-level cache.
-inline constexpr int64_t kStripRows = 96;
+// Row tiles that meet one weight tile before the next one: the weights stay in the second-level cache.
+inline constexpr int64_t kStripTiles = 8;
 
-// Rows [first, first + rows) of a, quantized: q [blocks, rows, block], scales and sums [blocks, rows].
+// Rows [first, first + rows) of a, quantized: scales and sums [blocks, rows]; q tile by tile of at most kMaxRows rows, each
+// [k_padded / kStep, rows of the tile, kStep], so that multiplying a tile is one sequential read.
 struct Activations {
   int16_t* q;
   float* scales;
   int32_t* sums;
-  int64_t first, rows, blocks, block;
+  int64_t first, rows, blocks, block, k_padded;
+
+  int64_t tiles() const { return (rows + kMaxRows - 1) / kMaxRows; }
+  int64_t tile_begin(int64_t tile) const { return rows * tile / tiles(); }
+  int16_t* at(int64_t tile, int64_t k) const {
+    const int64_t begin = tile_begin(tile);
+    return q + begin * k_padded + k * (tile_begin(tile + 1) - begin);
+  }
 };
 
 Activations workspace(const W4A16GemmParams& p, const W4A16Workspace& w, int64_t first) {
   auto* base = static_cast<std::byte*>(p.workspace);
   return {reinterpret_cast<int16_t*>(base + w.q), reinterpret_cast<float*>(base + w.scales),
-          reinterpret_cast<int32_t*>(base + w.sums), first, std::min(w.rows, p.m - first), w.blocks, w.block};
+          reinterpret_cast<int32_t*>(base + w.sums), first, std::min(w.rows, p.m - first), w.blocks, w.block, p.k_padded};
 }
 
 // One block of one row in f16 or bf16; columns that the packed weights only pad are 0.
@@ -63,51 +71,63 @@ template <class Half>
 void gather(const W4A16GemmParams& p, int64_t row, int64_t k0, int64_t count, Half* x) {
   const Half* a = static_cast<const Half*>(p.a) + row * p.lda;
   if (p.perm) {
-    for (int64_t i = 0; i < count && k0 + i < p.k_padded; ++i)
+    for (int64_t i = 0; i < count; ++i)
       if (const int32_t k = p.perm[k0 + i]; k >= 0) x[i] = a[k];
   } else if (k0 < p.k) {
     std::memcpy(x, a + k0, static_cast<size_t>(std::min(count, p.k - k0)) * sizeof(Half));
   }
 }
 
+// q = x / scale for a block of `count` values.
 template <class Half>
-void quantize_block(const W4A16GemmParams& p, const Activations& a, int64_t row, int64_t block) {
+void quantize_block(const Half* x, int64_t count, int16_t* q, float* scale, int32_t* sum) {
   const F32Tag df;
   const I32Tag di;
-  const hn::Rebind<int16_t, F32Tag> d16;
-  HWY_ALIGN Half x[kMaxActivationBlock + kLanes] = {};
-  gather(p, a.first + row, block * a.block, a.block, x);
-
+  const I16Tag d16;
   // Halves of one sign are ordered as their bits are, with infinity and NaN on top.
-  int16_t bits = 0;
-  for (int i = 0; i < a.block; ++i) bits = std::max(bits, static_cast<int16_t>(x[i].bits & 0x7fff));
-  const float largest = to_float(Half{static_cast<uint16_t>(bits)});
-
-  const int64_t at = block * a.rows + row;
-  int16_t* q = a.q + at * a.block;
+  I16 top = hn::Zero(d16);
+  for (int64_t i = 0; i < count; i += 2 * kLanes)
+    top = hn::Max(top, hn::And(hn::LoadU(d16, reinterpret_cast<const int16_t*>(x + i)), hn::Set(d16, 0x7fff)));
+  const I32 pairs = hn::BitCast(di, top);
+  const I32 larger = hn::Max(hn::ShiftRight<16>(pairs), hn::And(pairs, hn::Set(di, 0xffff)));
+  const float largest = to_float(Half{static_cast<uint16_t>(hn::GetLane(hn::MaxOfLanes(di, larger)))});
   if (!std::isfinite(largest)) {
     // NaN, or infinities against nothing: inf * (q - z) then has the sign, or the NaN for a weight of 0, that IEEE gives.
-    int32_t sum = 0;
-    for (int i = 0; i < a.block; ++i) {
+    *scale = largest;
+    *sum = 0;
+    for (int64_t i = 0; i < count; ++i) {
       const float value = to_float(x[i]);
       q[i] = std::isinf(value) ? (value > 0 ? 1 : -1) : 0;
-      sum += q[i];
+      *sum += q[i];
     }
-    a.scales[at] = largest;
-    a.sums[at] = sum;
     return;
   }
   // The bound keeps 1 / scale finite for the smallest bf16 values.
   const float range = std::max(largest, 0x1p-100f);
   const F32 inverse = hn::Set(df, 32767.0f / range);
+  const hn::Rebind<int16_t, F32Tag> d16_half;
   I32 sums = hn::Zero(di);
-  for (int64_t i = 0; i < a.block; i += kLanes) {
+  for (int64_t i = 0; i < count; i += kLanes) {
     const I32 rounded = hn::NearestInt(hn::Mul(load_f32(df, x + i), inverse));
     sums = hn::Add(sums, rounded);
-    hn::StoreU(hn::DemoteTo(d16, rounded), d16, q + i);
+    hn::StoreU(hn::DemoteTo(d16_half, rounded), d16_half, q + i);
   }
-  a.scales[at] = range / 32767.0f;
-  a.sums[at] = hn::GetLane(hn::SumOfLanes(di, sums));
+  *scale = range / 32767.0f;
+  *sum = hn::GetLane(hn::SumOfLanes(di, sums));
+}
+
+template <class Half>
+void quantize_tile(const W4A16GemmParams& p, const Activations& a, int64_t tile, int64_t block) {
+  const int64_t begin = a.tile_begin(tile), rows = a.tile_begin(tile + 1) - begin;
+  const int64_t k0 = block * a.block, count = std::min(a.block, p.k_padded - k0);
+  int16_t* to = a.at(tile, k0);
+  for (int64_t r = 0; r < rows; ++r) {
+    HWY_ALIGN Half x[kMaxActivationBlock] = {};
+    int16_t q[kMaxActivationBlock];
+    gather(p, a.first + begin + r, k0, count, x);
+    quantize_block(x, count, q, &a.scales[block * a.rows + begin + r], &a.sums[block * a.rows + begin + r]);
+    for (int64_t k = 0; k < count; k += kStep) std::memcpy(to + k * rows + r * kStep, q + k, kStep * sizeof(int16_t));
+  }
 }
 
 // sum + w.even * x.even + w.odd * x.odd in each 32-bit lane.
@@ -140,65 +160,70 @@ template <int R>
 inline constexpr int kChains = R * kVectors >= 8 ? 1 : R * kVectors >= 4 ? 2 : 4;
 
 template <int s, int R>
-HWY_INLINE void multiply_pairs(const uint32_t* words, const int16_t* q, int64_t q_stride,
-                               I32 (&sums)[kChains<R>][R][kVectors]) {
+HWY_INLINE void multiply_pairs(const uint32_t* words, const int16_t* q, I32 (&sums)[kChains<R>][R][kVectors]) {
   I16 w[kVectors];
 #pragma GCC unroll 16
   for (int v = 0; v < kVectors; ++v) w[v] = pairs<s>(words + v * kLanes);
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
     int32_t pair;
-    std::memcpy(&pair, q + r * q_stride + 2 * s, sizeof pair);
+    std::memcpy(&pair, q + r * kStep + 2 * s, sizeof pair);
     const I16 x = hn::BitCast(I16Tag(), hn::Set(I32Tag(), pair));
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) sums[s % kChains<R>][r][v] = dot_pairs(sums[s % kChains<R>][r][v], w[v], x);
   }
 }
 
-// product [R, kTile] = rows [row, row + R) times one weight tile.
+// product [R, kTile] = a tile of R rows times a tile of weights.
 template <int R>
-HWY_NOINLINE void multiply(const W4A16GemmParams& p, const Activations& a, int64_t row, int64_t tile,
+HWY_NOINLINE void multiply(const W4A16GemmParams& p, const Activations& a, int64_t row_tile, int64_t tile,
                            float* HWY_RESTRICT product) {
   constexpr int kAhead = 24;  // steps, 3 KB: past what the hardware prefetches across a page boundary
   const F32Tag df;
   const I32Tag di;
   const hn::Rebind<uint8_t, I32Tag> d8;
-  const int64_t column = tile * kTile;
+  const int64_t column = tile * kTile, row = a.tile_begin(row_tile);
+  const int16_t* q = a.at(row_tile, 0);
   const uint32_t* words = reinterpret_cast<const uint32_t*>(p.packed) + CpuLayout::word(column, 0, p.n_padded, p.k_padded);
+  HWY_ALIGN int32_t totals[R * kTile];
   std::memset(product, 0, sizeof(float) * R * kTile);
 
   for (int64_t block = 0; block < a.blocks; ++block) {
     const int64_t k0 = block * a.block;
     const int64_t steps = std::min(a.block, p.k_padded - k0) / kStep;
-    const int16_t* q = a.q + (block * a.rows + row) * a.block;
     I32 sums[kChains<R>][R][kVectors];
-#pragma GCC unroll 16
+#pragma GCC unroll 32
     for (int i = 0; i < kChains<R> * R * kVectors; ++i) sums[i / (R * kVectors)][i / kVectors % R][i % kVectors] = hn::Zero(di);
 
-    for (int64_t step = 0; step < steps; ++step, words += kTile, q += kStep) {
+    for (int64_t step = 0; step < steps; ++step, words += kTile, q += R * kStep) {
       hwy::Prefetch(words + kAhead * kTile);
       hwy::Prefetch(words + kAhead * kTile + kTile / 2);
-      multiply_pairs<0, R>(words, q, a.block, sums);
-      multiply_pairs<1, R>(words, q, a.block, sums);
-      multiply_pairs<2, R>(words, q, a.block, sums);
-      multiply_pairs<3, R>(words, q, a.block, sums);
+      multiply_pairs<0, R>(words, q, sums);
+      multiply_pairs<1, R>(words, q, sums);
+      multiply_pairs<2, R>(words, q, sums);
+      multiply_pairs<3, R>(words, q, sums);
+    }
+
+    // Through memory, so that what follows asks for no register while the sums hold most of them.
+#pragma GCC unroll 32
+    for (int i = 0; i < R * kVectors; ++i) {
+      I32 sum = sums[0][i / kVectors][i % kVectors];
+#pragma GCC unroll 4
+      for (int chain = 1; chain < kChains<R>; ++chain) sum = hn::Add(sum, sums[chain][i / kVectors][i % kVectors]);
+      hn::Store(sum, di, totals + i * kLanes);
     }
 
     const int64_t group = k0 / p.group * p.n_padded + column;
-#pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) {
-      const int64_t at = group + v * kLanes;
+    for (int v = 0; v < kTile; v += kLanes) {
+      const int64_t at = group + v;
       const F32 scale = p.scale_dtype == DType::f16 ? load_f32(df, static_cast<const half_t*>(p.scales) + at)
                                                     : load_f32(df, static_cast<const bfloat16_t*>(p.scales) + at);
       const I32 zero = p.zeros ? hn::PromoteTo(di, hn::LoadU(d8, p.zeros + at)) : hn::Set(di, 8);
-#pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        I32 sum = sums[0][r][v];
-        for (int chain = 1; chain < kChains<R>; ++chain) sum = hn::Add(sum, sums[chain][r][v]);
         const int64_t x = block * a.rows + row + r;
-        const I32 exact = hn::Sub(sum, hn::Mul(zero, hn::Set(di, a.sums[x])));
-        float* out = product + r * kTile + v * kLanes;
+        const I32 exact = hn::Sub(hn::Load(di, totals + r * kTile + v), hn::Mul(zero, hn::Set(di, a.sums[x])));
         const F32 scaled = hn::Mul(hn::ConvertTo(df, exact), hn::Set(df, a.scales[x]));
+        float* out = product + r * kTile + v;
         hn::StoreU(hn::MulAdd(scaled, scale, hn::LoadU(df, out)), df, out);
       }
     }
@@ -219,7 +244,7 @@ void load_bias(const W4A16GemmParams& p, int64_t column, int64_t columns, float*
   for (int64_t i = 0; i < columns; ++i) bias[i] = to_float(static_cast<const Half*>(p.bias)[column + i]);
 }
 
-// One strip of rows of 32 result columns.
+// Row tiles [begin, end) of 32 result columns.
 template <class Half>
 void multiply_strip(const W4A16GemmParams& p, const Activations& a, int64_t tile, int64_t begin, int64_t end) {
   const F32Tag d;
@@ -234,13 +259,12 @@ void multiply_strip(const W4A16GemmParams& p, const Activations& a, int64_t tile
   load_bias<Half>(p, column, columns, bias);
   if (gated) load_bias<Half>(p, width + column, columns, up_bias);
 
-  const int64_t row_tiles = (end - begin + kMaxRows - 1) / kMaxRows;
-  for (int64_t t = 0; t < row_tiles; ++t) {
-    const int64_t row = begin + (end - begin) * t / row_tiles;
-    const auto rows = static_cast<size_t>(begin + (end - begin) * (t + 1) / row_tiles - row);
-    kMultiply[rows - 1](p, a, row, tile, product);
+  for (int64_t t = begin; t < end; ++t) {
+    const int64_t row = a.tile_begin(t);
+    const auto rows = static_cast<size_t>(a.tile_begin(t + 1) - row);
+    kMultiply[rows - 1](p, a, t, tile, product);
     for (int64_t i = 0; gated && i < up_tiles; ++i) {
-      kMultiply[rows - 1](p, a, row, up_tile + i, part);
+      kMultiply[rows - 1](p, a, t, up_tile + i, part);
       for (size_t r = 0; r < rows; ++r) std::memcpy(&up[r][i * kTile], part + r * kTile, sizeof(float) * kTile);
     }
     for (size_t r = 0; r < rows; ++r) {
@@ -264,14 +288,14 @@ void run(const W4A16GemmParams& p, ThreadPool& pool) {
   const int64_t tiles = (width + kTile - 1) / kTile;
   for (int64_t first = 0; first < p.m; first += w.rows) {
     const Activations a = workspace(p, w, first);
-    pool.parallel_for(a.rows * a.blocks, 32, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) quantize_block<Half>(p, a, i % a.rows, i / a.rows);
+    pool.parallel_for(a.tiles() * a.blocks, 8, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) quantize_tile<Half>(p, a, i / a.blocks, i % a.blocks);
     });
-    const int64_t strips = (a.rows + kStripRows - 1) / kStripRows;
+    const int64_t strips = (a.tiles() + kStripTiles - 1) / kStripTiles;
     pool.parallel_for(tiles * strips, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t strip = i % strips;
-        multiply_strip<Half>(p, a, i / strips, a.rows * strip / strips, a.rows * (strip + 1) / strips);
+        multiply_strip<Half>(p, a, i / strips, a.tiles() * strip / strips, a.tiles() * (strip + 1) / strips);
       }
     });
   }

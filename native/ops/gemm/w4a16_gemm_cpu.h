@@ -12,7 +12,7 @@ struct W4A16Workspace {
   int64_t rows;    // of activations at once
   int64_t blocks;  // of k
   int64_t block;   // values of k in one
-  // Byte offsets; each array is [blocks, rows], q [blocks, rows, block].
+  // Byte offsets: i16 q, rows x k_padded of them; f32 scales and i32 sums [blocks, rows].
   uint64_t q, scales, sums, bytes;
 };
 
@@ -22,16 +22,16 @@ constexpr W4A16Workspace w4a16_gemm_workspace(int64_t m, int64_t k_padded, int64
   W4A16Workspace w{};
   w.block = std::clamp<int64_t>(group, 1, kMaxActivationBlock);
   w.blocks = (k_padded + w.block - 1) / w.block;
-  const int64_t row_bytes = std::max<int64_t>(w.blocks * (w.block * 2 + 8), 1);
+  const int64_t row_bytes = std::max<int64_t>(k_padded * 2 + w.blocks * 8, 1);
   w.rows = std::min(m, std::max<int64_t>(kCacheBytes / row_bytes / kRowStep, 1) * kRowStep);
-  const auto array = [&](uint64_t element_bytes) {
+  const auto array = [&](int64_t bytes) {
     const uint64_t offset = w.bytes;
-    w.bytes += (static_cast<uint64_t>(w.rows * w.blocks) * element_bytes + 63) / 64 * 64;
+    w.bytes += static_cast<uint64_t>(bytes + 63) / 64 * 64;
     return offset;
   };
-  w.q = array(static_cast<uint64_t>(w.block) * 2);
-  w.scales = array(4);
-  w.sums = array(4);
+  w.q = array(w.rows * k_padded * 2);
+  w.scales = array(w.rows * w.blocks * 4);
+  w.sums = array(w.rows * w.blocks * 4);
   return w;
 }
 
