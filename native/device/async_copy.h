@@ -23,7 +23,8 @@ void cp_async(uint32_t destination, const void* source, bool predicate = true, H
 inline void cp_async_l2(uint32_t destination, const void* source, bool predicate = true, Here here = Here::current()) {
   cp_async(destination, source, 16, predicate ? 16 : 0, here);
 }
-inline void cp_async_stream(uint32_t destination, const void* source, bool predicate = true, Here here = Here::current()) {
+inline void cp_async_stream(uint32_t destination, const void* source, bool predicate = true,
+                            Here here = Here::current()) {
   cp_async(destination, source, 16, predicate ? 16 : 0, here);
 }
 template <int kGroups>
@@ -36,12 +37,13 @@ void cp_async_wait(Here here = Here::current()) {
 template <int kBytes>
 CUL_DEVICE_FN void cp_async(uint32_t destination, const void* source, bool predicate = true) {
   static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16, "cp.async copies 4, 8 or 16 bytes");
-  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(destination), "l"(__cvta_generic_to_global(source)), "n"(kBytes),
-               "r"(predicate ? kBytes : 0)
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(destination),
+               "l"(__cvta_generic_to_global(source)), "n"(kBytes), "r"(predicate ? kBytes : 0)
                : "memory");
 }
 CUL_DEVICE_FN void cp_async_l2(uint32_t destination, const void* source, bool predicate = true) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(__cvta_generic_to_global(source)), "r"(predicate ? 16 : 0)
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination),
+               "l"(__cvta_generic_to_global(source)), "r"(predicate ? 16 : 0)
                : "memory");
 }
 CUL_DEVICE_FN void cp_async_stream(uint32_t destination, const void* source, bool predicate = true) {

@@ -82,7 +82,8 @@ CUL_DEVICE_FN void st_release(T* address, std::type_identity_t<T> value) {
 template <class T>
 CUL_DEVICE_FN void red_add_release(T* address, std::type_identity_t<T> value) {
   static_assert(std::is_integral_v<T> && sizeof(T) == 4);
-  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(__cvta_generic_to_global(address)), "r"(value) : "memory");
+  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(__cvta_generic_to_global(address)), "r"(value)
+               : "memory");
 }
 
 #endif

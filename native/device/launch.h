@@ -54,9 +54,11 @@ struct Call {
 }  // namespace detail
 
 template <class... P, class... A>
-void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_shared_bytes, detail::LaunchTarget target, A&&... arguments) {
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_shared_bytes, detail::LaunchTarget target,
+            A&&... arguments) {
   static_assert(sizeof...(P) == sizeof...(A), "launch: the kernel takes another number of arguments");
-  static_assert((std::is_trivially_copyable_v<P> && ...), "launch: kernel parameters are copied bytewise to the device");
+  static_assert((std::is_trivially_copyable_v<P> && ...),
+                "launch: kernel parameters are copied bytewise to the device");
   const Launch request{grid, block, dynamic_shared_bytes, target.here};
   check_launch(request);
   auto call = std::make_shared<detail::Call<P...>>(detail::Call<P...>{kernel, {static_cast<P>(arguments)...}});
@@ -72,9 +74,11 @@ namespace detail {
 inline void check(cudaError_t error, const char* what, dim3 grid, dim3 block, size_t dynamic_shared_bytes) {
   if (error == cudaSuccess) return;
   (void)cudaGetLastError();
-  throw DeviceError("cuda: " + std::string(what) + ": " + cudaGetErrorString(error) + " (grid " + std::to_string(grid.x) + " x " +
-                    std::to_string(grid.y) + " x " + std::to_string(grid.z) + ", block " + std::to_string(block.x) + " x " + std::to_string(block.y) +
-                    " x " + std::to_string(block.z) + ", " + std::to_string(dynamic_shared_bytes) + " bytes of dynamic shared memory)");
+  throw DeviceError("cuda: " + std::string(what) + ": " + cudaGetErrorString(error) + " (grid " +
+                    std::to_string(grid.x) + " x " + std::to_string(grid.y) + " x " + std::to_string(grid.z) +
+                    ", block " + std::to_string(block.x) + " x " + std::to_string(block.y) + " x " +
+                    std::to_string(block.z) + ", " + std::to_string(dynamic_shared_bytes) +
+                    " bytes of dynamic shared memory)");
 }
 
 // Above 48 KB a kernel must be told, once per device: the highest figure so far is kept for each.
@@ -86,7 +90,9 @@ inline cudaError_t allow_shared(const void* kernel, size_t bytes) {
     bool operator==(const Key&) const = default;
   };
   struct Hash {
-    size_t operator()(const Key& key) const { return std::hash<const void*>()(key.kernel) * 31 + static_cast<size_t>(key.device); }
+    size_t operator()(const Key& key) const {
+      return std::hash<const void*>()(key.kernel) * 31 + static_cast<size_t>(key.device);
+    }
   };
   static std::mutex mutex;
   static std::unordered_map<Key, size_t, Hash> allowed;
@@ -95,7 +101,8 @@ inline cudaError_t allow_shared(const void* kernel, size_t bytes) {
   const std::lock_guard lock(mutex);
   size_t& limit = allowed[{kernel, device}];
   if (bytes <= limit) return cudaSuccess;
-  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  const cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
   if (error == cudaSuccess) limit = bytes;
   return error;
 }
@@ -103,15 +110,18 @@ inline cudaError_t allow_shared(const void* kernel, size_t bytes) {
 }  // namespace detail
 
 template <class... P, class... A>
-void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_shared_bytes, NativeStream stream, A&&... arguments) {
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_shared_bytes, NativeStream stream,
+            A&&... arguments) {
   static_assert(sizeof...(P) == sizeof...(A), "launch: the kernel takes another number of arguments");
-  detail::check(detail::allow_shared(reinterpret_cast<const void*>(kernel), dynamic_shared_bytes), "shared memory", grid, block, dynamic_shared_bytes);
+  detail::check(detail::allow_shared(reinterpret_cast<const void*>(kernel), dynamic_shared_bytes), "shared memory",
+                grid, block, dynamic_shared_bytes);
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = dynamic_shared_bytes;
   config.stream = stream;
-  detail::check(cudaLaunchKernelEx(&config, kernel, static_cast<P>(arguments)...), "launch", grid, block, dynamic_shared_bytes);
+  detail::check(cudaLaunchKernelEx(&config, kernel, static_cast<P>(arguments)...), "launch", grid, block,
+                dynamic_shared_bytes);
 }
 
 #endif

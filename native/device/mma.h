@@ -23,16 +23,32 @@ namespace culebra::CUL_DEVICE_NS {
 
 #if CUL_EMULATED
 
-inline void ldmatrix_x1(uint32_t& r, uint32_t address, Here here = Here::current()) { ldmatrix(&r, 1, false, address, here); }
-inline void ldmatrix_x2(uint32_t (&r)[2], uint32_t address, Here here = Here::current()) { ldmatrix(r, 2, false, address, here); }
-inline void ldmatrix_x4(uint32_t (&r)[4], uint32_t address, Here here = Here::current()) { ldmatrix(r, 4, false, address, here); }
-inline void ldmatrix_x1_trans(uint32_t& r, uint32_t address, Here here = Here::current()) { ldmatrix(&r, 1, true, address, here); }
-inline void ldmatrix_x2_trans(uint32_t (&r)[2], uint32_t address, Here here = Here::current()) { ldmatrix(r, 2, true, address, here); }
-inline void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t address, Here here = Here::current()) { ldmatrix(r, 4, true, address, here); }
+inline void ldmatrix_x1(uint32_t& r, uint32_t address, Here here = Here::current()) {
+  ldmatrix(&r, 1, false, address, here);
+}
+inline void ldmatrix_x2(uint32_t (&r)[2], uint32_t address, Here here = Here::current()) {
+  ldmatrix(r, 2, false, address, here);
+}
+inline void ldmatrix_x4(uint32_t (&r)[4], uint32_t address, Here here = Here::current()) {
+  ldmatrix(r, 4, false, address, here);
+}
+inline void ldmatrix_x1_trans(uint32_t& r, uint32_t address, Here here = Here::current()) {
+  ldmatrix(&r, 1, true, address, here);
+}
+inline void ldmatrix_x2_trans(uint32_t (&r)[2], uint32_t address, Here here = Here::current()) {
+  ldmatrix(r, 2, true, address, here);
+}
+inline void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t address, Here here = Here::current()) {
+  ldmatrix(r, 4, true, address, here);
+}
 
 // sm_90 and up.
-inline void stmatrix_x4(uint32_t address, const uint32_t (&r)[4], Here here = Here::current()) { stmatrix(r, 4, false, address, here); }
-inline void stmatrix_x4_trans(uint32_t address, const uint32_t (&r)[4], Here here = Here::current()) { stmatrix(r, 4, true, address, here); }
+inline void stmatrix_x4(uint32_t address, const uint32_t (&r)[4], Here here = Here::current()) {
+  stmatrix(r, 4, false, address, here);
+}
+inline void stmatrix_x4_trans(uint32_t address, const uint32_t (&r)[4], Here here = Here::current()) {
+  stmatrix(r, 4, true, address, here);
+}
 
 // d += a b, T = half_t or bfloat16_t.
 template <class T>
@@ -40,12 +56,14 @@ void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b
   const uint32_t b[2] = {b0, b1};
   mma_m16n8k16(d, a, b, d, numeric::is_half<T> ? MatrixType::f16 : MatrixType::bf16, here);
 }
-inline void mma_m16n8k32_s8(int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, Here here = Here::current()) {
+inline void mma_m16n8k32_s8(int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                            Here here = Here::current()) {
   const uint32_t b[2] = {b0, b1};
   mma_m16n8k32_s8(d, a, b, d, here);
 }
 // sm_89 and up.
-inline void mma_m16n8k32_e4m3(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, Here here = Here::current()) {
+inline void mma_m16n8k32_e4m3(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                              Here here = Here::current()) {
   const uint32_t b[2] = {b0, b1};
   mma_m16n8k32_e4m3(d, a, b, d, here);
 }
@@ -56,7 +74,10 @@ CUL_DEVICE_FN void ldmatrix_x1(uint32_t& r, uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];" : "=r"(r) : "r"(address) : "memory");
 }
 CUL_DEVICE_FN void ldmatrix_x2(uint32_t (&r)[2], uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];" : "=r"(r[0]), "=r"(r[1]) : "r"(address) : "memory");
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+               : "=r"(r[0]), "=r"(r[1])
+               : "r"(address)
+               : "memory");
 }
 CUL_DEVICE_FN void ldmatrix_x4(uint32_t (&r)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -68,7 +89,10 @@ CUL_DEVICE_FN void ldmatrix_x1_trans(uint32_t& r, uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];" : "=r"(r) : "r"(address) : "memory");
 }
 CUL_DEVICE_FN void ldmatrix_x2_trans(uint32_t (&r)[2], uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];" : "=r"(r[0]), "=r"(r[1]) : "r"(address) : "memory");
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+               : "=r"(r[0]), "=r"(r[1])
+               : "r"(address)
+               : "memory");
 }
 CUL_DEVICE_FN void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -79,11 +103,13 @@ CUL_DEVICE_FN void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t address) {
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 CUL_DEVICE_FN void stmatrix_x4(uint32_t address, const uint32_t (&r)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(r[0]), "r"(r[1]),
+               "r"(r[2]), "r"(r[3])
                : "memory");
 }
 CUL_DEVICE_FN void stmatrix_x4_trans(uint32_t address, const uint32_t (&r)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(r[0]),
+               "r"(r[1]), "r"(r[2]), "r"(r[3])
                : "memory");
 }
 #endif
@@ -91,25 +117,32 @@ CUL_DEVICE_FN void stmatrix_x4_trans(uint32_t address, const uint32_t (&r)[4]) {
 template <class T>
 CUL_DEVICE_FN void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   if constexpr (numeric::is_half<T>) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+        "%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   } else {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
+        "%2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
 }
 CUL_DEVICE_FN void mma_m16n8k32_s8(int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 890
 CUL_DEVICE_FN void mma_m16n8k32_e4m3(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+      "%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 #endif
 

@@ -27,8 +27,9 @@
 
 #define CUL_SHARED(T, name, ...) __shared__ __align__(16) T name __VA_ARGS__
 // Arrays of one name must agree in alignment across a translation unit: the alignment is part of the name.
-#define CUL_DYNAMIC_SHARED(T, name, alignment)                                             \
-  extern __shared__ __align__(alignment) unsigned char cul_dynamic_shared_##alignment[];    \
+#define CUL_DYNAMIC_SHARED(T, name, alignment)    \
+  extern __shared__ __align__(alignment)          \
+  unsigned char cul_dynamic_shared_##alignment[]; \
   T* const name = reinterpret_cast<T*>(cul_dynamic_shared_##alignment)
 
 #else
@@ -58,9 +59,13 @@
 #define CUL_SHARED(T, name, ...)                                                                       \
   typedef T cul_shared_type_##name __VA_ARGS__;                                                        \
   cul_shared_type_##name& name = *static_cast<cul_shared_type_##name*>(::culebra::simt::static_shared( \
-      [] { static char key; return static_cast<const void*>(&key); }(), sizeof(cul_shared_type_##name), \
-      alignof(cul_shared_type_##name), #name))
-#define CUL_DYNAMIC_SHARED(T, name, alignment) T* const name = static_cast<T*>(::culebra::simt::dynamic_shared(alignment))
+      [] {                                                                                             \
+        static char key;                                                                               \
+        return static_cast<const void*>(&key);                                                         \
+      }(),                                                                                             \
+      sizeof(cul_shared_type_##name), alignof(cul_shared_type_##name), #name))
+#define CUL_DYNAMIC_SHARED(T, name, alignment) \
+  T* const name = static_cast<T*>(::culebra::simt::dynamic_shared(alignment))
 
 #endif
 

@@ -14,7 +14,8 @@ namespace culebra::CUL_DEVICE_NS {
 // kCount elements that move as one.
 template <class T, int kCount>
 struct alignas(sizeof(T) * kCount) Vector {
-  static_assert(sizeof(T) * kCount <= 16 && (sizeof(T) * kCount & (sizeof(T) * kCount - 1)) == 0, "a vector has 1, 2, 4, 8 or 16 bytes");
+  static_assert(sizeof(T) * kCount <= 16 && (sizeof(T) * kCount & (sizeof(T) * kCount - 1)) == 0,
+                "a vector has 1, 2, 4, 8 or 16 bytes");
   T values[kCount];
 
   CUL_DEVICE_FN T& operator[](int i) { return values[i]; }
@@ -98,7 +99,7 @@ CUL_DEVICE_FN V load_stream(const V* source) {
 }
 template <class V>
 CUL_DEVICE_FN void store_stream(V* destination, const std::type_identity_t<V>& value) {
-  __stcs(reinterpret_cast<detail::words_t<V>*>(destination), detail::as<detail::words_t<V>>(value));
+  __stcs(reinterpret_cast<detail::words_t<V>*>(destination), detail::as<detail::words_t<V> >(value));
 }
 template <int kCount, class T>
 CUL_DEVICE_FN Vector<T, kCount> load_vector(const T* source) {

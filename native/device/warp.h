@@ -50,9 +50,15 @@ T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, Here he
   return detail::shuffle_value(ShuffleMode::butterfly, mask, value, lane_mask, width, here);
 }
 
-inline unsigned __ballot_sync(unsigned mask, int predicate, Here here = Here::current()) { return ballot(mask, predicate != 0, here); }
-inline int __any_sync(unsigned mask, int predicate, Here here = Here::current()) { return ballot(mask, predicate != 0, here) != 0; }
-inline int __all_sync(unsigned mask, int predicate, Here here = Here::current()) { return ballot(mask, predicate != 0, here) == mask; }
+inline unsigned __ballot_sync(unsigned mask, int predicate, Here here = Here::current()) {
+  return ballot(mask, predicate != 0, here);
+}
+inline int __any_sync(unsigned mask, int predicate, Here here = Here::current()) {
+  return ballot(mask, predicate != 0, here) != 0;
+}
+inline int __all_sync(unsigned mask, int predicate, Here here = Here::current()) {
+  return ballot(mask, predicate != 0, here) == mask;
+}
 inline unsigned __activemask(Here here = Here::current()) { return active_mask(here); }
 
 template <class T>
@@ -67,7 +73,9 @@ unsigned __match_all_sync(unsigned mask, T value, int* all_equal, Here here = He
 inline int __reduce_add_sync(unsigned mask, int value, Here here = Here::current()) {
   return static_cast<int>(reduce(ReduceMode::add, mask, static_cast<unsigned>(value), here));
 }
-inline unsigned __reduce_add_sync(unsigned mask, unsigned value, Here here = Here::current()) { return reduce(ReduceMode::add, mask, value, here); }
+inline unsigned __reduce_add_sync(unsigned mask, unsigned value, Here here = Here::current()) {
+  return reduce(ReduceMode::add, mask, value, here);
+}
 inline int __reduce_min_sync(unsigned mask, int value, Here here = Here::current()) {
   return static_cast<int>(reduce(ReduceMode::min_signed, mask, static_cast<unsigned>(value), here));
 }
@@ -80,9 +88,15 @@ inline int __reduce_max_sync(unsigned mask, int value, Here here = Here::current
 inline unsigned __reduce_max_sync(unsigned mask, unsigned value, Here here = Here::current()) {
   return reduce(ReduceMode::max_unsigned, mask, value, here);
 }
-inline unsigned __reduce_and_sync(unsigned mask, unsigned value, Here here = Here::current()) { return reduce(ReduceMode::bit_and, mask, value, here); }
-inline unsigned __reduce_or_sync(unsigned mask, unsigned value, Here here = Here::current()) { return reduce(ReduceMode::bit_or, mask, value, here); }
-inline unsigned __reduce_xor_sync(unsigned mask, unsigned value, Here here = Here::current()) { return reduce(ReduceMode::bit_xor, mask, value, here); }
+inline unsigned __reduce_and_sync(unsigned mask, unsigned value, Here here = Here::current()) {
+  return reduce(ReduceMode::bit_and, mask, value, here);
+}
+inline unsigned __reduce_or_sync(unsigned mask, unsigned value, Here here = Here::current()) {
+  return reduce(ReduceMode::bit_or, mask, value, here);
+}
+inline unsigned __reduce_xor_sync(unsigned mask, unsigned value, Here here = Here::current()) {
+  return reduce(ReduceMode::bit_xor, mask, value, here);
+}
 
 #endif
 

@@ -66,7 +66,8 @@ struct MmaFloat8 : Probe<32, 4, 89> {
 #if CUL_EMULATED || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 890
     const auto four = [&](int k) {
       uint32_t bytes = 0;
-      for (int i = 0; i < 4; ++i) bytes |= static_cast<uint32_t>(from_float<float8_e4m3_t>(small_integer(lane * 64 + k * 4 + i)).bits) << (8 * i);
+      for (int i = 0; i < 4; ++i)
+        bytes |= static_cast<uint32_t>(from_float<float8_e4m3_t>(small_integer(lane * 64 + k * 4 + i)).bits) << (8 * i);
       return bytes;
     };
     uint32_t a[4];
@@ -79,7 +80,9 @@ struct MmaFloat8 : Probe<32, 4, 89> {
   }
 };
 
-CUL_DEVICE_FN uint32_t random_row(const uint32_t* rows, int lane) { return shared_address(rows + (random_word(lane + 5) % 64) * 4); }
+CUL_DEVICE_FN uint32_t random_row(const uint32_t* rows, int lane) {
+  return shared_address(rows + (random_word(lane + 5) % 64) * 4);
+}
 CUL_DEVICE_FN void fill_rows(uint32_t* rows, int lane) {
   for (int i = lane; i < 256; i += 32) rows[i] = random_word(i);
   __syncwarp();
@@ -266,14 +269,16 @@ CUL_DEVICE_FN uint32_t all_tables(uint32_t a, uint32_t b, uint32_t c, std::index
 struct Lop3 : Probe<32, 1> {
   static constexpr const char* kName = "lop3";
   static CUL_DEVICE_FN void run(uint32_t* y, int lane) {
-    y[0] = all_tables(random_word(lane), random_word(lane + 40), random_word(lane + 80), std::make_index_sequence<256>());
+    y[0] =
+        all_tables(random_word(lane), random_word(lane + 40), random_word(lane + 80), std::make_index_sequence<256>());
   }
 };
 struct Prmt : Probe<32, 2> {
   static constexpr const char* kName = "prmt";
   static CUL_DEVICE_FN void run(uint32_t* y, int lane) {
     for (int i = 0; i < 256; ++i) {
-      const uint32_t a = random_word(lane + i), b = random_word(lane + i + 300), selector = random_word(lane * 256 + i) & 0xffffu;
+      const uint32_t a = random_word(lane + i), b = random_word(lane + i + 300),
+                     selector = random_word(lane * 256 + i) & 0xffffu;
       y[0] = fold(y[0], prmt(a, b, selector));
       y[1] = fold(y[1], __byte_perm(a, b, selector));
     }
@@ -283,7 +288,8 @@ struct Integers : Probe<32, 10> {
   static constexpr const char* kName = "integer";
   static CUL_DEVICE_FN void run(uint32_t* y, int lane) {
     for (int i = 0; i < 40; ++i) {
-      const uint32_t a = i < 2 ? 0u - static_cast<uint32_t>(i) : random_word(lane * 64 + i) >> (i % 32), b = random_word(lane * 64 + i + 4000);
+      const uint32_t a = i < 2 ? 0u - static_cast<uint32_t>(i) : random_word(lane * 64 + i) >> (i % 32),
+                     b = random_word(lane * 64 + i + 4000);
       y[0] = fold(y[0], static_cast<uint32_t>(__popc(a)));
       y[1] = fold(y[1], static_cast<uint32_t>(__clz(static_cast<int>(a))));
       y[2] = fold(y[2], static_cast<uint32_t>(__ffs(static_cast<int>(a))));
@@ -304,14 +310,14 @@ struct Integers : Probe<32, 10> {
 CUL_DEVICE_FN float float_near(uint32_t i) {
   const uint32_t word = random_word(i);
   switch (word % 8) {
-    case 0: return __uint_as_float(random_word(i + 1));                                      // any bit pattern
-    case 1: return __uint_as_float((random_word(i + 1) & 0x807ff000u) | 0x38000000u);        // around f16's smallest
-    case 2: return __uint_as_float((random_word(i + 1) & 0x87fff000u) | 0x3c000000u);        // around e4m3's subnormals
-    case 3: return __uint_as_float((random_word(i + 1) & 0x80ffe000u) | 0x43000000u);        // e4m3's largest
-    case 4: return __uint_as_float((random_word(i + 1) & 0x807fffffu) | 0x47000000u);        // f16's largest
-    case 5: return __uint_as_float(random_word(i + 1) & 0x807fffffu);                        // subnormal floats
-    case 6: return __uint_as_float((random_word(i + 1) & 0xffff0000u) | 0x8000u);            // ties of bf16
-    default: return __uint_as_float((random_word(i + 1) & 0xffffe000u) | 0x1000u);           // ties of f16
+    case 0: return __uint_as_float(random_word(i + 1));                                // any bit pattern
+    case 1: return __uint_as_float((random_word(i + 1) & 0x807ff000u) | 0x38000000u);  // around f16's smallest
+    case 2: return __uint_as_float((random_word(i + 1) & 0x87fff000u) | 0x3c000000u);  // around e4m3's subnormals
+    case 3: return __uint_as_float((random_word(i + 1) & 0x80ffe000u) | 0x43000000u);  // e4m3's largest
+    case 4: return __uint_as_float((random_word(i + 1) & 0x807fffffu) | 0x47000000u);  // f16's largest
+    case 5: return __uint_as_float(random_word(i + 1) & 0x807fffffu);                  // subnormal floats
+    case 6: return __uint_as_float((random_word(i + 1) & 0xffff0000u) | 0x8000u);      // ties of bf16
+    default: return __uint_as_float((random_word(i + 1) & 0xffffe000u) | 0x1000u);     // ties of f16
   }
 }
 struct EncodeFloats : Probe<256, 4> {
@@ -341,7 +347,9 @@ struct ConvertIntegers : Probe<32, 6> {
   static constexpr const char* kName = "cvt.integer";
   static CUL_DEVICE_FN void run(uint32_t* y, int lane) {
     for (int i = 0; i < 64; ++i) {
-      const float value = i == 0 ? __uint_as_float(0x7fc00000u) : i % 2 ? float_near(lane * 128 + 2 * i) : small_integer(lane * 64 + i) + 0.5f;
+      const float value = i == 0  ? __uint_as_float(0x7fc00000u)
+                          : i % 2 ? float_near(lane * 128 + 2 * i)
+                                  : small_integer(lane * 64 + i) + 0.5f;
       y[0] = fold(y[0], static_cast<uint32_t>(__float2int_rn(value)));
       y[1] = fold(y[1], static_cast<uint32_t>(__float2int_rz(value)));
       y[2] = fold(y[2], static_cast<uint32_t>(__float2int_rd(value)));
@@ -355,7 +363,8 @@ struct MinMax : Probe<32, 3> {
   static constexpr const char* kName = "min_max";
   static CUL_DEVICE_FN void run(uint32_t* y, int lane) {
     for (int i = 0; i < 64; ++i) {
-      const float a = i % 5 ? small_integer(lane * 64 + i) : __uint_as_float(0x7fc00000u), b = i % 7 ? small_integer(lane * 64 + i + 5000) : 1.5f;
+      const float a = i % 5 ? small_integer(lane * 64 + i) : __uint_as_float(0x7fc00000u),
+                  b = i % 7 ? small_integer(lane * 64 + i + 5000) : 1.5f;
       y[0] = fold(y[0], nan_as_one(min(a, b)));
       y[1] = fold(y[1], nan_as_one(max(b, a)));
       y[2] = fold(y[2], __float_as_uint(__saturatef(a * 0.25f)));
@@ -365,13 +374,15 @@ struct MinMax : Probe<32, 3> {
 template <class T>
 CUL_DEVICE_FN void probe_packed(uint32_t* y, int thread) {
   for (int i = 0; i < 64; ++i) {
-    const uint32_t a = random_word(thread * 256 + i), b = random_word(thread * 256 + i + 64), c = random_word(thread * 256 + i + 128);
+    const uint32_t a = random_word(thread * 256 + i), b = random_word(thread * 256 + i + 64),
+                   c = random_word(thread * 256 + i + 128);
     y[0] = fold(y[0], hfma2<T>(a, b, c));
     y[1] = fold(y[1], hmul2<T>(a, b));
     y[2] = fold(y[2], hadd2<T>(a, b));
     y[3] = fold(y[3], hsub2<T>(a, b));
     // Near ones, where sums cancel and products tie.
-    const uint32_t near = numeric::is_half<T> ? 0x38003800u : 0x3f003f00u, mask = numeric::is_half<T> ? 0x87ff87ffu : 0x80ff80ffu;
+    const uint32_t near = numeric::is_half<T> ? 0x38003800u : 0x3f003f00u,
+                   mask = numeric::is_half<T> ? 0x87ff87ffu : 0x80ff80ffu;
     y[4] = fold(y[4], hfma2<T>((a & mask) | near, (b & mask) | near, (c & mask) | near));
   }
 }
@@ -388,7 +399,7 @@ struct PackedBfloat16 : Probe<256, 5> {
 
 int main(int argc, char** argv) {
   using namespace culebra::CUL_DEVICE_NS::fidelity;
-  return main_of<MmaHalf, MmaBfloat16, MmaInt8, MmaFloat8, LdmatrixX1, LdmatrixX2, LdmatrixX4, StmatrixX4, CpAsync, VectorAccess, Shuffles, Votes,
-                 Reductions, WarpHelpers, Barriers, Atomics, Lop3, Prmt, Integers, EncodeFloats, DecodeFloats, ConvertIntegers, MinMax, PackedHalf,
-                 PackedBfloat16>(argc, argv);
+  return main_of<MmaHalf, MmaBfloat16, MmaInt8, MmaFloat8, LdmatrixX1, LdmatrixX2, LdmatrixX4, StmatrixX4, CpAsync,
+                 VectorAccess, Shuffles, Votes, Reductions, WarpHelpers, Barriers, Atomics, Lop3, Prmt, Integers,
+                 EncodeFloats, DecodeFloats, ConvertIntegers, MinMax, PackedHalf, PackedBfloat16>(argc, argv);
 }

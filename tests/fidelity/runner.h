@@ -103,8 +103,10 @@ inline Machine machine() {
 #else
   int device = 0;
   cudaDeviceProp properties;
-  if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) throw DeviceError(cudaGetErrorString(error));
-  if (const cudaError_t error = cudaGetDeviceProperties(&properties, device); error != cudaSuccess) throw DeviceError(cudaGetErrorString(error));
+  if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess)
+    throw DeviceError(cudaGetErrorString(error));
+  if (const cudaError_t error = cudaGetDeviceProperties(&properties, device); error != cudaSuccess)
+    throw DeviceError(cudaGetErrorString(error));
   return {properties.name, properties.major * 10 + properties.minor};
 #endif
 }
@@ -131,7 +133,8 @@ inline Hashes read_hashes(const char* path) {
   Hashes hashes;
   for (std::string line; std::getline(file, line);) {
     const size_t space = line.find(' ');
-    if (!line.empty() && line[0] != '#' && space != std::string::npos) hashes[line.substr(0, space)] = line.substr(space + 1);
+    if (!line.empty() && line[0] != '#' && space != std::string::npos)
+      hashes[line.substr(0, space)] = line.substr(space + 1);
   }
   return hashes;
 }
@@ -157,7 +160,8 @@ inline void print(const Machine& where, const Hashes& hashes, bool json) {
     for (const auto& [name, value] : hashes) std::printf("%s %s\n", name.c_str(), value.c_str());
     return;
   }
-  std::printf("{\"device\": \"%s\", \"compute_capability\": \"%d.%d\", \"probes\": {", where.name.c_str(), where.capability / 10, where.capability % 10);
+  std::printf("{\"device\": \"%s\", \"compute_capability\": \"%d.%d\", \"probes\": {", where.name.c_str(),
+              where.capability / 10, where.capability % 10);
   const char* separator = "";
   for (const auto& [name, value] : hashes) {
     std::printf("%s\n  \"%s\": \"%s\"", separator, name.c_str(), value.c_str());

@@ -214,14 +214,15 @@ __global__ void read_constants(int* y) {
 namespace testing {
 namespace {
 
-#define EXPECT_CAUGHT_ON(blocks, kernel, shared_bytes, message, ...)                                                      \
-  under_every_schedule([&] {                                                                                              \
-    EXPECT_EQ("", findings(kernel<false>, blocks, 64, shared_bytes, __VA_ARGS__));                                        \
-    const std::string text = findings(kernel<true>, blocks, 64, shared_bytes, __VA_ARGS__);                               \
-    EXPECT_NE(std::string::npos, text.find(message)) << text;                                                             \
-    EXPECT_NE(std::string::npos, text.find(" at checked_access_test.cc:")) << "no source line in: " << text;              \
+#define EXPECT_CAUGHT_ON(blocks, kernel, shared_bytes, message, ...)                                         \
+  under_every_schedule([&] {                                                                                 \
+    EXPECT_EQ("", findings(kernel<false>, blocks, 64, shared_bytes, __VA_ARGS__));                           \
+    const std::string text = findings(kernel<true>, blocks, 64, shared_bytes, __VA_ARGS__);                  \
+    EXPECT_NE(std::string::npos, text.find(message)) << text;                                                \
+    EXPECT_NE(std::string::npos, text.find(" at checked_access_test.cc:")) << "no source line in: " << text; \
   })
-#define EXPECT_CAUGHT(kernel, shared_bytes, message, ...) EXPECT_CAUGHT_ON(1, kernel, shared_bytes, message, __VA_ARGS__)
+#define EXPECT_CAUGHT(kernel, shared_bytes, message, ...) \
+  EXPECT_CAUGHT_ON(1, kernel, shared_bytes, message, __VA_ARGS__)
 
 class CheckedAccess : public ::testing::Test {
  protected:
@@ -235,31 +236,53 @@ TEST(Hooks, AreActive) { ASSERT_TRUE(hooks_linked()); }
 TEST_F(CheckedAccess, MissingBarrier) { EXPECT_CAUGHT(missing_barrier, 0, "read", y_, x_); }
 TEST_F(CheckedAccess, MissingBarrierNamesBothPlaces) {
   const std::string text = findings(missing_barrier<true>, 1, 64, 0, y_, x_);
-  EXPECT_NE(std::string::npos, text.find("race on shared memory: this read is not ordered after the write by thread")) << text;
+  EXPECT_NE(std::string::npos, text.find("race on shared memory: this read is not ordered after the write by thread"))
+      << text;
 }
 TEST_F(CheckedAccess, MissingSyncwarp) { EXPECT_CAUGHT(missing_syncwarp, 0, "shared memory", y_, x_); }
-TEST_F(CheckedAccess, MissingWait) { EXPECT_CAUGHT(missing_wait, 0, "while an asynchronous copy into it is in flight: the wait is missing", y_, x_); }
-TEST_F(CheckedAccess, WaitForTheWrongGroup) { EXPECT_CAUGHT(wait_for_the_wrong_group, 0, "the wait is missing", y_, x_); }
+TEST_F(CheckedAccess, MissingWait) {
+  EXPECT_CAUGHT(missing_wait, 0, "while an asynchronous copy into it is in flight: the wait is missing", y_, x_);
+}
+TEST_F(CheckedAccess, WaitForTheWrongGroup) {
+  EXPECT_CAUGHT(wait_for_the_wrong_group, 0, "the wait is missing", y_, x_);
+}
 TEST_F(CheckedAccess, WaitWithoutBarrier) { EXPECT_CAUGHT(wait_without_barrier, 0, "shared memory", y_, x_); }
 TEST_F(CheckedAccess, RefillTooEarly) { EXPECT_CAUGHT(refill_too_early, 0, "race on shared memory", y_, x_); }
 TEST_F(CheckedAccess, RefillByCopyTooEarly) { EXPECT_CAUGHT(refill_by_copy_too_early, 0, "shared memory", y_, x_); }
-TEST_F(CheckedAccess, SharedOverrun) { EXPECT_CAUGHT(shared_overrun, 256, "256 bytes into dynamic shared memory, which has 256", y_); }
-TEST_F(CheckedAccess, StaticSharedOverrun) { EXPECT_CAUGHT(static_shared_overrun, 0, "256 bytes into first, which has 256", y_); }
-TEST_F(CheckedAccess, GlobalOverrun) { EXPECT_CAUGHT(global_overrun, 0, "0 bytes past the end of the allocation of 256 bytes", y_); }
-TEST_F(CheckedAccess, GlobalUnderrun) { EXPECT_CAUGHT(global_underrun, 0, "4 bytes before the allocation of 1024 bytes", y_, x_); }
-TEST_F(CheckedAccess, UninitialisedShared) { EXPECT_CAUGHT(uninitialised_shared, 0, "read of uninitialised shared memory", y_); }
+TEST_F(CheckedAccess, SharedOverrun) {
+  EXPECT_CAUGHT(shared_overrun, 256, "256 bytes into dynamic shared memory, which has 256", y_);
+}
+TEST_F(CheckedAccess, StaticSharedOverrun) {
+  EXPECT_CAUGHT(static_shared_overrun, 0, "256 bytes into first, which has 256", y_);
+}
+TEST_F(CheckedAccess, GlobalOverrun) {
+  EXPECT_CAUGHT(global_overrun, 0, "0 bytes past the end of the allocation of 256 bytes", y_);
+}
+TEST_F(CheckedAccess, GlobalUnderrun) {
+  EXPECT_CAUGHT(global_underrun, 0, "4 bytes before the allocation of 1024 bytes", y_, x_);
+}
+TEST_F(CheckedAccess, UninitialisedShared) {
+  EXPECT_CAUGHT(uninitialised_shared, 0, "read of uninitialised shared memory", y_);
+}
 TEST_F(CheckedAccess, UninitialisedGlobal) {
   EXPECT_CAUGHT(uninitialised_global, 0, "read of uninitialised global memory", y_, x_, undefined_ + 0);
 }
-TEST_F(CheckedAccess, UninitialisedMatrix) { EXPECT_CAUGHT(uninitialised_matrix, 0, "read of uninitialised shared memory", y_); }
+TEST_F(CheckedAccess, UninitialisedMatrix) {
+  EXPECT_CAUGHT(uninitialised_matrix, 0, "read of uninitialised shared memory", y_);
+}
 TEST_F(CheckedAccess, RaceBetweenWarps) { EXPECT_CAUGHT(race_between_warps, 0, "race on shared memory", y_); }
 TEST_F(CheckedAccess, MisalignedVector) { EXPECT_CAUGHT(misaligned_plain_vector, 0, "aligned", y_, x_); }
-TEST_F(CheckedAccess, LocalArrayOverrun) { EXPECT_CAUGHT(local_array_overrun, 0, "index outside the bounds of its array", y_, 4); }
-TEST_F(CheckedAccess, LocalMemoryOfAnotherThread) { EXPECT_CAUGHT(read_anothers_local_memory, 0, "local memory of thread 0", y_); }
+TEST_F(CheckedAccess, LocalArrayOverrun) {
+  EXPECT_CAUGHT(local_array_overrun, 0, "index outside the bounds of its array", y_, 4);
+}
+TEST_F(CheckedAccess, LocalMemoryOfAnotherThread) {
+  EXPECT_CAUGHT(read_anothers_local_memory, 0, "local memory of thread 0", y_);
+}
 
 TEST_F(CheckedAccess, RaceBetweenBlocks) {
   DeviceArray<int> y(192);
-  EXPECT_CAUGHT_ON(3, race_between_blocks, 0, "race on global memory: this write is not ordered after the write by thread", y);
+  EXPECT_CAUGHT_ON(3, race_between_blocks, 0,
+                   "race on global memory: this write is not ordered after the write by thread", y);
 }
 
 TEST_F(CheckedAccess, PublishWithoutFence) {
@@ -270,7 +293,8 @@ TEST_F(CheckedAccess, PublishWithoutFence) {
     EXPECT_EQ("", findings(publish_without_fence<false>, 2, 64, 0, y_, data, flag));
     flag[0] = 0;
     const std::string text = findings(publish_without_fence<true>, 2, 64, 0, y_, data, flag);
-    EXPECT_NE(std::string::npos, text.find("race on global memory: this read is not ordered after the write by thread")) << text;
+    EXPECT_NE(std::string::npos, text.find("race on global memory: this read is not ordered after the write by thread"))
+        << text;
   });
 }
 

@@ -24,8 +24,10 @@ __global__ void __launch_bounds__(128) gemm(T* c, const T* a, const T* b, int m,
     for (int i = thread; i < kTileM * kTileK / 8; i += 128) {
       const int row = i / 4, column = i % 4;
       const bool valid = m0 + row < m;
-      cp_async_l2(shared_address(stage(s, false) + chunk(row, column)), a + static_cast<size_t>(valid ? m0 + row : 0) * k + k0 + column * 8, valid);
-      cp_async_stream(shared_address(stage(s, true) + chunk(row, column)), b + static_cast<size_t>(n0 + row) * k + k0 + column * 8);
+      cp_async_l2(shared_address(stage(s, false) + chunk(row, column)),
+                  a + static_cast<size_t>(valid ? m0 + row : 0) * k + k0 + column * 8, valid);
+      cp_async_stream(shared_address(stage(s, true) + chunk(row, column)),
+                      b + static_cast<size_t>(n0 + row) * k + k0 + column * 8);
     }
     cp_async_commit();
   };
@@ -42,9 +44,11 @@ __global__ void __launch_bounds__(128) gemm(T* c, const T* a, const T* b, int m,
     __syncthreads();
     for (int kk = 0; kk < kTileK / 16; ++kk) {
       uint32_t fa[2][4], fb[2][4];
-      for (int i = 0; i < 2; ++i) ldmatrix_x4(fa[i], shared_address(stage(step % 2, false) + chunk(wm + i * 16 + lane % 16, kk * 2 + lane / 16)));
+      for (int i = 0; i < 2; ++i)
+        ldmatrix_x4(fa[i], shared_address(stage(step % 2, false) + chunk(wm + i * 16 + lane % 16, kk * 2 + lane / 16)));
       for (int j = 0; j < 2; ++j)
-        ldmatrix_x4(fb[j], shared_address(stage(step % 2, true) + chunk(wn + j * 16 + lane % 8 + lane / 16 * 8, kk * 2 + lane / 8 % 2)));
+        ldmatrix_x4(fb[j], shared_address(stage(step % 2, true) +
+                                          chunk(wn + j * 16 + lane % 8 + lane / 16 * 8, kk * 2 + lane / 8 % 2)));
       for (int i = 0; i < 2; ++i)
         for (int j = 0; j < 4; ++j) mma_m16n8k16<T>(acc[i][j], fa[i], fb[j / 2][j % 2 * 2], fb[j / 2][j % 2 * 2 + 1]);
     }
@@ -142,7 +146,8 @@ void check_gemm(int m, int n, int k) {
   const std::vector<T> a = matrix(m * k), b = matrix(n * k);
   under_every_schedule([&] {
     DeviceArray<T> da(a), db(b), dc(static_cast<size_t>(m) * n);
-    ASSERT_EQ("", findings(gemm<T>, dim3(n / kTileN, (m + kTileM - 1) / kTileM), 128, 4 * kTileM * kTileK * sizeof(T), dc, da, db, m, n, k));
+    ASSERT_EQ("", findings(gemm<T>, dim3(n / kTileN, (m + kTileM - 1) / kTileM), 128, 4 * kTileM * kTileK * sizeof(T),
+                           dc, da, db, m, n, k));
     for (int i = 0; i < m; ++i)
       for (int j = 0; j < n; ++j) {
         float sum = 0;  // exact: small integers
@@ -173,11 +178,12 @@ TEST(CorrectKernels, ScanWithBlocksThatWaitForEachOther) {
   std::vector<int> x(kSize), expected(kSize);
   int sum = 0;
   for (int i = 0; i < kSize; ++i) expected[i] = sum += x[i] = i % 13 - 6;
-  under_every_schedule([&] {  // reverse starts the last block first: it waits until the others have been started beside it
-    DeviceArray<int> dx(x), y(kSize), carry(kBlocks), ready{std::vector<int>(kBlocks)};
-    ASSERT_EQ("", findings(scan, kBlocks, 64, 0, y, carry, ready, dx, kSize));
-    EXPECT_EQ(expected, y.values());
-  });
+  under_every_schedule(
+      [&] {  // reverse starts the last block first: it waits until the others have been started beside it
+        DeviceArray<int> dx(x), y(kSize), carry(kBlocks), ready{std::vector<int>(kBlocks)};
+        ASSERT_EQ("", findings(scan, kBlocks, 64, 0, y, carry, ready, dx, kSize));
+        EXPECT_EQ(expected, y.values());
+      });
 }
 
 TEST(CorrectKernels, ProducerAndConsumer) {

@@ -85,11 +85,12 @@ inline void under_every_schedule(const std::function<void()>& body) {
     uint64_t seed;
     unsigned resident_blocks;
   };
-  const std::vector<Case> cases = {{Schedule::in_order, 1, 1}, {Schedule::reverse, 1, 1}, {Schedule::in_order, 1, 3}, {Schedule::random, 11, 1},
-                                   {Schedule::random, 12, 2},  {Schedule::random, 13, 4}, {Schedule::random, 14, 1}, {Schedule::random, 15, 3}};
+  const std::vector<Case> cases = {{Schedule::in_order, 1, 1}, {Schedule::reverse, 1, 1}, {Schedule::in_order, 1, 3},
+                                   {Schedule::random, 11, 1},  {Schedule::random, 12, 2}, {Schedule::random, 13, 4},
+                                   {Schedule::random, 14, 1},  {Schedule::random, 15, 3}};
   for (const Case& c : cases) {
-    SCOPED_TRACE("schedule " + std::to_string(static_cast<int>(c.schedule)) + ", seed " + std::to_string(c.seed) + ", resident blocks " +
-                 std::to_string(c.resident_blocks));
+    SCOPED_TRACE("schedule " + std::to_string(static_cast<int>(c.schedule)) + ", seed " + std::to_string(c.seed) +
+                 ", resident blocks " + std::to_string(c.resident_blocks));
     ConfigScope scope([&](Config& config) {
       config.schedule = c.schedule;
       config.seed = c.seed;

@@ -126,7 +126,8 @@ void check_ldmatrix() {
           const uint16_t element = memory[rows[matrix * 8 + row]][column];
           const int r = kTransposed ? column : row, c = kTransposed ? row : column;
           const uint32_t held = y[(r * 4 + c / 2) * 4 + matrix];
-          ASSERT_EQ(element, static_cast<uint16_t>(c % 2 ? held >> 16 : held)) << "matrix " << matrix << " row " << row << " column " << column;
+          ASSERT_EQ(element, static_cast<uint16_t>(c % 2 ? held >> 16 : held))
+              << "matrix " << matrix << " row " << row << " column " << column;
         }
   });
 }
@@ -158,15 +159,19 @@ TEST(Stmatrix, IsTheInverseOfLdmatrix) {
 struct Place {
   int row, column;
 };
-Place a16(int lane, int i) { return {lane / 4 + (i < 2 || (i >= 4 && i < 6) ? 0 : 8), lane % 4 * 2 + (i & 1) + (i >= 4 ? 8 : 0)}; }
+Place a16(int lane, int i) {
+  return {lane / 4 + (i < 2 || (i >= 4 && i < 6) ? 0 : 8), lane % 4 * 2 + (i & 1) + (i >= 4 ? 8 : 0)};
+}
 Place b16(int lane, int i) { return {lane % 4 * 2 + (i & 1) + (i >= 2 ? 8 : 0), lane / 4}; }
-Place a8(int lane, int i) { return {lane / 4 + (i < 4 || (i >= 8 && i < 12) ? 0 : 8), lane % 4 * 4 + (i & 3) + (i >= 8 ? 16 : 0)}; }
+Place a8(int lane, int i) {
+  return {lane / 4 + (i < 4 || (i >= 8 && i < 12) ? 0 : 8), lane % 4 * 4 + (i & 3) + (i >= 8 ? 16 : 0)};
+}
 Place b8(int lane, int i) { return {lane % 4 * 4 + (i & 3) + (i >= 4 ? 16 : 0), lane / 4}; }
 Place c32(int lane, int i) { return {lane / 4 + (i < 2 ? 0 : 8), lane % 4 * 2 + (i & 1)}; }
 
 template <class Element, class D>
-void check_mma(void (*kernel)(D*, const uint32_t*, const uint32_t*), Place (*a_place)(int, int), Place (*b_place)(int, int), uint32_t seed,
-               int limit, Element (*encode)(int)) {
+void check_mma(void (*kernel)(D*, const uint32_t*, const uint32_t*), Place (*a_place)(int, int),
+               Place (*b_place)(int, int), uint32_t seed, int limit, Element (*encode)(int)) {
   constexpr int kA = 16 / sizeof(Element), kB = 8 / sizeof(Element), kDepth = 32 / sizeof(Element);
   std::mt19937 random(seed);
   std::uniform_int_distribution<int> value(-limit, limit);
@@ -174,9 +179,13 @@ void check_mma(void (*kernel)(D*, const uint32_t*, const uint32_t*), Place (*a_p
   std::vector<Element> fa(32 * kA), fb(32 * kB);
   std::vector<D> fc(32 * 4);
   for (int lane = 0; lane < 32; ++lane) {
-    for (int i = 0; i < kA; ++i) fa[lane * kA + i] = encode(a[a_place(lane, i).row][a_place(lane, i).column] = value(random));
-    for (int i = 0; i < kB; ++i) fb[lane * kB + i] = encode(b[b_place(lane, i).row][b_place(lane, i).column] = value(random));
-    for (int i = 0; i < 4; ++i) fc[lane * 4 + i] = static_cast<D>(c[c32(lane, i).row][c32(lane, i).column] = static_cast<int>(random() % 1001) - 500);
+    for (int i = 0; i < kA; ++i)
+      fa[lane * kA + i] = encode(a[a_place(lane, i).row][a_place(lane, i).column] = value(random));
+    for (int i = 0; i < kB; ++i)
+      fb[lane * kB + i] = encode(b[b_place(lane, i).row][b_place(lane, i).column] = value(random));
+    for (int i = 0; i < 4; ++i)
+      fc[lane * 4 + i] =
+          static_cast<D>(c[c32(lane, i).row][c32(lane, i).column] = static_cast<int>(random() % 1001) - 500);
   }
   under_every_schedule([&] {
     std::vector<uint32_t> wa(128), wb(64);
@@ -196,16 +205,19 @@ void check_mma(void (*kernel)(D*, const uint32_t*, const uint32_t*), Place (*a_p
 }
 
 TEST(Mma, Half) {
-  check_mma<half_t, float>(mma_halves<half_t>, a16, b16, 21, 8, [](int v) { return from_float<half_t>(static_cast<float>(v)); });
+  check_mma<half_t, float>(mma_halves<half_t>, a16, b16, 21, 8,
+                           [](int v) { return from_float<half_t>(static_cast<float>(v)); });
 }
 TEST(Mma, Bfloat16) {
-  check_mma<bfloat16_t, float>(mma_halves<bfloat16_t>, a16, b16, 22, 8, [](int v) { return from_float<bfloat16_t>(static_cast<float>(v)); });
+  check_mma<bfloat16_t, float>(mma_halves<bfloat16_t>, a16, b16, 22, 8,
+                               [](int v) { return from_float<bfloat16_t>(static_cast<float>(v)); });
 }
 TEST(Mma, Int8) {
   check_mma<int8_t, int>(mma_bytes<int>, a8, b8, 23, 127, [](int v) { return static_cast<int8_t>(v); });
 }
 TEST(Mma, Float8) {
-  check_mma<float8_e4m3_t, float>(mma_bytes<float>, a8, b8, 24, 8, [](int v) { return from_float<float8_e4m3_t>(static_cast<float>(v)); });
+  check_mma<float8_e4m3_t, float>(mma_bytes<float>, a8, b8, 24, 8,
+                                  [](int v) { return from_float<float8_e4m3_t>(static_cast<float>(v)); });
 }
 
 TEST(Bits, Lop3IsItsExpression) {

@@ -21,7 +21,8 @@ struct Format {
 constexpr Format kHalf{5, 10, 15, true}, kBfloat16{8, 7, 127, true}, kE4m3{4, 3, 7, false};
 
 double decode(const Format& f, uint32_t bits) {
-  const uint32_t mantissa = bits & ((1u << f.mantissa_bits) - 1), exponent = bits >> f.mantissa_bits & ((1u << f.exponent_bits) - 1);
+  const uint32_t mantissa = bits & ((1u << f.mantissa_bits) - 1),
+                 exponent = bits >> f.mantissa_bits & ((1u << f.exponent_bits) - 1);
   const uint32_t top = (1u << f.exponent_bits) - 1;
   const double sign = bits >> (f.bits() - 1) ? -1 : 1;
   if (f.has_infinity && exponent == top) return mantissa ? NAN : sign * INFINITY;
@@ -33,7 +34,8 @@ double decode(const Format& f, uint32_t bits) {
 // All finite magnitudes in ascending order: the index is the bit pattern.
 std::vector<double> magnitudes(const Format& f) {
   std::vector<double> values;
-  for (uint32_t bits = 0; std::isfinite(decode(f, bits)) && bits < 1u << (f.bits() - 1); ++bits) values.push_back(decode(f, bits));
+  for (uint32_t bits = 0; std::isfinite(decode(f, bits)) && bits < 1u << (f.bits() - 1); ++bits)
+    values.push_back(decode(f, bits));
   return values;
 }
 
@@ -41,7 +43,8 @@ uint32_t nearest(const Format& f, const std::vector<double>& values, double valu
   const uint32_t sign = std::signbit(value) ? 1u << (f.bits() - 1) : 0;
   const double magnitude = std::fabs(value);
   const auto last = static_cast<uint32_t>(values.size() - 1);
-  const uint32_t above = static_cast<uint32_t>(std::lower_bound(values.begin(), values.end(), magnitude) - values.begin());
+  const uint32_t above =
+      static_cast<uint32_t>(std::lower_bound(values.begin(), values.end(), magnitude) - values.begin());
   if (above > last) {  // beyond the largest: saturate, or infinity from half a step on
     const double step = values[last] - values[last - 1];
     return sign | (f.has_infinity && magnitude >= values[last] + step / 2 ? last + 1 : last);
@@ -91,7 +94,8 @@ void check_encoding(const Format& f, uint32_t canonical_nan, Encode encode) {
   }
   EXPECT_EQ(canonical_nan, encode(std::numeric_limits<float>::quiet_NaN()));
   EXPECT_EQ(canonical_nan, encode(-std::numeric_limits<float>::quiet_NaN()));
-  const uint32_t infinity = f.has_infinity ? static_cast<uint32_t>(values.size()) : static_cast<uint32_t>(values.size() - 1);
+  const uint32_t infinity =
+      f.has_infinity ? static_cast<uint32_t>(values.size()) : static_cast<uint32_t>(values.size() - 1);
   EXPECT_EQ(infinity, encode(INFINITY));
   EXPECT_EQ(infinity | 1u << (f.bits() - 1), encode(-INFINITY));
 }
@@ -141,14 +145,16 @@ void check_fused(const Format& f, uint32_t seed, int low_exponent, int high_expo
   std::mt19937 random(seed);
   const auto draw = [&] {
     const int exponent = low_exponent + static_cast<int>(random() % (high_exponent - low_exponent + 1));
-    return random() % 2 << (f.bits() - 1) | static_cast<uint32_t>(exponent + f.bias) << f.mantissa_bits | random() % (1u << f.mantissa_bits);
+    return random() % 2 << (f.bits() - 1) | static_cast<uint32_t>(exponent + f.bias) << f.mantissa_bits |
+           random() % (1u << f.mantissa_bits);
   };
   for (int i = 0; i < 300'000; ++i) {
     const uint32_t a = draw(), b = draw(), c = draw();
     const double exact = decode(f, a) * decode(f, b) + decode(f, c);  // exact: all bits lie within 53
     const uint32_t zero = 0;
     const auto low = [&](uint32_t pair) { return pair & 0xffffu; };
-    const double sum = decode(f, a) + decode(f, c), difference = decode(f, a) - decode(f, c), product = decode(f, a) * decode(f, b);
+    const double sum = decode(f, a) + decode(f, c), difference = decode(f, a) - decode(f, c),
+                 product = decode(f, a) * decode(f, b);
     ASSERT_EQ(nearest(f, values, exact), low(hfma2<T>(a, b, c))) << a << " " << b << " " << c;
     ASSERT_EQ(nearest(f, values, sum), hadd2<T>(zero | a << 16, c << 16) >> 16);
     ASSERT_EQ(nearest(f, values, difference), low(hsub2<T>(a, c)));
@@ -164,9 +170,9 @@ TEST(Numeric, PackedRoundsOnce) {
   EXPECT_EQ(bf(1.125f), hfma2<bfloat16_t>(bf(1.0625f), bf(1.0625f), 0) & 0xffff);
   EXPECT_EQ(bf(1.1328125f), hfma2<bfloat16_t>(bf(1.0625f), bf(1.0625f), bf(0x1p-80f)) & 0xffff);
   EXPECT_EQ(bf(1.125f), hfma2<bfloat16_t>(bf(1.0625f), bf(1.0625f), bf(-0x1p-80f)) & 0xffff);
-  EXPECT_EQ(0x8000u, hmul2<half_t>(0x8000u, 0x3c00u) & 0xffff);   // -0 * 1
-  EXPECT_EQ(0x0000u, hsub2<half_t>(0x3c00u, 0x3c00u) & 0xffff);   // 1 - 1 = +0
-  EXPECT_EQ(0x7c00u, hmul2<half_t>(0x7bffu, 0x7bffu) & 0xffff);   // overflow
+  EXPECT_EQ(0x8000u, hmul2<half_t>(0x8000u, 0x3c00u) & 0xffff);     // -0 * 1
+  EXPECT_EQ(0x0000u, hsub2<half_t>(0x3c00u, 0x3c00u) & 0xffff);     // 1 - 1 = +0
+  EXPECT_EQ(0x7c00u, hmul2<half_t>(0x7bffu, 0x7bffu) & 0xffff);     // overflow
   EXPECT_EQ(0x7fffu, hfma2<half_t>(0x7c00u, 0x0000u, 0) & 0xffff);  // inf * 0
 }
 

@@ -160,11 +160,11 @@ __global__ void too_much_static_shared(int* y) {
 namespace testing {
 namespace {
 
-#define EXPECT_CAUGHT(kernel, shared_bytes, message, ...)                                                             \
-  under_every_schedule([&] {                                                                                          \
-    EXPECT_EQ("", findings(kernel<false>, 1, 64, shared_bytes, __VA_ARGS__));                                         \
-    EXPECT_NE(std::string::npos, findings(kernel<true>, 1, 64, shared_bytes, __VA_ARGS__).find(message))              \
-        << findings(kernel<true>, 1, 64, shared_bytes, __VA_ARGS__);                                                  \
+#define EXPECT_CAUGHT(kernel, shared_bytes, message, ...)                                                \
+  under_every_schedule([&] {                                                                             \
+    EXPECT_EQ("", findings(kernel<false>, 1, 64, shared_bytes, __VA_ARGS__));                            \
+    EXPECT_NE(std::string::npos, findings(kernel<true>, 1, 64, shared_bytes, __VA_ARGS__).find(message)) \
+        << findings(kernel<true>, 1, 64, shared_bytes, __VA_ARGS__);                                     \
   })
 
 class PlantedFaults : public ::testing::Test {
@@ -179,32 +179,57 @@ TEST_F(PlantedFaults, DivergentBarrier) { EXPECT_CAUGHT(divergent_barrier, 0, "d
 TEST_F(PlantedFaults, Deadlock) {
   EXPECT_CAUGHT(barrier_that_some_never_reach, 0, "deadlock: no thread can run", y_);
   const std::string text = findings(barrier_that_some_never_reach<true>, 1, 64, 0, y_);
-  EXPECT_NE(std::string::npos, text.find("32 (0..31) wait for the other threads of the named barrier in named barrier sync at planted_faults_test.cc:")) << text;
-  EXPECT_NE(std::string::npos, text.find("32 (32..63) wait for the rest of the block in __syncthreads at planted_faults_test.cc:")) << text;
+  EXPECT_NE(std::string::npos, text.find("32 (0..31) wait for the other threads of the named barrier in named barrier "
+                                         "sync at planted_faults_test.cc:"))
+      << text;
+  EXPECT_NE(std::string::npos,
+            text.find("32 (32..63) wait for the rest of the block in __syncthreads at planted_faults_test.cc:"))
+      << text;
 }
 
-TEST_F(PlantedFaults, NamedBarrierCounts) { EXPECT_CAUGHT(named_barrier_with_two_counts, 0, "barrier 1 is used with", y_); }
+TEST_F(PlantedFaults, NamedBarrierCounts) {
+  EXPECT_CAUGHT(named_barrier_with_two_counts, 0, "barrier 1 is used with", y_);
+}
 TEST_F(PlantedFaults, ShuffleMaskNamesAbsentLanes) { EXPECT_CAUGHT(shuffle_mask, 0, "divergent warp", y_); }
-TEST_F(PlantedFaults, ShuffleReadsOutsideTheMask) { EXPECT_CAUGHT(shuffle_from_outside_the_mask, 0, "which is not in mask 0x0000ffff", y_); }
-TEST_F(PlantedFaults, LaneNotInItsMask) { EXPECT_CAUGHT(lane_not_in_its_mask, 0, "lane 31 calls with mask 0x7fffffff, which does not name it", y_); }
+TEST_F(PlantedFaults, ShuffleReadsOutsideTheMask) {
+  EXPECT_CAUGHT(shuffle_from_outside_the_mask, 0, "which is not in mask 0x0000ffff", y_);
+}
+TEST_F(PlantedFaults, LaneNotInItsMask) {
+  EXPECT_CAUGHT(lane_not_in_its_mask, 0, "lane 31 calls with mask 0x7fffffff, which does not name it", y_);
+}
 TEST_F(PlantedFaults, DivergentCollective) { EXPECT_CAUGHT(divergent_collective, 0, "divergent warp", y_); }
 
 TEST_F(PlantedFaults, ExitBeforeACollective) {
   under_every_schedule([&] {
     EXPECT_EQ("", findings(exit_before_a_collective<false>, 1, 64, 0, y_));
     const std::string text = findings(exit_before_a_collective<true>, 1, 64, 0, y_);
-    EXPECT_TRUE(text.find("which exits") != std::string::npos || text.find("which have exited") != std::string::npos) << text;
+    EXPECT_TRUE(text.find("which exits") != std::string::npos || text.find("which have exited") != std::string::npos)
+        << text;
   });
 }
 
-TEST_F(PlantedFaults, CopyNeverWaitedFor) { EXPECT_CAUGHT(copy_never_waited_for, 0, "exits without waiting for this copy", y_, x_); }
-TEST_F(PlantedFaults, CopyNeverCommitted) { EXPECT_CAUGHT(copy_never_committed, 0, "exits without committing this copy", y_, x_); }
-TEST_F(PlantedFaults, CopyPastShared) { EXPECT_CAUGHT(copy_past_shared, 1024, "they start 1024 bytes into dynamic shared memory, which has 1024", y_, x_); }
-TEST_F(PlantedFaults, CopyPastGlobal) { EXPECT_CAUGHT(copy_past_global, 0, "0 bytes past the end of the allocation of 1024 bytes", y_, x_); }
+TEST_F(PlantedFaults, CopyNeverWaitedFor) {
+  EXPECT_CAUGHT(copy_never_waited_for, 0, "exits without waiting for this copy", y_, x_);
+}
+TEST_F(PlantedFaults, CopyNeverCommitted) {
+  EXPECT_CAUGHT(copy_never_committed, 0, "exits without committing this copy", y_, x_);
+}
+TEST_F(PlantedFaults, CopyPastShared) {
+  EXPECT_CAUGHT(copy_past_shared, 1024, "they start 1024 bytes into dynamic shared memory, which has 1024", y_, x_);
+}
+TEST_F(PlantedFaults, CopyPastGlobal) {
+  EXPECT_CAUGHT(copy_past_global, 0, "0 bytes past the end of the allocation of 1024 bytes", y_, x_);
+}
 TEST_F(PlantedFaults, MisalignedCopy) { EXPECT_CAUGHT(misaligned_copy, 0, "is not aligned to 16 bytes", y_, x_); }
-TEST_F(PlantedFaults, MisalignedMatrixRow) { EXPECT_CAUGHT(misaligned_matrix_row, 0, "is not aligned to 16 bytes", y_); }
-TEST_F(PlantedFaults, MisalignedVector) { EXPECT_CAUGHT(misaligned_vector, 0, "which is not aligned to 8 bytes", y_, x_); }
-TEST_F(PlantedFaults, TooMuchStaticShared) { EXPECT_CAUGHT(too_much_static_shared, 0, "s brings the block to 233472 bytes of shared memory", y_); }
+TEST_F(PlantedFaults, MisalignedMatrixRow) {
+  EXPECT_CAUGHT(misaligned_matrix_row, 0, "is not aligned to 16 bytes", y_);
+}
+TEST_F(PlantedFaults, MisalignedVector) {
+  EXPECT_CAUGHT(misaligned_vector, 0, "which is not aligned to 8 bytes", y_, x_);
+}
+TEST_F(PlantedFaults, TooMuchStaticShared) {
+  EXPECT_CAUGHT(too_much_static_shared, 0, "s brings the block to 233472 bytes of shared memory", y_);
+}
 
 TEST_F(PlantedFaults, Livelock) {
   ConfigScope scope([](Config& config) { config.max_idle_spins = 10'000; });
@@ -220,11 +245,14 @@ TEST_F(PlantedFaults, Livelock) {
 }
 
 TEST_F(PlantedFaults, LaunchesThatNoDeviceTakes) {
-  const auto refusal = [&](dim3 grid, dim3 block, size_t bytes) { return findings(shuffle_mask<false>, grid, block, bytes, y_); };
+  const auto refusal = [&](dim3 grid, dim3 block, size_t bytes) {
+    return findings(shuffle_mask<false>, grid, block, bytes, y_);
+  };
   EXPECT_NE(std::string::npos, refusal(0, 64, 0).find("invalid launch"));
   EXPECT_NE(std::string::npos, refusal(dim3(1, 65536), 64, 0).find("grid (1, 65536, 1)"));
   EXPECT_NE(std::string::npos, refusal(1, dim3(32, 33), 0).find("block (32, 33, 1)"));
-  EXPECT_NE(std::string::npos, refusal(1, 64, 233473 - 1024).find("232449 bytes of dynamic shared memory (limit 232448)"));
+  EXPECT_NE(std::string::npos,
+            refusal(1, 64, 233473 - 1024).find("232449 bytes of dynamic shared memory (limit 232448)"));
   EXPECT_NE(std::string::npos, findings(copy_past_shared<false>, 1, 64, 0, y_, x_).find("was launched with 0 bytes"));
 }
 

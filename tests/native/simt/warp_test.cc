@@ -134,10 +134,13 @@ TEST(Warp, Shuffles) {
           const int begin = lane / width * width, end = begin + width;
           const int index = static_cast<int>(x[lane] % 64) - 16;
           ASSERT_EQ(x[begin + ((index % width) + width) % width], y[lane]) << "index " << index << " width " << width;
-          ASSERT_EQ(x[lane - amount >= begin ? lane - amount : lane], y[32 + lane]) << "up " << amount << " width " << width;
-          ASSERT_EQ(x[lane + amount < end ? lane + amount : lane], y[64 + lane]) << "down " << amount << " width " << width;
+          ASSERT_EQ(x[lane - amount >= begin ? lane - amount : lane], y[32 + lane])
+              << "up " << amount << " width " << width;
+          ASSERT_EQ(x[lane + amount < end ? lane + amount : lane], y[64 + lane])
+              << "down " << amount << " width " << width;
           // A butterfly may reach an earlier segment, never a later one.
-          ASSERT_EQ(x[(lane ^ amount) < end ? lane ^ amount : lane], y[96 + lane]) << "xor " << amount << " width " << width;
+          ASSERT_EQ(x[(lane ^ amount) < end ? lane ^ amount : lane], y[96 + lane])
+              << "xor " << amount << " width " << width;
         }
       }
   });
@@ -207,7 +210,8 @@ TEST(Warp, Reductions) {
       any |= x[lane] & 0xffu;
       parity ^= x[lane];
     }
-    const uint32_t expected[] = {add, low, high, static_cast<uint32_t>(signed_low), static_cast<uint32_t>(signed_high), all, any, parity};
+    const uint32_t expected[] = {add, low, high,  static_cast<uint32_t>(signed_low), static_cast<uint32_t>(signed_high),
+                                 all, any, parity};
     for (int lane = 0; lane < 32; ++lane) {
       if (!(mask >> lane & 1)) continue;
       for (int i = 0; i < 8; ++i) EXPECT_EQ(expected[i], y[32 * i + lane]) << "reduction " << i;

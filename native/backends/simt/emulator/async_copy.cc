@@ -23,7 +23,8 @@ void cp_async(uint32_t destination, const void* source, int bytes, int source_by
   const Site site(Op::cp_async, here);
   self.site = site;
   char* target = shared_bytes(block, destination, static_cast<size_t>(bytes), static_cast<size_t>(bytes), site);
-  if (reinterpret_cast<uintptr_t>(source) % static_cast<size_t>(bytes)) fail(site, "source %p is not aligned to %d bytes", source, bytes);
+  if (reinterpret_cast<uintptr_t>(source) % static_cast<size_t>(bytes))
+    fail(site, "source %p is not aligned to %d bytes", source, bytes);
   if (source_bytes) access_memory(self, source, static_cast<size_t>(source_bytes), Access::read, site);
   if (block.grid.tracking) block.shadow.copy_issued(self, destination, static_cast<size_t>(bytes), site);
   if (block.grid.config.poison) std::memset(target, 0xff, static_cast<size_t>(bytes));
@@ -49,7 +50,8 @@ void cp_async_wait(int groups, Here here) {
 void check_no_copies_pending(Thread& thread) {
   if (thread.copies.empty()) return;
   const PendingCopy& copy = thread.copies.front();
-  report(copy.site, copy.group < thread.open_group ? "the thread exits without waiting for this copy" : "the thread exits without committing this copy");
+  report(copy.site, copy.group < thread.open_group ? "the thread exits without waiting for this copy"
+                                                   : "the thread exits without committing this copy");
 }
 
 }  // namespace culebra::simt

@@ -27,7 +27,8 @@ BarrierVote block_barrier(BarrierKind kind, int predicate, Here here) {
   const Site site(kOps[static_cast<int>(kind)], here);
   Barrier& barrier = block.barriers[0];
   const bool strict = block.grid.config.strict_convergence;
-  if (barrier.arrived && (!barrier.whole_block || (strict ? !barrier.site.same_place(site) : barrier.site.op() != site.op())))
+  if (barrier.arrived &&
+      (!barrier.whole_block || (strict ? !barrier.site.same_place(site) : barrier.site.op() != site.op())))
     fail(site, "divergent barrier: %u threads of the block wait in %s", barrier.arrived, barrier.site.describe());
   self.site = site;
   barrier.whole_block = true;
@@ -49,11 +50,12 @@ void named_barrier(int id, int threads, bool wait, Here here) {
   const Site site(wait ? Op::named_barrier_sync : Op::named_barrier_arrive, here);
   self.site = site;
   if (id < 0 || id > 15) fail(site, "barrier %d does not exist: a block has 0..15", id);
-  if (threads <= 0 || threads % 32) fail(site, "barrier %d is used with %d threads, which is not a positive multiple of 32", id, threads);
+  if (threads <= 0 || threads % 32)
+    fail(site, "barrier %d is used with %d threads, which is not a positive multiple of 32", id, threads);
   Barrier& barrier = block.barriers[id];
   if (barrier.arrived && (barrier.whole_block || barrier.expected != static_cast<unsigned>(threads)))
-    fail(site, "barrier %d is used with %d threads while %u wait in %s with %u", id, threads, barrier.arrived, barrier.site.describe(),
-         barrier.whole_block ? block.grid.threads_per_block : barrier.expected);
+    fail(site, "barrier %d is used with %d threads while %u wait in %s with %u", id, threads, barrier.arrived,
+         barrier.site.describe(), barrier.whole_block ? block.grid.threads_per_block : barrier.expected);
   barrier.whole_block = false;
   barrier.expected = static_cast<unsigned>(threads);
   barrier.site = site;

@@ -48,7 +48,8 @@ void Block::start(uint32_t index) {
   linear = index;
   alive = grid.threads_per_block;
   const dim3 extent = grid.launch.grid;
-  const ClockRef nothing = grid.racing ? std::make_shared<const Clock>(Clock{std::vector<uint32_t>(alive), {}}) : nullptr;
+  const ClockRef nothing =
+      grid.racing ? std::make_shared<const Clock>(Clock{std::vector<uint32_t>(alive), {}}) : nullptr;
   for (auto& thread : threads) {
     thread->indices.block = {index % extent.x, index / extent.x % extent.y, index / extent.x / extent.y};
     thread->done = false;
@@ -82,7 +83,8 @@ void* dynamic_shared(size_t alignment, Here here) {
   Block& block = *scope.self.block;
   const Site site(Op::shared_variable, here);
   if (alignment > 1024) fail(site, "dynamic shared memory is aligned to at most 1024 bytes, not %zu", alignment);
-  if (block.grid.launch.dynamic_shared_bytes == 0) fail(site, "the kernel uses dynamic shared memory but was launched with 0 bytes");
+  if (block.grid.launch.dynamic_shared_bytes == 0)
+    fail(site, "the kernel uses dynamic shared memory but was launched with 0 bytes");
   return block.arena + kSharedBase;
 }
 
@@ -94,8 +96,8 @@ void* static_shared(const void* key, size_t bytes, size_t alignment, const char*
 
   block.shared_bytes += bytes;
   if (block.shared_bytes > kSharedLimitBytes)
-    fail(Site(Op::shared_variable, here), "%s brings the block to %zu bytes of shared memory; a block has %zu", name, block.shared_bytes,
-         kSharedLimitBytes);
+    fail(Site(Op::shared_variable, here), "%s brings the block to %zu bytes of shared memory; a block has %zu", name,
+         block.shared_bytes, kSharedLimitBytes);
   const size_t begin = round_up(block.arena_top + kRedZoneBytes, std::max<size_t>(alignment, 16));
   block.variables.push_back({key, name, begin, bytes});
   block.arena_top = begin + bytes;
@@ -114,7 +116,8 @@ const SharedVariable* Block::shared_variable_at(size_t offset, size_t bytes) con
 uint32_t shared_offset(const void* pointer, Here here) {
   EmulatorScope scope;
   const size_t offset = reinterpret_cast<uintptr_t>(pointer) - reinterpret_cast<uintptr_t>(scope.self.block->arena);
-  if (offset >= kArenaBytes) fail(Site(Op::shared_pointer, here), "%p is not an address in this block's shared memory", pointer);
+  if (offset >= kArenaBytes)
+    fail(Site(Op::shared_pointer, here), "%p is not an address in this block's shared memory", pointer);
   return static_cast<uint32_t>(offset);
 }
 
@@ -124,9 +127,12 @@ char* shared_bytes(Block& block, uint32_t address, size_t bytes, size_t alignmen
     const SharedVariable* nearest = nullptr;
     for (const SharedVariable& variable : block.variables)
       if (variable.begin <= address) nearest = &variable;
-    if (!nearest) fail(site, "%zu bytes at shared address 0x%x: the block has no shared variable there", bytes, address);
-    fail(site, "%zu bytes at shared address 0x%x are outside every shared variable: they start %zu bytes into %s, which has %zu", bytes,
-         address, address - nearest->begin, nearest->name, nearest->bytes);
+    if (!nearest)
+      fail(site, "%zu bytes at shared address 0x%x: the block has no shared variable there", bytes, address);
+    fail(site,
+         "%zu bytes at shared address 0x%x are outside every shared variable: they start %zu bytes into %s, which has "
+         "%zu",
+         bytes, address, address - nearest->begin, nearest->name, nearest->bytes);
   }
   return block.arena + address;
 }

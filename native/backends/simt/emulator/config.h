@@ -14,9 +14,9 @@ struct Config {
   unsigned max_resident_blocks = 64;       // more are started, up to this many, when the running ones wait for memory
   unsigned max_reports = 5;                // distinct findings kept per grid
   uint64_t max_idle_spins = 5'000'000;     // polls without any progress before the grid is a livelock
-  bool poison = true;                      // shared memory starts as 0xff bytes (NaN), so do destinations of unfinished copies
-  bool races = true;                       // where kernels are compiled with the hooks
-  bool strict_convergence = true;          // a barrier or warp collective must be one place in the source for all its threads
+  bool poison = true;              // shared memory starts as 0xff bytes (NaN), so do destinations of unfinished copies
+  bool races = true;               // where kernels are compiled with the hooks
+  bool strict_convergence = true;  // a barrier or warp collective must be one place in the source for all its threads
 };
 
 // Defaults come from CULEBRA_SIMT_SCHEDULE (in_order, reverse, random), CULEBRA_SIMT_SEED, CULEBRA_SIMT_RESIDENT_BLOCKS,

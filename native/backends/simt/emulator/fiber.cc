@@ -11,7 +11,8 @@
 #if defined(__x86_64__)
 // Saves what the System V ABI lets a callee keep, swaps stack pointers, returns on the other stack. The floating-point control
 // words are not switched: kernels do not change them.
-extern "C" __attribute__((visibility("hidden"))) void culebra_simt_switch(void** save_stack_pointer, void* stack_pointer);
+extern "C" __attribute__((visibility("hidden"))) void culebra_simt_switch(void** save_stack_pointer,
+                                                                          void* stack_pointer);
 asm(R"(
 .text
 .hidden culebra_simt_switch
@@ -54,7 +55,8 @@ class StackPool {
       CUL_ASAN_UNPOISON(stack, kStackBytes);  // what its last owner left poisoned
       return stack;
     }
-    void* base = mmap(nullptr, kStackBytes + page_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* base = mmap(nullptr, kStackBytes + page_bytes(), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED || mprotect(base, page_bytes(), PROT_NONE) != 0)
       throw DeviceError("simt: no memory for the stacks of emulated threads");
     return static_cast<char*>(base) + page_bytes();

@@ -51,7 +51,9 @@ void mark(const void* pointer, size_t size, bool initialized) {
 }  // namespace
 
 Allocation::Allocation(uintptr_t begin, size_t bytes)
-    : begin(begin), bytes(bytes), initialized(hooks_linked() ? new std::atomic<uint16_t>[(bytes + 15) / 16]() : nullptr) {}
+    : begin(begin),
+      bytes(bytes),
+      initialized(hooks_linked() ? new std::atomic<uint16_t>[(bytes + 15) / 16]() : nullptr) {}
 
 void register_global(void* address, size_t bytes) {
   const auto begin = reinterpret_cast<uintptr_t>(address);
@@ -89,18 +91,21 @@ Neighbour nearest_allocation(uintptr_t address) {
   const auto it = r.allocations.upper_bound(address);
   const auto after = it == r.allocations.end() ? nullptr : it->second;
   const auto describe = [&](const Allocation& a, size_t distance, const char* relation) {
-    std::snprintf(neighbour.text, sizeof neighbour.text, "; %zu bytes %s the allocation of %zu bytes at %p", distance, relation, a.bytes,
-                  reinterpret_cast<void*>(a.begin));
+    std::snprintf(neighbour.text, sizeof neighbour.text, "; %zu bytes %s the allocation of %zu bytes at %p", distance,
+                  relation, a.bytes, reinterpret_cast<void*>(a.begin));
   };
   if (before && address < before->begin + before->bytes) {
-    std::snprintf(neighbour.text, sizeof neighbour.text, "; it starts inside the allocation of %zu bytes at %p, %zu bytes before its end", before->bytes,
+    std::snprintf(neighbour.text, sizeof neighbour.text,
+                  "; it starts inside the allocation of %zu bytes at %p, %zu bytes before its end", before->bytes,
                   reinterpret_cast<void*>(before->begin), before->begin + before->bytes - address);
     return neighbour;
   }
   const size_t past = before ? address - (before->begin + before->bytes) : SIZE_MAX;
   const size_t ahead = after ? after->begin - address : SIZE_MAX;
-  if (before && past <= ahead) describe(*before, past, "past the end of");
-  else if (after) describe(*after, ahead, "before");
+  if (before && past <= ahead)
+    describe(*before, past, "past the end of");
+  else if (after)
+    describe(*after, ahead, "before");
   return neighbour;
 }
 

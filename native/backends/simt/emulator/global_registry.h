@@ -12,7 +12,9 @@ namespace culebra::simt {
 struct Allocation {
   Allocation(uintptr_t begin, size_t bytes);
 
-  bool contains(uintptr_t address, size_t size) const { return address >= begin && size <= bytes && address - begin <= bytes - size; }
+  bool contains(uintptr_t address, size_t size) const {
+    return address >= begin && size <= bytes && address - begin <= bytes - size;
+  }
 
   const uintptr_t begin;
   const size_t bytes;

@@ -69,7 +69,8 @@ void Grid::run() {
     }
     current = {};
     if (!finished_) continue;
-    auto it = std::find_if(resident_.begin(), resident_.end(), [this](auto& block) { return block.get() == finished_; });
+    auto it =
+        std::find_if(resident_.begin(), resident_.end(), [this](auto& block) { return block.get() == finished_; });
     idle_.push_back(std::move(*it));
     resident_.erase(it);
   }
@@ -151,7 +152,8 @@ void Grid::spin(Thread* self, const Site& site) {
     abandon();
   }
   // Everybody who can run has been polling for a while: on a device, more blocks would be running beside these.
-  if (started_blocks_ < total_blocks_ && resident_.size() < config.max_resident_blocks && idle_spins_ % (4 * ready_.size()) == 0) {
+  if (started_blocks_ < total_blocks_ && resident_.size() < config.max_resident_blocks &&
+      idle_spins_ % (4 * ready_.size()) == 0) {
     want_block_ = true;
     Fiber::switch_to(self->fiber, host_, false);
     return;
@@ -169,12 +171,14 @@ void Grid::abandon() {
 void check_launch(const Launch& launch) {
   const auto& [grid, block, bytes, here] = launch;
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
-  if (threads == 0 || threads > 1024 || block.z > 64 || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > INT32_MAX || grid.y > 65535 ||
-      grid.z > 65535 || bytes > kSharedLimitBytes) {
+  if (threads == 0 || threads > 1024 || block.z > 64 || grid.x == 0 || grid.y == 0 || grid.z == 0 ||
+      grid.x > INT32_MAX || grid.y > 65535 || grid.z > 65535 || bytes > kSharedLimitBytes) {
     char text[256];
     std::snprintf(text, sizeof text,
-                  "simt: invalid launch at %s: grid (%u, %u, %u), block (%u, %u, %u), %zu bytes of dynamic shared memory (limit %zu)",
-                  Site(Op::launch, here).where(), grid.x, grid.y, grid.z, block.x, block.y, block.z, bytes, kSharedLimitBytes);
+                  "simt: invalid launch at %s: grid (%u, %u, %u), block (%u, %u, %u), %zu bytes of dynamic shared "
+                  "memory (limit %zu)",
+                  Site(Op::launch, here).where(), grid.x, grid.y, grid.z, block.x, block.y, block.z, bytes,
+                  kSharedLimitBytes);
     throw DeviceError(text);
   }
 }

@@ -25,20 +25,20 @@ inline void access(const void* pointer, size_t bytes, Access kind, Op op, const 
 }  // namespace culebra::simt
 
 using culebra::simt::Access;
-using culebra::simt::Op;
 using culebra::simt::access;
+using culebra::simt::Op;
 
 #define CUL_HOOK extern "C" __attribute__((visibility("hidden")))
 #define CUL_CALLER __builtin_return_address(0)
 
-#define CUL_SIZED_HOOKS(bytes)                                                                                              \
-  CUL_HOOK void __tsan_read##bytes(void* p) { access(p, bytes, Access::read, Op::load, CUL_CALLER); }                       \
-  CUL_HOOK void __tsan_write##bytes(void* p) { access(p, bytes, Access::write, Op::store, CUL_CALLER); }                    \
-  CUL_HOOK void __tsan_volatile_read##bytes(void* p) { access(p, bytes, Access::read, Op::load, CUL_CALLER); }              \
-  CUL_HOOK void __tsan_volatile_write##bytes(void* p) { access(p, bytes, Access::write, Op::store, CUL_CALLER); }           \
-  CUL_HOOK void __tsan_read_write##bytes(void* p) {                                                                         \
-    access(p, bytes, Access::read, Op::load, CUL_CALLER);                                                                   \
-    access(p, bytes, Access::write, Op::store, CUL_CALLER);                                                                 \
+#define CUL_SIZED_HOOKS(bytes)                                                                                    \
+  CUL_HOOK void __tsan_read##bytes(void* p) { access(p, bytes, Access::read, Op::load, CUL_CALLER); }             \
+  CUL_HOOK void __tsan_write##bytes(void* p) { access(p, bytes, Access::write, Op::store, CUL_CALLER); }          \
+  CUL_HOOK void __tsan_volatile_read##bytes(void* p) { access(p, bytes, Access::read, Op::load, CUL_CALLER); }    \
+  CUL_HOOK void __tsan_volatile_write##bytes(void* p) { access(p, bytes, Access::write, Op::store, CUL_CALLER); } \
+  CUL_HOOK void __tsan_read_write##bytes(void* p) {                                                               \
+    access(p, bytes, Access::read, Op::load, CUL_CALLER);                                                         \
+    access(p, bytes, Access::write, Op::store, CUL_CALLER);                                                       \
   }
 CUL_SIZED_HOOKS(1)
 CUL_SIZED_HOOKS(2)
@@ -47,16 +47,24 @@ CUL_SIZED_HOOKS(8)
 CUL_SIZED_HOOKS(16)
 
 // Packed structures and copies of whole objects: no alignment is promised.
-#define CUL_UNALIGNED_HOOKS(bytes)                                                                                          \
-  CUL_HOOK void __tsan_unaligned_read##bytes(void* p) { access(p, bytes, Access::read, Op::memory_function, CUL_CALLER); }  \
-  CUL_HOOK void __tsan_unaligned_write##bytes(void* p) { access(p, bytes, Access::write, Op::memory_function, CUL_CALLER); }
+#define CUL_UNALIGNED_HOOKS(bytes)                                    \
+  CUL_HOOK void __tsan_unaligned_read##bytes(void* p) {               \
+    access(p, bytes, Access::read, Op::memory_function, CUL_CALLER);  \
+  }                                                                   \
+  CUL_HOOK void __tsan_unaligned_write##bytes(void* p) {              \
+    access(p, bytes, Access::write, Op::memory_function, CUL_CALLER); \
+  }
 CUL_UNALIGNED_HOOKS(2)
 CUL_UNALIGNED_HOOKS(4)
 CUL_UNALIGNED_HOOKS(8)
 CUL_UNALIGNED_HOOKS(16)
 
-CUL_HOOK void __tsan_read_range(void* p, size_t bytes) { access(p, bytes, Access::read, Op::memory_function, CUL_CALLER); }
-CUL_HOOK void __tsan_write_range(void* p, size_t bytes) { access(p, bytes, Access::write, Op::memory_function, CUL_CALLER); }
+CUL_HOOK void __tsan_read_range(void* p, size_t bytes) {
+  access(p, bytes, Access::read, Op::memory_function, CUL_CALLER);
+}
+CUL_HOOK void __tsan_write_range(void* p, size_t bytes) {
+  access(p, bytes, Access::write, Op::memory_function, CUL_CALLER);
+}
 
 CUL_HOOK void* __tsan_memcpy(void* to, const void* from, size_t bytes) {
   if (bytes) access(from, bytes, Access::read, Op::memory_function, CUL_CALLER);
@@ -80,20 +88,32 @@ CUL_HOOK void __tsan_vptr_update(void**, void*) {}
 CUL_HOOK void __tsan_vptr_read(void**) {}
 
 // Atomics of the host code in instrumented files (std::shared_ptr, static initialisation).
-#define CUL_ATOMIC_HOOKS(bits, T)                                                                                           \
-  CUL_HOOK T __tsan_atomic##bits##_load(const volatile T* p, int) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }          \
-  CUL_HOOK void __tsan_atomic##bits##_store(volatile T* p, T v, int) { __atomic_store_n(p, v, __ATOMIC_SEQ_CST); }          \
-  CUL_HOOK T __tsan_atomic##bits##_exchange(volatile T* p, T v, int) { return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST); } \
-  CUL_HOOK T __tsan_atomic##bits##_fetch_add(volatile T* p, T v, int) { return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST); } \
-  CUL_HOOK T __tsan_atomic##bits##_fetch_sub(volatile T* p, T v, int) { return __atomic_fetch_sub(p, v, __ATOMIC_SEQ_CST); } \
-  CUL_HOOK T __tsan_atomic##bits##_fetch_and(volatile T* p, T v, int) { return __atomic_fetch_and(p, v, __ATOMIC_SEQ_CST); } \
-  CUL_HOOK T __tsan_atomic##bits##_fetch_or(volatile T* p, T v, int) { return __atomic_fetch_or(p, v, __ATOMIC_SEQ_CST); }   \
-  CUL_HOOK T __tsan_atomic##bits##_fetch_xor(volatile T* p, T v, int) { return __atomic_fetch_xor(p, v, __ATOMIC_SEQ_CST); } \
-  CUL_HOOK int __tsan_atomic##bits##_compare_exchange_strong(volatile T* p, T* expected, T v, int, int) {                   \
-    return __atomic_compare_exchange_n(p, expected, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                          \
-  }                                                                                                                         \
-  CUL_HOOK int __tsan_atomic##bits##_compare_exchange_weak(volatile T* p, T* expected, T v, int, int) {                     \
-    return __atomic_compare_exchange_n(p, expected, v, true, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                           \
+#define CUL_ATOMIC_HOOKS(bits, T)                                                                                  \
+  CUL_HOOK T __tsan_atomic##bits##_load(const volatile T* p, int) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); } \
+  CUL_HOOK void __tsan_atomic##bits##_store(volatile T* p, T v, int) { __atomic_store_n(p, v, __ATOMIC_SEQ_CST); } \
+  CUL_HOOK T __tsan_atomic##bits##_exchange(volatile T* p, T v, int) {                                             \
+    return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST);                                                            \
+  }                                                                                                                \
+  CUL_HOOK T __tsan_atomic##bits##_fetch_add(volatile T* p, T v, int) {                                            \
+    return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST);                                                             \
+  }                                                                                                                \
+  CUL_HOOK T __tsan_atomic##bits##_fetch_sub(volatile T* p, T v, int) {                                            \
+    return __atomic_fetch_sub(p, v, __ATOMIC_SEQ_CST);                                                             \
+  }                                                                                                                \
+  CUL_HOOK T __tsan_atomic##bits##_fetch_and(volatile T* p, T v, int) {                                            \
+    return __atomic_fetch_and(p, v, __ATOMIC_SEQ_CST);                                                             \
+  }                                                                                                                \
+  CUL_HOOK T __tsan_atomic##bits##_fetch_or(volatile T* p, T v, int) {                                             \
+    return __atomic_fetch_or(p, v, __ATOMIC_SEQ_CST);                                                              \
+  }                                                                                                                \
+  CUL_HOOK T __tsan_atomic##bits##_fetch_xor(volatile T* p, T v, int) {                                            \
+    return __atomic_fetch_xor(p, v, __ATOMIC_SEQ_CST);                                                             \
+  }                                                                                                                \
+  CUL_HOOK int __tsan_atomic##bits##_compare_exchange_strong(volatile T* p, T* expected, T v, int, int) {          \
+    return __atomic_compare_exchange_n(p, expected, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                 \
+  }                                                                                                                \
+  CUL_HOOK int __tsan_atomic##bits##_compare_exchange_weak(volatile T* p, T* expected, T v, int, int) {            \
+    return __atomic_compare_exchange_n(p, expected, v, true, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                  \
   }
 CUL_ATOMIC_HOOKS(8, uint8_t)
 CUL_ATOMIC_HOOKS(16, uint16_t)

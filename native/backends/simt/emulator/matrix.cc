@@ -23,7 +23,8 @@ void move_matrices(Meeting& meeting, Block& block) {
   const auto& first = *static_cast<MatrixMove*>(meeting.arguments[0]);
   for (int matrix = 0; matrix < first.matrices; ++matrix) {
     char* rows[8];
-    for (int row = 0; row < 8; ++row) rows[row] = block.arena + static_cast<MatrixMove*>(meeting.arguments[8 * matrix + row])->address;
+    for (int row = 0; row < 8; ++row)
+      rows[row] = block.arena + static_cast<MatrixMove*>(meeting.arguments[8 * matrix + row])->address;
     for (int lane = 0; lane < 32; ++lane) {
       const int g = lane / 4, t = lane % 4;
       char* low = first.transposed ? rows[2 * t] + 2 * g : rows[g] + 4 * t;
@@ -71,12 +72,15 @@ template <int kPack, class Sum, class D, class Element>
 void multiply(Meeting& meeting, Element element) {
   constexpr int kDepth = 8 * kPack, kBits = 32 / kPack;
   Sum a[16][kDepth], b[kDepth][8], d[16][8];
-  const auto argument = [&](int lane) -> MmaArgument<D>& { return *static_cast<MmaArgument<D>*>(meeting.arguments[lane]); };
+  const auto argument = [&](int lane) -> MmaArgument<D>& {
+    return *static_cast<MmaArgument<D>*>(meeting.arguments[lane]);
+  };
   for (int lane = 0; lane < 32; ++lane) {
     const MmaArgument<D>& x = argument(lane);
     const int g = lane / 4, t = lane % 4;
     for (int j = 0; j < 4; ++j)
-      for (int i = 0; i < kPack; ++i) a[g + 8 * (j % 2)][kPack * (t + 4 * (j / 2)) + i] = element(x.a[j] >> (kBits * i));
+      for (int i = 0; i < kPack; ++i)
+        a[g + 8 * (j % 2)][kPack * (t + 4 * (j / 2)) + i] = element(x.a[j] >> (kBits * i));
     for (int j = 0; j < 2; ++j)
       for (int i = 0; i < kPack; ++i) b[kPack * (t + 4 * j) + i][g] = element(x.b[j] >> (kBits * i));
     for (int j = 0; j < 4; ++j) d[g + 8 * (j / 2)][2 * t + j % 2] = static_cast<Sum>(x.c[j]);
@@ -93,7 +97,9 @@ template <Op kOp, int kPack, class Sum, class D, class Element>
 void mma(D* d, const uint32_t* a, const uint32_t* b, const D* c, Here here, Element) {
   EmulatorScope scope;
   MmaArgument<D> argument{d, a, b, c};
-  meet(scope.self, kFullWarp, true, &argument, [](Meeting& meeting, Block&) { multiply<kPack, Sum, D>(meeting, Element{}); }, Site(kOp, here));
+  meet(
+      scope.self, kFullWarp, true, &argument,
+      [](Meeting& meeting, Block&) { multiply<kPack, Sum, D>(meeting, Element{}); }, Site(kOp, here));
 }
 
 }  // namespace
@@ -117,11 +123,13 @@ void mma_m16n8k16(float* d, const uint32_t* a, const uint32_t* b, const float* c
 }
 
 void mma_m16n8k32_s8(int* d, const uint32_t* a, const uint32_t* b, const int* c, Here here) {
-  mma<Op::mma_s8, 4, uint32_t>(d, a, b, c, here, [](uint32_t bits) { return static_cast<uint32_t>(static_cast<int8_t>(bits)); });
+  mma<Op::mma_s8, 4, uint32_t>(d, a, b, c, here,
+                               [](uint32_t bits) { return static_cast<uint32_t>(static_cast<int8_t>(bits)); });
 }
 
 void mma_m16n8k32_e4m3(float* d, const uint32_t* a, const uint32_t* b, const float* c, Here here) {
-  mma<Op::mma_e4m3, 4, float>(d, a, b, c, here, [](uint32_t bits) { return to_float(float8_e4m3_t{static_cast<uint8_t>(bits)}); });
+  mma<Op::mma_e4m3, 4, float>(d, a, b, c, here,
+                              [](uint32_t bits) { return to_float(float8_e4m3_t{static_cast<uint8_t>(bits)}); });
 }
 
 }  // namespace culebra::simt

@@ -18,9 +18,10 @@ bool in_loaded_module(uintptr_t address, size_t bytes) {
       [](dl_phdr_info* module, size_t, void* data) {
         auto& wanted = *static_cast<Range*>(data);
         for (int i = 0; i < module->dlpi_phnum; ++i) {
-          const ElfW(Phdr)& segment = module->dlpi_phdr[i];
+          const ElfW(Phdr) & segment = module->dlpi_phdr[i];
           const uintptr_t begin = module->dlpi_addr + segment.p_vaddr;
-          if (segment.p_type == PT_LOAD && wanted.begin >= begin && wanted.end <= begin + segment.p_memsz) wanted.found = true;
+          if (segment.p_type == PT_LOAD && wanted.begin >= begin && wanted.end <= begin + segment.p_memsz)
+            wanted.found = true;
         }
         return wanted.found ? 1 : 0;
       },
@@ -28,7 +29,9 @@ bool in_loaded_module(uintptr_t address, size_t bytes) {
   return range.found;
 }
 
-const char* verb(Access kind) { return kind == Access::read ? "read" : kind == Access::write ? "write" : "atomic access"; }
+const char* verb(Access kind) {
+  return kind == Access::read ? "read" : kind == Access::write ? "write" : "atomic access";
+}
 
 void access_global(Thread& self, const void* pointer, size_t bytes, Access kind, const Site& site) {
   Grid& grid = self.block->grid;
@@ -43,8 +46,10 @@ void access_global(Thread& self, const void* pointer, size_t bytes, Access kind,
     if (in_loaded_module(address, bytes)) return;
   }
   for (auto& thread : self.block->threads)
-    if (thread->fiber.on_stack(address)) fail(site, "%s of %zu bytes at %p: local memory of thread %u", verb(kind), bytes, pointer, thread->linear);
-  fail(site, "%s of %zu bytes at %p is outside every device allocation%s", verb(kind), bytes, pointer, nearest_allocation(address).text);
+    if (thread->fiber.on_stack(address))
+      fail(site, "%s of %zu bytes at %p: local memory of thread %u", verb(kind), bytes, pointer, thread->linear);
+  fail(site, "%s of %zu bytes at %p is outside every device allocation%s", verb(kind), bytes, pointer,
+       nearest_allocation(address).text);
 }
 
 }  // namespace
@@ -64,7 +69,8 @@ namespace {
 void check_vector(const void* pointer, size_t bytes, Access kind, Here here) {
   EmulatorScope scope;
   const Site site(Op::vector_access, here);
-  if (reinterpret_cast<uintptr_t>(pointer) % bytes) fail(site, "%s of %zu bytes at %p, which is not aligned to %zu bytes", verb(kind), bytes, pointer, bytes);
+  if (reinterpret_cast<uintptr_t>(pointer) % bytes)
+    fail(site, "%s of %zu bytes at %p, which is not aligned to %zu bytes", verb(kind), bytes, pointer, bytes);
   access_memory(scope.self, pointer, bytes, kind, site);
 }
 
@@ -202,10 +208,10 @@ void reduce_add_release(T* address, T value, Here here) {
   self.block->grid.note_progress();
 }
 
-#define CUL_INSTANTIATE(T)                                          \
-  template T atomic<T>(AtomicOp, T*, T, T, Here);                   \
-  template T load_acquire<T>(const T*, Here);                       \
-  template void store_release<T>(T*, T, Here);                      \
+#define CUL_INSTANTIATE(T)                        \
+  template T atomic<T>(AtomicOp, T*, T, T, Here); \
+  template T load_acquire<T>(const T*, Here);     \
+  template void store_release<T>(T*, T, Here);    \
   template void reduce_add_release<T>(T*, T, Here);
 CUL_INSTANTIATE(int)
 CUL_INSTANTIATE(unsigned)

@@ -17,8 +17,8 @@ void Grid::report(const Site& site, const char* format, va_list arguments) {
   std::string message = std::string(site.describe()) + ": " + text;
   if (const Thread* thread = current.thread) {
     const ThreadIndices& i = thread->indices;
-    std::snprintf(text, sizeof text, " [block (%u, %u, %u), thread (%u, %u, %u) = warp %u lane %u", i.block.x, i.block.y, i.block.z,
-                  i.thread.x, i.thread.y, i.thread.z, thread->warp, thread->lane);
+    std::snprintf(text, sizeof text, " [block (%u, %u, %u), thread (%u, %u, %u) = warp %u lane %u", i.block.x,
+                  i.block.y, i.block.z, i.thread.x, i.thread.y, i.thread.z, thread->warp, thread->lane);
     message += text;
     if (site.hooked() && thread->site.op() != Op::none) message += std::string(", after ") + thread->site.describe();
     message += "]";
@@ -62,7 +62,9 @@ void Grid::report_deadlock(const char* what) {
     std::vector<Group> groups;
     for (auto& thread : block->threads) {
       if (thread->done) continue;
-      auto same = [&](const Group& g) { return g.site.same_place(thread->site) && g.waiting_for == thread->waiting_for; };
+      auto same = [&](const Group& g) {
+        return g.site.same_place(thread->site) && g.waiting_for == thread->waiting_for;
+      };
       if (auto it = std::find_if(groups.begin(), groups.end(), same); it != groups.end()) {
         ++it->threads;
         it->last = thread->linear;
@@ -71,16 +73,17 @@ void Grid::report_deadlock(const char* what) {
       }
     }
     const uint3 index = block->threads[0]->indices.block;
-    text += "\n    block (" + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " + std::to_string(index.z) + "): " +
-            std::to_string(block->alive) + " of " + std::to_string(threads_per_block) + " threads have not exited";
+    text += "\n    block (" + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " +
+            std::to_string(index.z) + "): " + std::to_string(block->alive) + " of " +
+            std::to_string(threads_per_block) + " threads have not exited";
     for (const Group& g : groups) {
-      text += "\n      " + std::to_string(g.threads) + " (" + std::to_string(g.first) + ".." + std::to_string(g.last) + ") " +
-              (g.waiting_for ? std::string("wait for ") + g.waiting_for : "poll") + " in " + g.site.describe();
+      text += "\n      " + std::to_string(g.threads) + " (" + std::to_string(g.first) + ".." + std::to_string(g.last) +
+              ") " + (g.waiting_for ? std::string("wait for ") + g.waiting_for : "poll") + " in " + g.site.describe();
     }
   }
   if (started_blocks_ < total_blocks_)
-    text += "\n    " + std::to_string(total_blocks_ - started_blocks_) + " blocks have not started (max_resident_blocks is " +
-            std::to_string(config.max_resident_blocks) + ")";
+    text += "\n    " + std::to_string(total_blocks_ - started_blocks_) +
+            " blocks have not started (max_resident_blocks is " + std::to_string(config.max_resident_blocks) + ")";
   ++events_;
   messages_.push_back(std::move(text));
 }

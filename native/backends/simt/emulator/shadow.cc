@@ -11,23 +11,27 @@ constexpr size_t kEveryRead = SIZE_MAX;
 constexpr size_t kGlobalReads = 4;  // a weight is read by every block; a bounded memory of its readers finds most races
 
 bool is_atomic(const Site& site) {
-  return site.op() == Op::atomic || site.op() == Op::load_acquire || site.op() == Op::store_release || site.op() == Op::reduce_release;
+  return site.op() == Op::atomic || site.op() == Op::load_acquire || site.op() == Op::store_release ||
+         site.op() == Op::reduce_release;
 }
 
 bool ordered_before(const Event& event, const Thread& self) {
-  if (event.block == self.block->linear) return event.thread == self.linear || self.known->threads[event.thread] >= event.epoch;
+  if (event.block == self.block->linear)
+    return event.thread == self.linear || self.known->threads[event.thread] >= event.epoch;
   const auto it = self.known->blocks.find(event.block);
   return it != self.known->blocks.end() && it->second.size() > event.thread && it->second[event.thread] >= event.epoch;
 }
 
-void report_race(const Event& earlier, bool earlier_write, const Thread& self, bool write, const Site& site, const char* memory) {
+void report_race(const Event& earlier, bool earlier_write, const Thread& self, bool write, const Site& site,
+                 const char* memory) {
   const char* now = write ? "write" : "read";
   const char* then = earlier_write ? "write" : "read";
   if (earlier.block == self.block->linear) {
-    report(site, "race on %s memory: this %s is not ordered after the %s by thread %u in %s", memory, now, then, earlier.thread, earlier.site.describe());
+    report(site, "race on %s memory: this %s is not ordered after the %s by thread %u in %s", memory, now, then,
+           earlier.thread, earlier.site.describe());
   } else {
-    report(site, "race on %s memory: this %s is not ordered after the %s by thread %u of block #%u in %s", memory, now, then, earlier.thread, earlier.block,
-           earlier.site.describe());
+    report(site, "race on %s memory: this %s is not ordered after the %s by thread %u of block #%u in %s", memory, now,
+           then, earlier.thread, earlier.block, earlier.site.describe());
   }
 }
 
@@ -50,9 +54,11 @@ void History::record(Thread& self, uint16_t mask, Access kind, const Site& site,
   const auto races = [&](const Event& event) {
     return (event.mask & mask) && !(atomic && is_atomic(event.site)) && !ordered_before(event, self);
   };
-  if (const auto it = std::find_if(writes.begin(), writes.end(), races); it != writes.end()) report_race(*it, true, self, write, site, memory);
+  if (const auto it = std::find_if(writes.begin(), writes.end(), races); it != writes.end())
+    report_race(*it, true, self, write, site, memory);
   if (write)
-    if (const auto it = std::find_if(reads.begin(), reads.end(), races); it != reads.end()) report_race(*it, false, self, write, site, memory);
+    if (const auto it = std::find_if(reads.begin(), reads.end(), races); it != reads.end())
+      report_race(*it, false, self, write, site, memory);
 
   const Event event{site, self.block->linear, self.epoch, static_cast<uint16_t>(self.linear), mask};
   // Whatever is ordered before this access is covered by it: a later access that races with the old one races with the new one.
@@ -67,7 +73,8 @@ void History::record(Thread& self, uint16_t mask, Access kind, const Site& site,
     writes.push_back(event);
     return;
   }
-  if (!reads.empty() && reads.back().thread == event.thread && reads.back().epoch == event.epoch && reads.back().block == event.block) {
+  if (!reads.empty() && reads.back().thread == event.thread && reads.back().epoch == event.epoch &&
+      reads.back().block == event.block) {
     reads.back().mask |= mask;  // a run of reads by one thread
     return;
   }
@@ -112,7 +119,8 @@ void SharedShadow::copy_issued(Thread& self, size_t offset, size_t bytes, const 
 
 void SharedShadow::copy_landed(Thread& self, size_t offset, size_t bytes, const Site& site) {
   split(offset, bytes, [&](size_t index, uint16_t mask) { chunks_[index].in_flight &= static_cast<uint16_t>(~mask); });
-  access(self, offset, bytes, Access::write, site);  // others see it once they are ordered after the wait, not after the issue
+  access(self, offset, bytes, Access::write,
+         site);  // others see it once they are ordered after the wait, not after the issue
 }
 
 // ---- global memory
@@ -141,19 +149,21 @@ History& GlobalShadow::history(uintptr_t chunk) {
   return last_page_->chunks[chunk % kPageChunks];
 }
 
-void GlobalShadow::access(Thread& self, Allocation& allocation, uintptr_t address, size_t bytes, Access kind, const Site& site) {
+void GlobalShadow::access(Thread& self, Allocation& allocation, uintptr_t address, size_t bytes, Access kind,
+                          const Site& site) {
   const size_t offset = address - allocation.begin;
   split(offset, bytes, [&](size_t index, uint16_t mask) {
     auto& initialized = allocation.initialized[index];
     if (kind == Access::write) {
       initialized.fetch_or(mask, std::memory_order_relaxed);
     } else if (mask & ~initialized.load(std::memory_order_relaxed)) {
-      report(site, "read of uninitialised global memory, %zu bytes into the allocation of %zu bytes at %p", offset, allocation.bytes,
-             reinterpret_cast<void*>(allocation.begin));
+      report(site, "read of uninitialised global memory, %zu bytes into the allocation of %zu bytes at %p", offset,
+             allocation.bytes, reinterpret_cast<void*>(allocation.begin));
     }
   });
   if (self.block->grid.racing)
-    split(address, bytes, [&](size_t chunk, uint16_t mask) { history(chunk).record(self, mask, kind, site, "global", kGlobalReads); });
+    split(address, bytes,
+          [&](size_t chunk, uint16_t mask) { history(chunk).record(self, mask, kind, site, "global", kGlobalReads); });
 }
 
 }  // namespace culebra::simt

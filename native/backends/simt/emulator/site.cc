@@ -33,7 +33,8 @@ int take_frame(void* data, uintptr_t, const char* file, int line, const char*) {
   auto& found = *static_cast<Line*>(data);
   const std::string text = std::string(base_name(file)) + ":" + std::to_string(line);
   if (found.first.empty()) found.first = text;
-  const bool library = std::strstr(file, "/native/device/") || std::strstr(file, "/simt/emulator/") || !std::strncmp(file, "/usr/", 5);
+  const bool library =
+      std::strstr(file, "/native/device/") || std::strstr(file, "/simt/emulator/") || !std::strncmp(file, "/usr/", 5);
   if (library) return 0;
   found.kernel = text;
   return 1;
@@ -55,7 +56,8 @@ std::string program_counter(const void* pc) {
   Dl_info info{};
   if (!dladdr(pc, &info) || !info.dli_fname) return "?";
   char buffer[64];
-  std::snprintf(buffer, sizeof buffer, "+0x%zx", static_cast<const char*>(pc) - static_cast<const char*>(info.dli_fbase) - size_t{1});
+  std::snprintf(buffer, sizeof buffer, "+0x%zx",
+                static_cast<const char*>(pc) - static_cast<const char*>(info.dli_fbase) - size_t{1});
   text = std::string(base_name(info.dli_fname)) + buffer;
   if (info.dli_sname) text += std::string(" (") + info.dli_sname + ")";
   return text;
@@ -119,7 +121,8 @@ const char* name(Op op) {
 const char* Site::where() const {
   if (!place_) return "?";
   return interned(place_, Op::none, [&] {
-    return hooked() ? program_counter(place_) : std::string(base_name(here().file_name())) + ":" + std::to_string(here().line());
+    return hooked() ? program_counter(place_)
+                    : std::string(base_name(here().file_name())) + ":" + std::to_string(here().line());
   });
 }
 

@@ -6,22 +6,14 @@
 namespace culebra::simt {
 
 // CUDA aligns a vector type to its size, up to 16 bytes, and three-element ones to their element.
-#define CUL_VECTOR_TYPES(name, T)                                                                                \
-  struct name##1 {                                                                                               \
-    T x;                                                                                                         \
-  };                                                                                                             \
-  struct alignas(2 * sizeof(T)) name##2 {                                                                        \
-    T x, y;                                                                                                      \
-  };                                                                                                             \
-  struct name##3 {                                                                                               \
-    T x, y, z;                                                                                                   \
-  };                                                                                                             \
-  struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) name##4 {                                              \
-    T x, y, z, w;                                                                                                \
-  };                                                                                                             \
-  constexpr name##1 make_##name##1(T x) { return {x}; }                                                          \
-  constexpr name##2 make_##name##2(T x, T y) { return {x, y}; }                                                  \
-  constexpr name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; }                                          \
+#define CUL_VECTOR_TYPES(name, T)                                                    \
+  struct name##1 { T x; };                                                           \
+  struct alignas(2 * sizeof(T)) name##2 { T x, y; };                                 \
+  struct name##3 { T x, y, z; };                                                     \
+  struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) name##4 { T x, y, z, w; }; \
+  constexpr name##1 make_##name##1(T x) { return {x}; }                              \
+  constexpr name##2 make_##name##2(T x, T y) { return {x, y}; }                      \
+  constexpr name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; }              \
   constexpr name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 
 CUL_VECTOR_TYPES(char, signed char)

@@ -22,24 +22,28 @@ void order_lanes(const Warp& warp, uint32_t mask) {
 
 }  // namespace
 
-void meet(Thread& self, uint32_t mask, bool aligned, void* argument, void (*compute)(Meeting&, Block&), const Site& site) {
+void meet(Thread& self, uint32_t mask, bool aligned, void* argument, void (*compute)(Meeting&, Block&),
+          const Site& site) {
   Grid& grid = self.block->grid;
   Warp& warp = self.block->warps[self.warp];
   self.site = site;
   if (!(mask >> self.lane & 1)) fail(site, "lane %u calls with mask 0x%08x, which does not name it", self.lane, mask);
-  if (mask & ~warp.exists) fail(site, "mask 0x%08x names lanes that do not exist: the warp has lanes 0x%08x", mask, warp.exists);
+  if (mask & ~warp.exists)
+    fail(site, "mask 0x%08x names lanes that do not exist: the warp has lanes 0x%08x", mask, warp.exists);
   if (site.op() == Op::syncwarp) mask &= ~warp.exited;  // exited lanes count as arrived
   if (mask & warp.exited) fail(site, "mask 0x%08x names lanes 0x%08x, which have exited", mask, mask & warp.exited);
 
   Meeting* meeting = nullptr;
   for (Meeting& other : warp.meetings) {
     if (!other.arrived) continue;
-    const bool same = other.mask == mask && other.site.op() == site.op() && (other.site.same_place(site) || !(aligned || grid.config.strict_convergence));
+    const bool same = other.mask == mask && other.site.op() == site.op() &&
+                      (other.site.same_place(site) || !(aligned || grid.config.strict_convergence));
     if (same) {
       meeting = &other;
-    } else if ((other.arrived & mask) && (other.mask >> self.lane & 1)) {  // lanes that this one needs wait for this one elsewhere
-      fail(site, "divergent warp: lane %u is here with mask 0x%08x while lanes 0x%08x wait in %s with mask 0x%08x", self.lane, mask,
-           other.arrived, other.site.describe(), other.mask);
+    } else if ((other.arrived & mask) &&
+               (other.mask >> self.lane & 1)) {  // lanes that this one needs wait for this one elsewhere
+      fail(site, "divergent warp: lane %u is here with mask 0x%08x while lanes 0x%08x wait in %s with mask 0x%08x",
+           self.lane, mask, other.arrived, other.site.describe(), other.mask);
     }
   }
   if (!meeting) {
@@ -66,7 +70,8 @@ void warp_lane_exited(Thread& thread) {
   for (Meeting& meeting : warp.meetings) {
     if (!meeting.arrived || !(meeting.mask & bit)) continue;
     if (meeting.site.op() != Op::syncwarp)
-      fail(meeting.site, "lanes 0x%08x wait here for lane %u, which exits (mask 0x%08x)", meeting.arrived, thread.lane, meeting.mask);
+      fail(meeting.site, "lanes 0x%08x wait here for lane %u, which exits (mask 0x%08x)", meeting.arrived, thread.lane,
+           meeting.mask);
     meeting.mask &= ~bit;
     if (meeting.arrived != meeting.mask) continue;
     order_lanes(warp, meeting.mask);
@@ -107,7 +112,8 @@ void compute_shuffle(Meeting& meeting, Block&) {
     if (meeting.mask >> source & 1) {
       own.result = static_cast<ShuffleArgument*>(meeting.arguments[source])->value;
     } else {
-      report(meeting.site, "lane %d reads lane %d, which is not in mask 0x%08x: the value is undefined", lane, source, meeting.mask);
+      report(meeting.site, "lane %d reads lane %d, which is not in mask 0x%08x: the value is undefined", lane, source,
+             meeting.mask);
       own.result = 0xdeadbeefdeadbeefull;
     }
   });
@@ -157,7 +163,8 @@ uint64_t shuffle(ShuffleMode mode, uint32_t mask, uint64_t value, int lane, int 
 uint32_t ballot(uint32_t mask, bool predicate, Here here) {
   return vote(mask, {predicate, 0, {}}, Op::vote, here, [](Meeting& meeting, Block&) {
     uint32_t result = 0;
-    for_lanes(meeting.mask, [&](int lane) { result |= static_cast<uint32_t>(vote_argument(meeting, lane).value) << lane; });
+    for_lanes(meeting.mask,
+              [&](int lane) { result |= static_cast<uint32_t>(vote_argument(meeting, lane).value) << lane; });
     for_lanes(meeting.mask, [&](int lane) { vote_argument(meeting, lane).result = result; });
   });
 }
@@ -166,7 +173,9 @@ uint32_t match_any(uint32_t mask, uint64_t value, Here here) {
   return vote(mask, {value, 0, {}}, Op::match_any, here, [](Meeting& meeting, Block&) {
     for_lanes(meeting.mask, [&](int lane) {
       VoteArgument& own = vote_argument(meeting, lane);
-      for_lanes(meeting.mask, [&](int other) { own.result |= static_cast<uint32_t>(vote_argument(meeting, other).value == own.value) << other; });
+      for_lanes(meeting.mask, [&](int other) {
+        own.result |= static_cast<uint32_t>(vote_argument(meeting, other).value == own.value) << other;
+      });
     });
   });
 }
@@ -187,15 +196,17 @@ uint32_t reduce(ReduceMode mode, uint32_t mask, uint32_t value, Here here) {
     const int first = std::countr_zero(meeting.mask);
     const ReduceMode mode = vote_argument(meeting, first).mode;
     uint32_t result = static_cast<uint32_t>(vote_argument(meeting, first).value);
-    for_lanes(meeting.mask & (meeting.mask - 1),
-              [&](int lane) { result = combine(mode, result, static_cast<uint32_t>(vote_argument(meeting, lane).value)); });
+    for_lanes(meeting.mask & (meeting.mask - 1), [&](int lane) {
+      result = combine(mode, result, static_cast<uint32_t>(vote_argument(meeting, lane).value));
+    });
     for_lanes(meeting.mask, [&](int lane) { vote_argument(meeting, lane).result = result; });
   });
 }
 
 uint32_t active_mask(Here here) {
   EmulatorScope scope;
-  report(Site(Op::activemask, here), "the set of active lanes depends on the compiler and the schedule; pass the mask that the algorithm means");
+  report(Site(Op::activemask, here),
+         "the set of active lanes depends on the compiler and the schedule; pass the mask that the algorithm means");
   return 1u << scope.self.lane;
 }
 
