@@ -13,10 +13,10 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr uint64_t align256(int64_t bytes) { return static_cast<uint64_t>(ceil_div(bytes, 256)) * 256; }
 
 struct TileChoice {
-  int32_t tokens;
-  int32_t k_warps;
-  int32_t blocks_per_sm;  // by shared memory and registers
+  int32_t tokens, k_warps, blocks_per_sm;
 };
+template <class Tile>
+constexpr TileChoice choice{Tile::kTokens, Tile::kKWarps, Tile::kBlocksPerSm};
 
 // The tile with the fewest rows that holds m, or the largest.
 template <size_t N>
@@ -41,11 +41,8 @@ Split split_k(int64_t blocks, int64_t slots, int64_t slices, int64_t k_warps) {
 
 W4A16Plan plan_w4a16_gemm(int64_t m, int64_t n, int64_t n_padded, int64_t k_padded, int32_t epilogue, bool has_perm,
                           bool batch_invariant, int multiprocessors, std::string* reason) {
-  static constexpr TileChoice kTiles[] = {{Int4Tile8::kTokens, Int4Tile8::kKWarps, 2},
-                                          {Int4Tile16::kTokens, Int4Tile16::kKWarps, 3},
-                                          {Int4Tile32::kTokens, Int4Tile32::kKWarps, 2},
-                                          {Int4Tile64::kTokens, Int4Tile64::kKWarps, 1},
-                                          {Int4Tile128::kTokens, Int4Tile128::kKWarps, 1}};
+  static constexpr TileChoice kTiles[] = {choice<Int4Tile8>, choice<Int4Tile16>, choice<Int4Tile32>, choice<Int4Tile64>,
+                                          choice<Int4Tile128>};
   const TileChoice& tile = batch_invariant ? kTiles[4] : smallest_holding(kTiles, m);
   const int64_t slices = k_padded / kSliceRows, column_tiles = ceil_div(n_padded, 2 * kColumnBlock);
   const int64_t blocks = ceil_div(m, tile.tokens) * column_tiles;
@@ -73,8 +70,7 @@ W4A16Plan plan_w4a16_gemm(int64_t m, int64_t n, int64_t n_padded, int64_t k_padd
 }
 
 GemmPlan plan_gemm(int64_t m, int64_t n, int64_t k, DType dtype, bool batch_invariant, int multiprocessors, std::string* reason) {
-  static constexpr TileChoice kTiles[] = {{HalfTile16::kTokens, HalfTile16::kKWarps, 2},
-                                          {HalfTile128::kTokens, HalfTile128::kKWarps, 2}};
+  static constexpr TileChoice kTiles[] = {choice<HalfTile16>, choice<HalfTile128>};
   GemmPlan plan;
   if (dtype == DType::f32) {
     *reason = "64 x 64 tiles of FMAs (f32 uses no TF32); k in one piece";

@@ -19,11 +19,8 @@ struct HalfWeights {
 
   template <int kThreads>
   CUL_DEVICE_FN void fetch(unsigned char* slice, int64_t column_block, int index, int thread) const {
-    for (int i = thread; i < 64 * 8; i += kThreads) {
-      const int64_t column = column_block * 64 + i / 8;
-      fetch_chunk(reinterpret_cast<T*>(slice) + chunk_at(i / 8, i % 8) * 8, b, column * ldb,
-                  int64_t{index} * kSliceRows + i % 8 * 8, column < n ? k : 0, aligned != 0);
-    }
+    fetch_rows<64, kThreads>(reinterpret_cast<T*>(slice), b, ldb, aligned != 0, column_block * 64, n, int64_t{index} * kSliceRows, k, thread,
+                             chunk_at);
   }
 
   template <int kTokenTiles>

@@ -29,7 +29,10 @@ struct Int4Weights {
   template <int kThreads>
   CUL_DEVICE_FN void fetch(unsigned char* slice, int64_t column_block, int index, int thread) const {
     const uint8_t* const source = packed + (column_block * (k_padded / 16) + index * (kSliceRows / 16)) * 512;
-    for (int i = thread; i < kScalesAt / 16; i += kThreads) cp_async_stream(shared_address(slice + i * 16), source + i * 16);
+#pragma unroll
+    for (int i = 0; i < kScalesAt / 16 / kThreads; ++i)
+      cp_async_stream(shared_address(slice + (thread + i * kThreads) * 16), source + (thread + i * kThreads) * 16);
+    static_assert(kThreads >= 32 && kScalesAt / 16 % kThreads == 0);
     const int halves = group_shift == 5 ? 2 : 1;  // groups of 32: two in a slice
     if (thread < 8 * halves) {
       const int64_t group = (int64_t{index} * kSliceRows + thread / 8 * 32) >> group_shift;

@@ -29,18 +29,32 @@ struct TileProblem {
   Output output;
 };
 
-// Eight consecutive k of the row at matrix + offset into shared memory, zeros beyond the end. Whole aligned chunks travel
-// asynchronously; a copy that only writes zeros still wants an aligned source, which the matrix itself is.
-template <class T>
-CUL_DEVICE_FN void fetch_chunk(T* destination, const T* matrix, int64_t offset, int64_t k, int64_t k_end, bool aligned) {
-  if (k >= k_end || (aligned && k + 8 <= k_end)) {
-    cp_async_l2(shared_address(destination), matrix + (k < k_end ? offset + k : 0), k < k_end);
+// kRows rows of a slice of 64 k into shared memory by kThreads threads, zeros beyond the matrix. Thread t brings chunk t % 8 (of
+// 8 k) of the rows t / 8, t / 8 + kThreads / 8, ..; place(row, chunk) says where a chunk lies, in chunks. Whole slices of aligned
+// rows travel asynchronously, 16 bytes a copy; others element by element.
+template <int kRows, int kThreads, class T, class Place>
+CUL_DEVICE_FN void fetch_rows(T* slice, const T* matrix, int64_t stride, bool aligned, int64_t first_row, int64_t rows, int64_t first_k,
+                              int64_t k_end, int thread, Place place) {
+  static_assert(kRows * 8 % kThreads == 0, "every thread brings equally many chunks");
+  constexpr int kStep = kThreads / 8;
+  const int row = thread / 8, chunk = thread % 8;
+  const int64_t k = first_k + chunk * 8, valid = rows - first_row;
+  if (aligned && first_k + kSliceRows <= k_end) {
+    const T* const source = matrix + (first_row + row) * stride + k;
+#pragma unroll
+    for (int i = 0; i < kRows / kStep; ++i) {
+      const bool inside = row + i * kStep < valid;  // a copy that only writes zeros still wants an aligned source
+      cp_async_l2(shared_address(slice + place(row + i * kStep, chunk) * 8), inside ? source + i * kStep * stride : matrix, inside);
+    }
     return;
   }
-  Vector<T, 8> chunk;
+#pragma unroll 1
+  for (int i = row; i < kRows; i += kStep) {
+    Vector<T, 8> values;
 #pragma unroll
-  for (int i = 0; i < 8; ++i) chunk[i] = k + i < k_end ? matrix[offset + k + i] : T{};
-  store_vector(destination, chunk);
+    for (int j = 0; j < 8; ++j) values[j] = i < valid && k + j < k_end ? matrix[(first_row + i) * stride + k + j] : T{};
+    store_vector(slice + place(i, chunk) * 8, values);
+  }
 }
 
 // Tokens of one slice: [kTokens][8 chunks of 8], the chunks of a row permuted so that ldmatrix meets no bank twice.
@@ -68,7 +82,7 @@ CUL_DEVICE_FN BlockTile block_tile(const TileProblem& p) {
 // Needs:    sm_80 (cp.async, mma.m16n8k16).
 // Source:   Frantar et al., MARLIN, arXiv:2408.11743 (pipeline, streamed weights, k-split warps); operand order and layout ours.
 template <class Tile, class Weights>
-__global__ void __launch_bounds__(Tile::kThreads) tile_gemm(TileProblem p, Weights weights) {
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm) tile_gemm(TileProblem p, Weights weights) {
   using T = typename Weights::Element;
   constexpr int kTokenBytes = Tile::kTokens * kSliceRows * 2;
   constexpr int kSliceBytes = kTokenBytes + Tile::kColumnWarps * Weights::kSliceBytes;
@@ -82,40 +96,33 @@ __global__ void __launch_bounds__(Tile::kThreads) tile_gemm(TileProblem p, Weigh
   const int64_t first_token = int64_t{at.token_tile} * Tile::kTokens;
   const int first_slice = at.split * p.slices_per_split, slice_end = min(first_slice + p.slices_per_split, p.slices);
   const int stages = (slice_end - first_slice + Tile::kKWarps - 1) / Tile::kKWarps;
-  const auto column_block = [&](int warp_column) -> int64_t {
-    return p.pair_blocks > 0 ? at.column_tile + warp_column * p.pair_blocks : at.column_tile * Tile::kColumnWarps + warp_column;
-  };
-  const auto slice_data = [&](int stage, int slice) {
-    return shared + stage % Tile::kStages * kStageBytes + slice * kSliceBytes;
-  };
+  // The warp's 64 columns, in blocks of 64.
+  const int64_t column_block = p.pair_blocks > 0 ? at.column_tile + column_warp * p.pair_blocks
+                                                 : int64_t{at.column_tile} * Tile::kColumnWarps + column_warp;
+  const auto slice_data = [&](int stage) { return shared + stage % Tile::kStages * kStageBytes + k_warp * kSliceBytes; };
+  const auto slice_index = [&](int stage) { return first_slice + stage * Tile::kKWarps + k_warp; };
 
+  // The warps of one k fetch its tokens together, those of the same columns also its weights: nobody else reads them.
+  constexpr int kWeightThreads = 32 * Tile::kTokenWarps, kSliceThreads = kWeightThreads * Tile::kColumnWarps;
   const auto fetch_stage = [&](int stage) {
-    if (stage < stages) {
-#pragma unroll
-      for (int slice = 0; slice < Tile::kKWarps; ++slice) {
-        const int index = first_slice + stage * Tile::kKWarps + slice;
-        if (index >= slice_end) break;
-        unsigned char* const data = slice_data(stage, slice);
-        for (int i = thread; i < Tile::kTokens * 8; i += Tile::kThreads) {
-          const int64_t token = first_token + i / 8;
-          fetch_chunk(reinterpret_cast<T*>(data) + token_chunk(i / 8, i % 8) * 8, static_cast<const T*>(p.a), token * p.lda,
-                      int64_t{index} * kSliceRows + i % 8 * 8, token < p.m ? p.k : 0, p.a_aligned != 0);
-        }
-#pragma unroll
-        for (int c = 0; c < Tile::kColumnWarps; ++c)
-          if (column_block(c) < p.column_blocks)
-            weights.template fetch<Tile::kThreads>(data + kTokenBytes + c * Weights::kSliceBytes, column_block(c), index, thread);
-      }
+    const int index = slice_index(stage);
+    if (index < slice_end) {
+      unsigned char* const data = slice_data(stage);
+      fetch_rows<Tile::kTokens, kSliceThreads>(reinterpret_cast<T*>(data), static_cast<const T*>(p.a), p.lda, p.a_aligned != 0, first_token,
+                                               p.m, int64_t{index} * kSliceRows, p.k, thread % kSliceThreads, token_chunk);
+      if (column_block < p.column_blocks)
+        weights.template fetch<kWeightThreads>(data + kTokenBytes + column_warp * Weights::kSliceBytes, column_block, index,
+                                               token_warp * 32 + lane);
     }
     cp_async_commit();
   };
 
   // Warps whose tokens or columns lie beyond c only help to fetch.
-  const bool active = first_token + token_warp * 8 * Tile::kTokenTiles < p.m && column_block(column_warp) < p.column_blocks;
+  const bool active = first_token + token_warp * 8 * Tile::kTokenTiles < p.m && column_block < p.column_blocks;
   typename Weights::template Accumulator<Tile::kTokenTiles> accumulator(lane);
 
   const auto multiply_slice = [&](int stage, int index) {
-    const unsigned char* const data = slice_data(stage, k_warp);
+    const unsigned char* const data = slice_data(stage);
     const T* const tokens = reinterpret_cast<const T*>(data);
     const unsigned char* const packed = data + kTokenBytes + column_warp * Weights::kSliceBytes;
 #pragma unroll
@@ -141,9 +148,11 @@ __global__ void __launch_bounds__(Tile::kThreads) tile_gemm(TileProblem p, Weigh
   for (int stage = 0; stage < Tile::kStages - 1; ++stage) fetch_stage(stage);
   for (int stage = 0; stage < stages; ++stage) {
     cp_async_wait<Tile::kStages - 2>();
-    __syncthreads();  // everybody's copies of this stage have landed, and everybody has left the one that is refilled now
+    // All copies of this stage have landed, and everybody has left the one that is refilled now. The warps of another k are
+    // strangers until the end: no barrier waits for them.
+    named_barrier_sync(1 + k_warp, kSliceThreads);
     fetch_stage(stage + Tile::kStages - 1);
-    const int index = first_slice + stage * Tile::kKWarps + k_warp;
+    const int index = slice_index(stage);
     if (active && index < slice_end) multiply_slice(stage, index);
   }
   accumulator.finish();
