@@ -171,7 +171,7 @@ CUL_DEVICE_FN int32_t draw(const SampleParams& p, int64_t row, Candidates<T>& ca
 // Computes: one token a row: softmax(logits / temperature) cut to top_k, top_p, min_p and drawn by inverse transform; log softmax at it
 // Shapes:   logits [B,V], V in 1..2^31-1; temperature, top_p, min_p f32, top_k i32, seed, position i64 [B] -> ids i32, logprob f32 [B]
 // Layouts:  rows with inner stride 1, f32, f16 or bf16; 16-byte accesses where every row is aligned
-// Tiles:    a row per block of 512 threads, which looks at it seven times (four without cuts): from L2 after the first
+// Tiles:    a row per block of 512 threads, which looks at it seven times (five without cuts), once more for logprob: from L2 after the first
 // Shared:   histograms of 1024 and 2048 bins of 12 bytes: 36 KB
 // Order:    integer sums: none. The sum of logprob: each thread its packs, then butterflies
 // Numerics: weights and their sums are fixed-point integers, the same on every backend (sample_weights.h)
