@@ -6,6 +6,7 @@ import dev.culebra.bindings.generated.cul_device_info;
 import dev.culebra.bindings.generated.cul_device_options;
 import dev.culebra.bindings.generated.culebra_h;
 import dev.culebra.internal.AllocationEvent;
+import dev.culebra.internal.Backoff;
 import dev.culebra.internal.DescriptorPool;
 import dev.culebra.internal.Diagnostics;
 import java.lang.foreign.Arena;
@@ -206,7 +207,7 @@ public final class Device implements AutoCloseable {
         CulebraException failure = null;
         for (var child : open.reversed()) {
             try {
-                child.close();
+                closeWhenFree(child);
             } catch (Exception e) {
                 var failed = e instanceof CulebraException known ? known
                         : new CulebraException(Status.INTERNAL, null, backend(), "closing " + child + " failed: " + e);
@@ -227,6 +228,18 @@ public final class Device implements AutoCloseable {
         }
         if (failure != null) {
             throw failure;
+        }
+    }
+
+    /** Waits for the call of another thread that a stream is in. */
+    private static void closeWhenFree(AutoCloseable child) throws Exception {
+        for (var backoff = new Backoff(); ; backoff.pause()) {
+            try {
+                child.close();
+                return;
+            } catch (ConcurrentUseException e) {
+                // The next turn tries again.
+            }
         }
     }
 
