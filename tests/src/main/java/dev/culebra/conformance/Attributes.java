@@ -14,7 +14,8 @@ public final class Attributes {
     private final Map<String, Object> values;
     private final Set<String> read = new HashSet<>();
 
-    Attributes(Map<String, Object> values) {
+    /** Strings, numbers (Long, Double) and booleans by their names. */
+    public Attributes(Map<String, Object> values) {
         this.values = values;
     }
 

@@ -1,0 +1,7 @@
+package dev.culebra.oracles;
+
+/** One operator. */
+@FunctionalInterface
+public interface Oracle {
+    void solve(Problem problem);
+}
