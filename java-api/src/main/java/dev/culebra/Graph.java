@@ -49,12 +49,13 @@ public final class Graph implements AutoCloseable {
     private @Nullable Stream last;
     private boolean closed;
 
-    Graph(Device device, MemorySegment graph, Map<Uses, String> captured, MemorySegment workspace) {
+    Graph(
+            Device device, MemorySegment graph, Map<Uses, String> captured, MemorySegment workspace, Event launched) {
         this.device = device;
         this.recording = new Recording(device, graph, workspace);
         this.memory = captured.keySet().toArray(Uses[]::new);
         this.names = captured.values().toArray(String[]::new);
-        this.launched = device.openEvent();
+        this.launched = launched;
     }
 
     /**

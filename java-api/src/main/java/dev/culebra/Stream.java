@@ -213,6 +213,26 @@ public final class Stream implements AutoCloseable {
      * @throws UnsupportedException if the stream is being captured, or the work allocates, waits or copies from the heap
      */
     public Graph capture(Runnable work) {
+        // First, because nothing may fail once the native graph exists.
+        var launched = device.openEvent();
+        Graph graph = null;
+        try {
+            beginCapture();
+            try {
+                work.run();
+                graph = endCapture(launched);
+                return graph;
+            } finally {
+                abortCapture();
+            }
+        } finally {
+            if (graph == null) {
+                launched.close();
+            }
+        }
+    }
+
+    private void beginCapture() {
         enter("graph_begin_capture");
         try {
             if (capturing) {
@@ -224,19 +244,13 @@ public final class Stream implements AutoCloseable {
         } finally {
             exit();
         }
-        try {
-            work.run();
-            return endCapture();
-        } finally {
-            abortCapture();
-        }
     }
 
-    private Graph endCapture() {
+    private Graph endCapture(Event launched) {
         enter("graph_end_capture");
         try {
             check(culebra_h.cul_graph_end_capture(handle, out));
-            var graph = new Graph(device, out.get(ValueLayout.ADDRESS, 0), captured, workspace);
+            var graph = new Graph(device, out.get(ValueLayout.ADDRESS, 0), captured, workspace, launched);
             workspace = MemorySegment.NULL;
             workspaceBytes = 0;
             captured = null;
@@ -371,17 +385,21 @@ public final class Stream implements AutoCloseable {
         return culebra_h.cul_memory_free_async(handle, address) == culebra_h.CUL_OK();
     }
 
-    /** A new event recorded behind all queued work, during a visit; null if the device failed: nothing runs any more. */
+    /** A new event recorded behind all queued work, during a visit; null if that work has been waited for instead. */
     @Nullable MemorySegment mark() {
         try {
             var marker = device.with(open -> Natives.pointer(
                     device.backend(), "event_create", result -> culebra_h.cul_event_create(open, result)));
-            culebra_h.cul_event_record(marker, handle);
-            return marker;
+            if (culebra_h.cul_event_record(marker, handle) == culebra_h.CUL_OK()) {
+                return marker;
+            }
+            culebra_h.cul_event_destroy(marker);
         } catch (CulebraException e) {
             Diagnostics.LOG.log(System.Logger.Level.WARNING, "no event on {0}: {1}", this, e.getMessage());
-            return null;
         }
+        // If this fails too, the device has: nothing runs there any more.
+        culebra_h.cul_stream_synchronize(handle);
+        return null;
     }
 
     // ------------------------------------------------------------------------------------------------ operator calls

@@ -64,6 +64,21 @@ class GraphTest {
 
     @ParameterizedTest
     @MethodSource("dev.culebra.Backends#all")
+    void aRefusedCaptureLeavesTheOuterOneOpen(String backend) {
+        try (var device = Device.open(backend); var stream = device.openStream(); var scope = device.openScope()) {
+            var x = scope.zeros(stream, DType.F32, 3);
+            try (var graph = stream.capture(() -> {
+                assertThrows(UnsupportedException.class, () -> stream.capture(() -> {}));
+                x.fill(stream, 1);
+            })) {
+                assertArrayEquals(new float[3], x.floats(stream));
+                assertEquals(1, graph.nodes());
+            }
+        }
+    }
+
+    @ParameterizedTest
+    @MethodSource("dev.culebra.Backends#all")
     void replayAfterCloseIsRefused(String backend) {
         try (var device = Device.open(backend); var stream = device.openStream(); var scope = device.openScope()) {
             var x = scope.zeros(stream, DType.F32, 3);

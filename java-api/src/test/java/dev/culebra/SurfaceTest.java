@@ -10,7 +10,12 @@ import dev.culebra.bindings.Native;
 import dev.culebra.bindings.NativeLibrary;
 import dev.culebra.bindings.generated.culebra_h;
 import dev.culebra.internal.Numeric;
+import java.io.IOException;
+import java.nio.file.Path;
+import jdk.jfr.Recording;
+import jdk.jfr.consumer.RecordingFile;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 
 /** Java's enums against the C constants, and what the library says of itself. */
 @SuppressWarnings("try") // closed twice, or held open only
@@ -133,6 +138,28 @@ class SurfaceTest {
             Ops.scale(stream, x, y, 2);
             assertArrayEquals(new float[] {2, 4, 6}, y.floats(stream));
         }
+    }
+
+    @Test
+    void recordsEventsForJfr(@TempDir Path directory) throws IOException {
+        var file = directory.resolve("culebra.jfr");
+        try (var recording = new Recording(); var device = Device.open("cpu"); var stream = device.openStream();
+                var scope = device.openScope()) {
+            for (var name : new String[] {"dev.culebra.Op", "dev.culebra.Copy", "dev.culebra.Allocation"}) {
+                recording.enable(name);
+            }
+            recording.start();
+            var x = scope.floats(stream, new float[] {1, 2}, 2);
+            Ops.scale(stream, x, scope.allocate(DType.F32, 2), 2);
+            recording.stop();
+            recording.dump(file);
+        }
+        var events = RecordingFile.readAllEvents(file);
+        assertTrue(events.stream().anyMatch(event -> event.getEventType().getName().equals("dev.culebra.Op")
+                && event.getString("op").equals("scale") && event.getString("backend").equals("cpu")));
+        assertEquals(2, events.stream().filter(event -> event.getEventType().getName().equals("dev.culebra.Allocation")
+                && event.getLong("bytes") == 8).count());
+        assertTrue(events.stream().anyMatch(event -> event.getEventType().getName().equals("dev.culebra.Copy")));
     }
 
     @Test
