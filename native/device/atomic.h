@@ -50,6 +50,7 @@ T atomicCAS(T* address, std::type_identity_t<T> expected, std::type_identity_t<T
 }
 inline void __threadfence() { thread_fence(); }
 inline void __threadfence_block() { thread_fence(); }
+inline void __nanosleep(unsigned, Here here = Here::current()) { yield_to_others(here); }
 
 template <class T>
 T ld_acquire(const T* address, Here here = Here::current()) {
@@ -71,19 +72,18 @@ template <class T>
 CUL_DEVICE_FN T ld_acquire(const T* address) {
   static_assert(std::is_integral_v<T> && sizeof(T) == 4);
   T value;
-  asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(value) : "l"(__cvta_generic_to_global(address)) : "memory");
+  asm volatile("ld.acquire.gpu.b32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
   return value;
 }
 template <class T>
 CUL_DEVICE_FN void st_release(T* address, std::type_identity_t<T> value) {
   static_assert(std::is_integral_v<T> && sizeof(T) == 4);
-  asm volatile("st.release.gpu.global.b32 [%0], %1;" ::"l"(__cvta_generic_to_global(address)), "r"(value) : "memory");
+  asm volatile("st.release.gpu.b32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
 }
 template <class T>
 CUL_DEVICE_FN void red_add_release(T* address, std::type_identity_t<T> value) {
   static_assert(std::is_integral_v<T> && sizeof(T) == 4);
-  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(__cvta_generic_to_global(address)), "r"(value)
-               : "memory");
+  asm volatile("red.release.gpu.add.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
 }
 
 #endif
@@ -91,11 +91,7 @@ CUL_DEVICE_FN void red_add_release(T* address, std::type_identity_t<T> value) {
 // `ready` polls with ld_acquire or an atomic.
 template <class Ready>
 CUL_DEVICE_FN void spin_until(Ready ready) {
-  while (!ready()) {
-#if !CUL_EMULATED
-    __nanosleep(32);
-#endif
-  }
+  while (!ready()) __nanosleep(32);
 }
 
 }  // namespace culebra::CUL_DEVICE_NS

@@ -25,6 +25,8 @@ void cp_async(uint32_t destination, const void* source, int bytes, int source_by
   char* target = shared_bytes(block, destination, static_cast<size_t>(bytes), static_cast<size_t>(bytes), site);
   if (reinterpret_cast<uintptr_t>(source) % static_cast<size_t>(bytes))
     fail(site, "source %p is not aligned to %d bytes", source, bytes);
+  if (reinterpret_cast<uintptr_t>(source) - reinterpret_cast<uintptr_t>(block.arena) < kArenaBytes)
+    fail(site, "source %p is shared memory; cp.async reads global memory", source);
   if (source_bytes) access_memory(self, source, static_cast<size_t>(source_bytes), Access::read, site);
   if (block.grid.tracking) block.shadow.copy_issued(self, destination, static_cast<size_t>(bytes), site);
   if (block.grid.config.poison) std::memset(target, 0xff, static_cast<size_t>(bytes));

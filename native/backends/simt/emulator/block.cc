@@ -18,9 +18,14 @@ size_t round_up(size_t value, size_t multiple) { return (value + multiple - 1) /
 
 }  // namespace
 
-Block::Block(Grid& grid) : grid(grid), arena(static_cast<char*>(std::aligned_alloc(1024, kArenaBytes))) {
+void ArenaDeleter::operator()(char* arena) const {
+  CUL_ASAN_UNPOISON(arena, kArenaBytes);
+  std::free(arena);
+}
+
+Block::Block(Grid& grid)
+    : grid(grid), arena_owner(static_cast<char*>(std::aligned_alloc(1024, kArenaBytes))), arena(arena_owner.get()) {
   if (!arena) throw std::bad_alloc();
-  CUL_ASAN_POISON(arena, kArenaBytes);
   const unsigned n = grid.threads_per_block;
   warps.resize((n + 31) / 32);
   threads.reserve(n);
@@ -36,12 +41,6 @@ Block::Block(Grid& grid) : grid(grid), arena(static_cast<char*>(std::aligned_all
     warps[thread.warp].exists |= 1u << thread.lane;
     thread.fiber.acquire_stack();
   }
-}
-
-Block::~Block() {
-  for (auto& thread : threads) thread->fiber.release_stack();
-  CUL_ASAN_UNPOISON(arena, kArenaBytes);
-  std::free(arena);
 }
 
 void Block::start(uint32_t index) {

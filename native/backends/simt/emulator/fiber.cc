@@ -84,9 +84,8 @@ void Fiber::acquire_stack() {
   bottom_bytes_ = kStackBytes;
 }
 
-void Fiber::release_stack() {
+Fiber::~Fiber() {
   if (stack_) stack_pool().give(stack_);
-  stack_ = nullptr;
 }
 
 void Fiber::prepare(void (*entry)()) {

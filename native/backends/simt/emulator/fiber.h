@@ -11,17 +11,17 @@
 namespace culebra::simt {
 
 // Below the stack lies a guard page: an overrun faults instead of writing into a neighbour.
-#if defined(__SANITIZE_ADDRESS__)
-inline constexpr size_t kStackBytes = 256 << 10;
-#else
-inline constexpr size_t kStackBytes = 128 << 10;
-#endif
+inline constexpr size_t kStackBytes = 256 << 10;  // of address space; pages are taken as they are touched
 
 class Fiber {
  public:
+  Fiber() = default;
+  ~Fiber();
+  Fiber(const Fiber&) = delete;
+  Fiber& operator=(const Fiber&) = delete;
+
   // Takes a stack from the calling OS thread's pool; throws DeviceError when the system gives none.
   void acquire_stack();
-  void release_stack();
 
   // The next switch to this fibre calls entry, which must never return.
   void prepare(void (*entry)());

@@ -1,7 +1,5 @@
 // Runs a grid: starts blocks, chooses which thread goes on, notices when none can.
-#include <dlfcn.h>
-
-#include <mutex>
+#include <cstdio>
 
 #include "abi/status.h"
 #include "backends/simt/emulator/state.h"
@@ -51,9 +49,14 @@ void Grid::start_block() {
   }
 }
 
+bool Grid::can_start_block() const {
+  return started_blocks_ < total_blocks_ &&
+         (resident_.empty() || (resident_.size() + 1) * threads_per_block <= kMaxResidentThreads);
+}
+
 void Grid::run() {
   while (!fatal_) {
-    while (started_blocks_ < total_blocks_ && (resident_.size() < config.resident_blocks || want_block_)) {
+    while (can_start_block() && (resident_.size() < config.resident_blocks || want_block_)) {
       want_block_ = false;
       start_block();
     }
@@ -152,8 +155,7 @@ void Grid::spin(Thread* self, const Site& site) {
     abandon();
   }
   // Everybody who can run has been polling for a while: on a device, more blocks would be running beside these.
-  if (started_blocks_ < total_blocks_ && resident_.size() < config.max_resident_blocks &&
-      idle_spins_ % (4 * ready_.size()) == 0) {
+  if (can_start_block() && resident_.size() < config.max_resident_blocks && idle_spins_ % (4 * ready_.size()) == 0) {
     want_block_ = true;
     Fiber::switch_to(self->fiber, host_, false);
     return;

@@ -83,11 +83,15 @@ inline constexpr size_t kSharedBase = 1024;
 inline constexpr size_t kSharedLimitBytes = 227 << 10;  // static and dynamic together, sm_90
 inline constexpr size_t kArenaBytes = 512 << 10;        // the limit, red zones and alignment
 
+// Each stack is two mappings of the process, which has 65530 by default.
+inline constexpr size_t kMaxResidentThreads = 16384;
+
+struct ArenaDeleter {
+  void operator()(char* arena) const;
+};
+
 struct Block {
   explicit Block(Grid& grid);
-  ~Block();
-  Block(const Block&) = delete;
-  Block& operator=(const Block&) = delete;
 
   void start(uint32_t linear);
 
@@ -99,7 +103,8 @@ struct Block {
   std::vector<std::unique_ptr<Thread>> threads;
   std::vector<Warp> warps;
   Barrier barriers[16];
-  char* arena = nullptr;
+  std::unique_ptr<char, ArenaDeleter> arena_owner;
+  char* const arena;
   size_t arena_top = 0, shared_bytes = 0;
   std::vector<SharedVariable> variables;
   SharedShadow shadow;
@@ -140,6 +145,7 @@ class Grid {
   void resume_next(Thread* from, bool finished);
   void thread_finished(Thread* thread);
   void start_block();
+  bool can_start_block() const;
   void report_deadlock(const char* what);
   uint64_t random();
 
