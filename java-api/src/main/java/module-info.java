@@ -1,6 +1,6 @@
 /**
- * Native inference kernels for the JVM, behind a safe tensor API: {@link dev.culebra.Device}, {@link dev.culebra.Stream},
- * {@link dev.culebra.Scope}, {@link dev.culebra.Tensor}, {@link dev.culebra.Ops}.
+ * Native inference kernels for the JVM, behind a safe tensor API: {@link dev.culebra.Device}, {@link
+ * dev.culebra.Stream}, {@link dev.culebra.Scope}, {@link dev.culebra.Tensor}, {@link dev.culebra.Ops}.
  */
 module dev.culebra {
     requires dev.culebra.bindings;

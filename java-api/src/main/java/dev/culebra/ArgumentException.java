@@ -2,7 +2,10 @@ package dev.culebra;
 
 import org.jspecify.annotations.Nullable;
 
-/** An argument that contradicts the contract: absent, of a wrong shape, element type, stride, alignment, device or range. */
+/**
+ * An argument that contradicts the contract: absent, of a wrong shape, element type, stride, alignment, device or
+ * range.
+ */
 public final class ArgumentException extends CulebraException {
     private static final long serialVersionUID = 1L;
 

@@ -11,9 +11,10 @@ abstract class AttentionOps extends LinearAttentionOps {
     AttentionOps() {}
 
     /**
-     * Softmax attention over packed sequences; row i of a sequence stands at position i + Lk - Lq. Per score: scale, softcap,
-     * mask, softmax with {@code exp(sink)} in the denominator. Query head h reads KV head h / (Hq / Hkv). A row that sees no key
-     * gives 0, and lse -inf. Dao, FlashAttention-2, <a href="https://arxiv.org/abs/2307.08691">arXiv:2307.08691</a>.
+     * Softmax attention over packed sequences; row i of a sequence stands at position i + Lk - Lq. Per score: scale,
+     * softcap, mask, softmax with {@code exp(sink)} in the denominator. Query head h reads KV head h / (Hq / Hkv). A
+     * row that sees no key gives 0, and lse -inf. Dao, FlashAttention-2, <a
+     * href="https://arxiv.org/abs/2307.08691">arXiv:2307.08691</a>.
      *
      * @param q [Tq, Hq, D], half or f32
      * @param k [Tk, Hkv, D] as q
@@ -105,8 +106,8 @@ abstract class AttentionOps extends LinearAttentionOps {
     }
 
     /**
-     * Writes keys and values into a paged cache, at slot = page * page size + offset, turning the first R channels of the keys
-     * first where rotary tables are given. Into f8 caches: round(x / scale) to nearest even, saturating.
+     * Writes keys and values into a paged cache, at slot = page * page size + offset, turning the first R channels of
+     * the keys first where rotary tables are given. Into f8 caches: round(x / scale) to nearest even, saturating.
      *
      * @param k [T, Hkv, D], half or f32
      * @param v [T, Hkv, Dv] as k

@@ -32,7 +32,8 @@ public record CheckpointWeights(
         @Nullable Tensor groupIndex) {
 
     /**
-     * With N and K as the shapes tell them; COMPRESSED_TENSORS rounds K up to whole words, so it states its shape itself.
+     * With N and K as the shapes tell them; COMPRESSED_TENSORS rounds K up to whole words, so it states its shape
+     * itself.
      *
      * @throws ArgumentException if qweight has not rank 2, or the format is COMPRESSED_TENSORS
      */
@@ -57,7 +58,8 @@ public record CheckpointWeights(
                 new CheckpointWeights(format, bits, group, columns, rows * inWord, qweight, scales, zeros, groupIndex);
             case AWQ ->
                 new CheckpointWeights(format, bits, group, columns * inWord, rows, qweight, scales, zeros, groupIndex);
-            case COMPRESSED_TENSORS -> throw new ArgumentException(Status.SHAPE, "pack_weights", qweight.device().backend(),
+            case COMPRESSED_TENSORS -> throw new ArgumentException(Status.SHAPE, "pack_weights",
+                    qweight.device().backend(),
                     "pack_weights: the shape of compressed-tensors weights is that of weight_shape; give N and K");
         };
     }

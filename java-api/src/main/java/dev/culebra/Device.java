@@ -202,7 +202,8 @@ public final class Device implements AutoCloseable {
         }
         if (Diagnostics.PARANOID) {
             open.forEach(child -> Diagnostics.LOG.log(System.Logger.Level.WARNING,
-                    "left open until its device was closed: " + (child instanceof Leases leases ? leases.describe() : child)));
+                    "left open until its device was closed: "
+                            + (child instanceof Leases leases ? leases.describe() : child)));
         }
         CulebraException failure = null;
         for (var child : open.reversed()) {

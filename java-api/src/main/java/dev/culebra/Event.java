@@ -63,7 +63,8 @@ public final class Event implements AutoCloseable {
                     checkOpen("event_elapsed_ms");
                     start.checkOpen("event_elapsed_ms");
                     Natives.check(
-                            culebra_h.cul_event_elapsed_ms(start.handle, handle, out), "event_elapsed_ms", device.backend());
+                            culebra_h.cul_event_elapsed_ms(start.handle, handle, out), "event_elapsed_ms",
+                                    device.backend());
                 }
             }
             return out.get(ValueLayout.JAVA_DOUBLE, 0);
@@ -90,7 +91,8 @@ public final class Event implements AutoCloseable {
     /** Calls with the handle while the event cannot be closed. */
     synchronized void use(Stream stream, Consumer<MemorySegment> action) {
         if (stream.device() != device) {
-            throw stream.failure(Status.DEVICE, "the event is of " + device + " but the stream is of " + stream.device());
+            throw stream.failure(Status.DEVICE, "the event is of " + device + " but the stream is of "
+                    + stream.device());
         }
         checkOpen("event");
         action.accept(handle);

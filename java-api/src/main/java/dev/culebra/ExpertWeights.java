@@ -7,7 +7,8 @@ import org.jspecify.annotations.Nullable;
  *
  * @param kind how the matrices are stored
  * @param group INT4: elements that share a scale: -1 (all of a row), 32, 64 or 128
- * @param w13 [E, 2I, D], gate rows first, then up: half, f8e4m3, or u8 [E, 2I, D/2] with the even element in the low nibble
+ * @param w13 [E, 2I, D], gate rows first, then up: half, f8e4m3, or u8 [E, 2I, D/2] with the even element in the low
+ *     nibble
  * @param w13Scales F8: f32 [E, ceil(2I/128), ceil(D/128)]; INT4: half [E, 2I, G]
  * @param w13Zeros INT4: u8 [E, I, G], the even row in the low nibble; null: 8
  * @param w2 [E, D, I], stored as w13

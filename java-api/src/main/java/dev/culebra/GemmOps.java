@@ -34,8 +34,8 @@ abstract class GemmOps {
     }
 
     /**
-     * Round-to-nearest quantization: {@code w = (q - z) * s}, with a search in each group for the clipping that minimises the
-     * squared error. The last group may be partial; an all-zero group gives exact zeros.
+     * Round-to-nearest quantization: {@code w = (q - z) * s}, with a search in each group for the clipping that
+     * minimises the squared error. The last group may be partial; an all-zero group gives exact zeros.
      *
      * @param w [N, K], half or f32
      * @param q u8 [N, K]; the zero point is 2^(bits-1) where symmetric
@@ -114,9 +114,9 @@ abstract class GemmOps {
     }
 
     /**
-     * The exact inverse of {@link #packWeights}: fills the tensors of {@code target} bit for bit. Its format may be another
-     * one than that of the source; {@link WeightFormat#PLAIN} gives unsigned integers, with zero points and group index in
-     * the original order of k.
+     * The exact inverse of {@link #packWeights}: fills the tensors of {@code target} bit for bit. Its format may be
+     * another one than that of the source; {@link WeightFormat#PLAIN} gives unsigned integers, with zero points and
+     * group index in the original order of k.
      *
      * @param target of the packed weights' bits, group, N and K
      */

@@ -25,8 +25,8 @@ abstract class GlueOps extends AttentionOps {
     GlueOps() {}
 
     /**
-     * {@code y = h / sqrt(mean(h^2) + eps) * gain} with {@code h = x + residual}, and {@code gain = weight} or, zero centred,
-     * {@code 1 + weight}. Zhang and Sennrich, <a href="https://arxiv.org/abs/1910.07467">arXiv:1910.07467</a>.
+     * {@code y = h / sqrt(mean(h^2) + eps) * gain} with {@code h = x + residual}, and {@code gain = weight} or, zero
+     * centred, {@code 1 + weight}. Zhang and Sennrich, <a href="https://arxiv.org/abs/1910.07467">arXiv:1910.07467</a>.
      *
      * @param x [T, D], half or f32; all of the others are as x
      * @param weight [D]
@@ -81,8 +81,8 @@ abstract class GlueOps extends AttentionOps {
     }
 
     /**
-     * Rotary embedding: the first R channels turn in pairs (i, i + R/2) or, interleaved, (2i, 2i+1); the others are copied.
-     * Su et al., <a href="https://arxiv.org/abs/2104.09864">arXiv:2104.09864</a>.
+     * Rotary embedding: the first R channels turn in pairs (i, i + R/2) or, interleaved, (2i, 2i+1); the others are
+     * copied. Su et al., <a href="https://arxiv.org/abs/2104.09864">arXiv:2104.09864</a>.
      *
      * @param x [T, H, D], half or f32
      * @param cos f32 [P, R/2], the cosines of P positions; scaling of frequencies and magnitude lives here
@@ -263,8 +263,8 @@ abstract class GlueOps extends AttentionOps {
     }
 
     /**
-     * {@code y = x} in y's type; any strides. To a float type: nearest, ties to even; f8e4m3 saturates at 448. From float to
-     * integer: truncated, saturating, NaN gives 0.
+     * {@code y = x} in y's type; any strides. To a float type: nearest, ties to even; f8e4m3 saturates at 448. From
+     * float to integer: truncated, saturating, NaN gives 0.
      *
      * @param x any type, rank up to 6
      * @param y of x's shape, any type
@@ -298,9 +298,10 @@ abstract class GlueOps extends AttentionOps {
     }
 
     /**
-     * Draws one token a row: softmax of {@code logits / temperature}, cut to the top_k largest, then to the smallest set whose
-     * sum reaches top_p, then to those of at least min_p times the largest; renormalised; drawn by inverse transform, in
-     * descending order, with one number of Philox4x32-10. A row depends on its own seed and position alone, never on the batch.
+     * Draws one token a row: softmax of {@code logits / temperature}, cut to the top_k largest, then to the smallest
+     * set whose sum reaches top_p, then to those of at least min_p times the largest; renormalised; drawn by inverse
+     * transform, in descending order, with one number of Philox4x32-10. A row depends on its own seed and position
+     * alone, never on the batch.
      *
      * @param logits [B, V], half or f32
      * @param temperature f32 [B]; 0 takes the argmax

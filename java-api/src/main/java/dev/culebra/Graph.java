@@ -8,8 +8,8 @@ import java.util.Map;
 import org.jspecify.annotations.Nullable;
 
 /**
- * Work recorded by {@link Stream#capture}, to be run again and again in one call. It owns its workspace; launches of one
- * graph run one after the other, whatever streams they are on. Can be used by several threads.
+ * Work recorded by {@link Stream#capture}, to be run again and again in one call. It owns its workspace; launches of
+ * one graph run one after the other, whatever streams they are on. Can be used by several threads.
  */
 public final class Graph implements AutoCloseable {
     /** The recorded work and its workspace, given back when no stream runs it any more. */
@@ -33,7 +33,8 @@ public final class Graph implements AutoCloseable {
         public void now() {
             device.free("graph_destroy", "a graph", ignored -> culebra_h.cul_graph_destroy(graph));
             if (workspace.address() != 0) {
-                device.free("memory_free", "a graph's workspace", handle -> culebra_h.cul_memory_free(handle, workspace));
+                device.free("memory_free", "a graph's workspace", handle ->
+                        culebra_h.cul_memory_free(handle, workspace));
             }
         }
     }
@@ -71,7 +72,8 @@ public final class Graph implements AutoCloseable {
                 throw stream.failure(Status.CLOSED, "the graph was closed; capture another one");
             }
             if (stream.device() != device) {
-                throw stream.failure(Status.DEVICE, "the graph is of " + device + " but the stream is of " + stream.device());
+                throw stream.failure(Status.DEVICE, "the graph is of " + device + " but the stream is of "
+                        + stream.device());
             }
             if (stream.isCapturing()) {
                 throw stream.failure(Status.UNSUPPORTED, "a launch cannot be captured");
@@ -86,11 +88,14 @@ public final class Graph implements AutoCloseable {
             }
             if (last != null && last != stream) {
                 launched.use(stream, event ->
-                        Natives.check(culebra_h.cul_stream_wait_event(stream.handle(), event), "graph_launch", device.backend()));
+                        Natives.check(culebra_h.cul_stream_wait_event(stream.handle(), event), "graph_launch",
+                                device.backend()));
             }
-            Natives.check(culebra_h.cul_graph_launch(recording.graph, stream.handle()), "graph_launch", device.backend());
+            Natives.check(culebra_h.cul_graph_launch(recording.graph, stream.handle()), "graph_launch",
+                    device.backend());
             launched.use(stream, event ->
-                    Natives.check(culebra_h.cul_event_record(event, stream.handle()), "graph_launch", device.backend()));
+                    Natives.check(culebra_h.cul_event_record(event, stream.handle()), "graph_launch",
+                            device.backend()));
             last = stream;
         } finally {
             stream.exit();

@@ -10,7 +10,8 @@ public final class HostBuffer implements AutoCloseable {
     private final Lease lease;
 
     HostBuffer(Storage storage) {
-        this.lease = new Lease(new Leases(storage.device, null), storage, null, "a host buffer of " + storage.bytes + " bytes");
+        this.lease = new Lease(new Leases(storage.device, null), storage, null, "a host buffer of " + storage.bytes
+                + " bytes");
         lease.leases.add(lease);
     }
 
@@ -52,7 +53,8 @@ public final class HostBuffer implements AutoCloseable {
     /** The address of {@code bytes} bytes from {@code offset_bytes} on, for a copy on {@code stream}. */
     MemorySegment range(Stream stream, long offset_bytes, long bytes) {
         if (offset_bytes < 0 || offset_bytes > bytes() - bytes) {
-            throw stream.failure(Status.RANGE, bytes + " bytes from " + offset_bytes + " on exceed the host buffer's " + bytes());
+            throw stream.failure(Status.RANGE, bytes + " bytes from " + offset_bytes + " on exceed the host buffer's "
+                    + bytes());
         }
         stream.useMemory(lease, "the buffer");
         return MemorySegment.ofAddress(lease.storage.address.address() + offset_bytes);

@@ -75,7 +75,8 @@ final class HostCopy {
 
     private static void checkHost(Stream stream, Tensor tensor, MemorySegment host) {
         if (host.byteSize() != tensor.bytes()) {
-            throw stream.failure(Status.SHAPE, "the segment has " + host.byteSize() + " bytes but " + tensor + " has " + tensor.bytes());
+            throw stream.failure(Status.SHAPE, "the segment has " + host.byteSize() + " bytes but " + tensor + " has "
+                    + tensor.bytes());
         }
         if (!host.isAccessibleBy(Thread.currentThread())) {
             throw stream.failure(Status.UNSUPPORTED, "the segment is confined to another thread than \""

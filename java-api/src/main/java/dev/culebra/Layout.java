@@ -9,7 +9,8 @@ record Layout(DType dtype, long[] shape, long[] strides, long offset_bytes) {
     static Layout rowMajor(DType dtype, long... shape) {
         var extents = shape.clone();
         if (extents.length > DescriptorPool.MAX_RANK) {
-            throw bad(dtype, extents, "has rank " + extents.length + "; the largest rank is " + DescriptorPool.MAX_RANK);
+            throw bad(dtype, extents, "has rank " + extents.length + "; the largest rank is "
+                    + DescriptorPool.MAX_RANK);
         }
         var elements = 1L;
         var empty = false;
@@ -31,7 +32,8 @@ record Layout(DType dtype, long[] shape, long[] strides, long offset_bytes) {
     }
 
     private static ArgumentException bad(DType dtype, long[] shape, String fault) {
-        return new ArgumentException(Status.SHAPE, null, null, "a tensor " + dtype + Arrays.toString(shape) + " " + fault);
+        return new ArgumentException(Status.SHAPE, null, null, "a tensor " + dtype + Arrays.toString(shape) + " "
+                + fault);
     }
 
     static long[] compactStrides(long[] shape) {

@@ -5,8 +5,8 @@ import java.lang.foreign.MemorySegment;
 import org.jspecify.annotations.Nullable;
 
 /**
- * One owner's part in a {@link Storage}: what a scope must give back for a tensor, and all that it knows of it. Does not
- * refer to the tensor, so that the scope's list keeps no tensor reachable.
+ * One owner's part in a {@link Storage}: what a scope must give back for a tensor, and all that it knows of it. Does
+ * not refer to the tensor, so that the scope's list keeps no tensor reachable.
  */
 final class Lease {
     final Storage storage;

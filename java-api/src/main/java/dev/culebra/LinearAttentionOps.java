@@ -11,9 +11,9 @@ abstract class LinearAttentionOps extends MoeOps {
     LinearAttentionOps() {}
 
     /**
-     * Gated delta rule: {@code S = e^g S; S += k (beta (v - S^T k))^T; o = scale S^T q}, a state S per sequence and value head.
-     * Value head j reads q and k head j / (HV / H). Log gates below -30 count as -30. Prefill, and decoding with small T, are one
-     * operator: a state handed over continues a sequence. Yang et al., Gated Delta Networks,
+     * Gated delta rule: {@code S = e^g S; S += k (beta (v - S^T k))^T; o = scale S^T q}, a state S per sequence and
+     * value head. Value head j reads q and k head j / (HV / H). Log gates below -30 count as -30. Prefill, and decoding
+     * with small T, are one operator: a state handed over continues a sequence. Yang et al., Gated Delta Networks,
      * <a href="https://arxiv.org/abs/2412.06464">arXiv:2412.06464</a>.
      *
      * @param q [B, T, H, K], half or f32; K and V are multiples of 8 up to 256
@@ -53,8 +53,10 @@ abstract class LinearAttentionOps extends MoeOps {
             cul_gated_delta_rule_args.dt_bias(args, stream.optional(gate.dtBias(), "dt_bias"));
             cul_gated_delta_rule_args.cu_seqlens(args, stream.optional(Sequences.cuSeqlens(sequences), "cu_seqlens"));
             cul_gated_delta_rule_args.initial_state(args, stream.optional(initialState, "initial_state"));
-            cul_gated_delta_rule_args.state_read_index(args, stream.optional(Sequences.readIndex(sequences), "state_read_index"));
-            cul_gated_delta_rule_args.state_write_index(args, stream.optional(Sequences.writeIndex(sequences), "state_write_index"));
+            cul_gated_delta_rule_args.state_read_index(args,
+                    stream.optional(Sequences.readIndex(sequences), "state_read_index"));
+            cul_gated_delta_rule_args.state_write_index(args,
+                    stream.optional(Sequences.writeIndex(sequences), "state_write_index"));
             cul_gated_delta_rule_args.o(args, stream.out(o, "o"));
             cul_gated_delta_rule_args.final_state(args, stream.optionalOut(finalState, "final_state"));
             cul_gated_delta_rule_args.checkpoints(args, stream.optionalOut(checkpoints, "checkpoints"));
@@ -98,8 +100,10 @@ abstract class LinearAttentionOps extends MoeOps {
             cul_causal_conv1d_args.bias(args, stream.optional(bias, "bias"));
             cul_causal_conv1d_args.state(args, stream.optional(state, "state"));
             cul_causal_conv1d_args.cu_seqlens(args, stream.optional(Sequences.cuSeqlens(sequences), "cu_seqlens"));
-            cul_causal_conv1d_args.state_read_index(args, stream.optional(Sequences.readIndex(sequences), "state_read_index"));
-            cul_causal_conv1d_args.state_write_index(args, stream.optional(Sequences.writeIndex(sequences), "state_write_index"));
+            cul_causal_conv1d_args.state_read_index(args,
+                    stream.optional(Sequences.readIndex(sequences), "state_read_index"));
+            cul_causal_conv1d_args.state_write_index(args,
+                    stream.optional(Sequences.writeIndex(sequences), "state_write_index"));
             cul_causal_conv1d_args.y(args, stream.out(y, "y"));
             cul_causal_conv1d_args.final_state(args, stream.optionalOut(finalState, "final_state"));
             cul_causal_conv1d_args.act(args, act.ordinal());
@@ -110,8 +114,8 @@ abstract class LinearAttentionOps extends MoeOps {
     }
 
     /**
-     * {@code y = rms(x) * weight * act(gate)}, or with the norm behind the gate {@code rms(x act(gate)) * weight}, where
-     * {@code rms(x) = x / sqrt(mean(x^2) + eps)} over D / groups channels at a time.
+     * {@code y = rms(x) * weight * act(gate)}, or with the norm behind the gate {@code rms(x act(gate)) * weight},
+     * where {@code rms(x) = x / sqrt(mean(x^2) + eps)} over D / groups channels at a time.
      *
      * @param x [..., D], rank 2 to 4, half or f32
      * @param gate as x; null: 1

@@ -37,7 +37,8 @@ public final class Memory {
      */
     public void limit(long bytes) {
         if (bytes < 0) {
-            throw new ArgumentException(Status.RANGE, null, device.backend(), "a memory limit of " + bytes + " bytes; 0 means none");
+            throw new ArgumentException(Status.RANGE, null, device.backend(), "a memory limit of " + bytes
+                    + " bytes; 0 means none");
         }
         device.call("memory_set_limit", handle -> culebra_h.cul_memory_set_limit(handle, bytes));
     }

@@ -10,9 +10,9 @@ abstract class MoeOps extends GemmOps {
     MoeOps() {}
 
     /**
-     * Chooses k experts a token: descending score + bias, ties to the lowest id; with groups, the best topkGroup groups first, by
-     * their best score, with bias by the sum of their best two. Weights are scores without the bias, renormalised by
-     * {@code sum + 1e-20} where asked, times scale. A score that is not finite counts as 0.
+     * Chooses k experts a token: descending score + bias, ties to the lowest id; with groups, the best topkGroup groups
+     * first, by their best score, with bias by the sum of their best two. Weights are scores without the bias,
+     * renormalised by {@code sum + 1e-20} where asked, times scale. A score that is not finite counts as 0.
      *
      * @param logits [T, E], half or f32, E up to 2048
      * @param bias f32 [E], of the selection only; null: none
@@ -47,8 +47,8 @@ abstract class MoeOps extends GemmOps {
     }
 
     /**
-     * {@code y = sum_j weights[t,j] (w2 (act(gate) * up) + b2)} with {@code (gate, up) = w13 x + b13} of expert {@code ids[t,j]}.
-     * Ids below 0 or beyond the experts contribute nothing.
+     * {@code y = sum_j weights[t,j] (w2 (act(gate) * up) + b2)} with {@code (gate, up) = w13 x + b13} of expert {@code
+     * ids[t,j]}. Ids below 0 or beyond the experts contribute nothing.
      *
      * @param x [T, D], half
      * @param experts the experts' weights

@@ -9,9 +9,9 @@ import java.util.EnumSet;
 import java.util.List;
 
 /**
- * The operators. Each method checks its arguments, queues its work on the stream and returns: it allocates no memory but
- * the stream's workspace, never waits for the device and never reads its memory. Outputs are tensors of the caller. A
- * null stands for an optional tensor that is absent. Results are the same bits from run to run.
+ * The operators. Each method checks its arguments, queues its work on the stream and returns: it allocates no memory
+ * but the stream's workspace, never waits for the device and never reads its memory. Outputs are tensors of the caller.
+ * A null stands for an optional tensor that is absent. Results are the same bits from run to run.
  *
  * <p>Every method throws {@link ArgumentException} for a required tensor that is null, for shapes, element types,
  * strides, alignment, devices and attributes outside its contract, {@link UnsupportedException} where the backend or

@@ -12,8 +12,8 @@ import java.lang.foreign.ValueLayout;
 import org.jspecify.annotations.Nullable;
 
 /**
- * A quantized weight matrix [N, K] in the layout of its device's kernels: made by {@link Ops#packWeights}, never changed.
- * Belongs to the scope that it was made in.
+ * A quantized weight matrix [N, K] in the layout of its device's kernels: made by {@link Ops#packWeights}, never
+ * changed. Belongs to the scope that it was made in.
  */
 public final class PackedWeights implements AutoCloseable {
     private static final WeightFormat[] FORMATS = WeightFormat.values();
@@ -136,7 +136,8 @@ public final class PackedWeights implements AutoCloseable {
         }
 
         private static void plan(
-                Stream stream, MemorySegment checkpoint, MemorySegment result, MemorySegment perm, MemorySegment groupSource) {
+                Stream stream, MemorySegment checkpoint, MemorySegment result, MemorySegment perm,
+                        MemorySegment groupSource) {
             stream.device().call("pack_weights",
                     handle -> culebra_h.cul_pack_plan(handle, checkpoint, result, perm, groupSource));
         }

@@ -47,7 +47,8 @@ final class Pending {
             entries.removeIf(entry -> isFree.test(entry) && free.add(entry));
         }
         for (var entry : free) {
-            entry.events.forEach(event -> device.free("event_destroy", "an event", ignored -> culebra_h.cul_event_destroy(event)));
+            entry.events.forEach(event ->
+                    device.free("event_destroy", "an event", ignored -> culebra_h.cul_event_destroy(event)));
             entry.disposal.now();
         }
     }
@@ -56,7 +57,8 @@ final class Pending {
         try (var arena = Arena.ofConfined()) {
             var done = arena.allocate(ValueLayout.JAVA_INT);
             // An event of a device that failed has passed: nothing runs there any more.
-            return culebra_h.cul_event_query(event, done) != culebra_h.CUL_OK() || done.get(ValueLayout.JAVA_INT, 0) != 0;
+            return culebra_h.cul_event_query(event, done) != culebra_h.CUL_OK()
+                    || done.get(ValueLayout.JAVA_INT, 0) != 0;
         }
     }
 }

@@ -33,7 +33,8 @@ final class Release {
      *
      * @param streams those that used it, and may still
      */
-    static void start(Device device, Stream[] streams, @Nullable MemorySegment descriptor, @Nullable Disposal disposal) {
+    static void start(Device device, Stream[] streams, @Nullable MemorySegment descriptor,
+            @Nullable Disposal disposal) {
         new Release(device, streams, descriptor, disposal).advance();
     }
 

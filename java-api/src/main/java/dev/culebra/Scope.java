@@ -133,7 +133,8 @@ public final class Scope implements AutoCloseable {
                     "wrap: the segment is on the Java heap; native memory is needed");
         }
         if (memory.byteSize() != layout.bytes()) {
-            throw new ArgumentException(Status.SHAPE, "wrap", device.backend(), "wrap: the segment has " + memory.byteSize()
+            throw new ArgumentException(Status.SHAPE, "wrap", device.backend(), "wrap: the segment has "
+                    + memory.byteSize()
                     + " bytes but " + layout + " takes " + layout.bytes());
         }
         if (memory.address() % 16 != 0) {

@@ -24,7 +24,8 @@ final class Storage extends Uses {
     private final @Nullable Arena arena;
 
     private Storage(
-            Device device, Kind kind, MemorySegment address, long bytes, @Nullable MemorySegment host, @Nullable Arena arena) {
+            Device device, Kind kind, MemorySegment address, long bytes, @Nullable MemorySegment host,
+                    @Nullable Arena arena) {
         this.device = device;
         this.kind = kind;
         this.address = address;

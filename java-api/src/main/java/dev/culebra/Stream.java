@@ -210,7 +210,8 @@ public final class Stream implements AutoCloseable {
      * repeats the calls with the tensors and attributes that they were given; closing one of those tensors' memory ends
      * its use.
      *
-     * @throws UnsupportedException if the stream is being captured, or the work allocates, waits or copies from the heap
+     * @throws UnsupportedException if the stream is being captured, or the work allocates, waits or copies from the
+     *     heap
      */
     public Graph capture(Runnable work) {
         // First, because nothing may fail once the native graph exists.
@@ -447,7 +448,8 @@ public final class Stream implements AutoCloseable {
     MemorySegment out(@Nullable Tensor tensor, String name) {
         var descriptor = in(tensor, name);
         if (tensor.lease().storage.isReadOnly()) {
-            throw failure(Status.UNSUPPORTED, name + ", " + tensor + ", lies in read-only memory and cannot be written");
+            throw failure(Status.UNSUPPORTED, name + ", " + tensor
+                    + ", lies in read-only memory and cannot be written");
         }
         return descriptor;
     }
@@ -460,7 +462,8 @@ public final class Stream implements AutoCloseable {
     private MemorySegment use(Tensor tensor, String name) {
         var lease = tensor.lease();
         if (lease.storage.device != device) {
-            throw failure(Status.DEVICE, name + ", " + tensor + ", is on " + lease.storage.device + " but the stream is of "
+            throw failure(Status.DEVICE, name + ", " + tensor + ", is on " + lease.storage.device
+                    + " but the stream is of "
                     + device + "; copy it there first");
         }
         useMemory(lease, name);
@@ -474,7 +477,8 @@ public final class Stream implements AutoCloseable {
             throw lease.closedException(op, name);
         }
         if (!lease.storage.isAlive()) {
-            throw new ClosedException(op, device.backend(), op + ": the arena of " + name + ", " + lease + ", was closed under it");
+            throw new ClosedException(op, device.backend(), op + ": the arena of " + name + ", " + lease
+                    + ", was closed under it");
         }
         if (captured != null) {
             captured.put(lease.storage, lease.toString());
@@ -516,7 +520,8 @@ public final class Stream implements AutoCloseable {
 
     private void growWorkspace(long needed) {
         if (capturing) {
-            throw failure(Status.WORKSPACE, "needs a workspace of " + needed + " bytes but the capture has " + workspaceBytes
+            throw failure(Status.WORKSPACE, "needs a workspace of " + needed + " bytes but the capture has "
+                    + workspaceBytes
                     + "; run the work once before its capture, or call reserveWorkspace");
         }
         freeWorkspace();

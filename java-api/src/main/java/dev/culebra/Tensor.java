@@ -14,8 +14,9 @@ import java.util.concurrent.atomic.AtomicLong;
  * latest. Can be used by several threads; what queued work writes may be read by work on the same stream, or after an
  * {@link Event} or {@link Stream#synchronize}.
  *
- * <p>Methods that move data to or from the host and take no {@link HostBuffer} wait for all work queued on the stream so
- * far. They take any strides, while {@link #upload}, {@link #download} and {@link #fill} want {@link #isContiguous()}.
+ * <p>Methods that move data to or from the host and take no {@link HostBuffer} wait for all work queued on the stream
+ * so far. They take any strides, while {@link #upload}, {@link #download} and {@link #fill} want {@link
+ * #isContiguous()}.
  */
 public final class Tensor implements AutoCloseable {
     private static final AtomicLong COUNT = new AtomicLong();
@@ -135,7 +136,8 @@ public final class Tensor implements AutoCloseable {
         var d = index(dimension, "slice");
         var extent = layout.shape()[d];
         if (from < 0 || from > to || to > extent) {
-            throw shapeError("slice", "range " + from + " to " + to + " of dimension " + d + ", which has " + extent + " elements");
+            throw shapeError("slice", "range " + from + " to " + to + " of dimension " + d + ", which has " + extent
+                    + " elements");
         }
         var shape = layout.shape().clone();
         shape[d] = to - from;
@@ -186,8 +188,8 @@ public final class Tensor implements AutoCloseable {
     /**
      * The same elements in another shape; one extent may be -1 and is then computed.
      *
-     * @throws ArgumentException if the number of elements differs, or the strides allow no such view; {@link #contiguous}
-     *     makes a copy that does
+     * @throws ArgumentException if the number of elements differs, or the strides allow no such view; {@link
+     *     #contiguous} makes a copy that does
      */
     public Tensor reshape(long... shape) {
         var extents = inferred(shape);
@@ -257,7 +259,8 @@ public final class Tensor implements AutoCloseable {
     public Tensor expand(int dimension, long size) {
         var d = index(dimension, "expand");
         if (layout.shape()[d] != 1 || size < 0) {
-            throw shapeError("expand", "dimension " + d + " has " + layout.shape()[d] + " elements, to become " + size + "; it must have 1");
+            throw shapeError("expand", "dimension " + d + " has " + layout.shape()[d] + " elements, to become " + size
+                    + "; it must have 1");
         }
         var shape = layout.shape().clone();
         var strides = layout.strides().clone();
@@ -314,7 +317,8 @@ public final class Tensor implements AutoCloseable {
      */
     public void copyFrom(Stream stream, Tensor source) {
         if (source.dtype() != dtype() || !Arrays.equals(source.layout.shape(), layout.shape())) {
-            throw new ArgumentException(source.dtype() == dtype() ? Status.SHAPE : Status.DTYPE, "copy", device().backend(),
+            throw new ArgumentException(source.dtype() == dtype() ? Status.SHAPE : Status.DTYPE, "copy",
+                    device().backend(),
                     "copy: from " + source + " to " + this + "; shape and type must be the same");
         }
         if (source.device() == device() && !(isContiguous() && source.isContiguous())) {
@@ -327,11 +331,13 @@ public final class Tensor implements AutoCloseable {
             source.requireContiguous(stream);
             var here = stream.device();
             if (here != device() && here != source.device()) {
-                throw stream.failure(Status.DEVICE, "neither " + this + " nor " + source + " is on the stream's device, " + here);
+                throw stream.failure(Status.DEVICE, "neither " + this + " nor " + source
+                        + " is on the stream's device, " + here);
             }
             if (device() != source.device()
                     && (here == device() ? source : this).device().backend() != Backend.CPU) {
-                throw stream.failure(Status.DEVICE, "from " + source.device() + " to " + device() + "; one of them must be cpu");
+                throw stream.failure(Status.DEVICE, "from " + source.device() + " to " + device()
+                        + "; one of them must be cpu");
             }
             if (lease.storage.isReadOnly()) {
                 throw stream.failure(Status.UNSUPPORTED, this + " lies in read-only memory and cannot be written");
@@ -421,7 +427,8 @@ public final class Tensor implements AutoCloseable {
      */
     public Tensor moveTo(Scope target) {
         if (target.device() != device()) {
-            throw new ArgumentException(Status.DEVICE, "move", device().backend(), "move: " + this + " is on " + device()
+            throw new ArgumentException(Status.DEVICE, "move", device().backend(), "move: " + this + " is on "
+                    + device()
                     + " but the scope is of " + target.device());
         }
         if (!Leases.move(lease, target.leases())) {

@@ -14,15 +14,15 @@
  * <p><b>Asynchrony.</b> An operator checks its arguments, queues its work on a {@link Stream} and returns; {@link
  * Stream#synchronize} waits. Work on one stream runs in order.
  *
- * <p><b>Lifetimes.</b> Every tensor belongs to a {@link Scope}. Closing takes effect in stream order: memory that queued
- * work still uses is not reused before that work is done. Everything is closed once, however often {@code close} is
- * called, and everything that a device holds is closed with the device.
+ * <p><b>Lifetimes.</b> Every tensor belongs to a {@link Scope}. Closing takes effect in stream order: memory that
+ * queued work still uses is not reused before that work is done. Everything is closed once, however often {@code close}
+ * is called, and everything that a device holds is closed with the device.
  *
- * <p><b>Threads.</b> Devices, scopes and tensors are shared freely. A stream may wander between threads, but two threads
- * in one stream at once is a {@link ConcurrentUseException}.
+ * <p><b>Threads.</b> Devices, scopes and tensors are shared freely. A stream may wander between threads, but two
+ * threads in one stream at once is a {@link ConcurrentUseException}.
  *
- * <p><b>Errors.</b> All failures are {@link CulebraException}s. System properties: {@code culebra.paranoid=true} records
- * where everything was made and reports leaks; {@code culebra.check=true} has operators validate index tensors.
+ * <p><b>Errors.</b> All failures are {@link CulebraException}s. System properties: {@code culebra.paranoid=true}
+ * records where everything was made and reports leaks; {@code culebra.check=true} has operators validate index tensors.
  */
 @NullMarked
 package dev.culebra;

@@ -20,7 +20,8 @@ class LifetimeTest {
     @ParameterizedTest
     @MethodSource("dev.culebra.Backends#all")
     void useAfterCloseNamesTheTensor(String backend) {
-        try (var device = Device.open(backend, POISON); var stream = device.openStream(); var scope = device.openScope()) {
+        try (var device = Device.open(backend,
+                POISON); var stream = device.openStream(); var scope = device.openScope()) {
             var x = scope.zeros(stream, DType.F32, 2, 3);
             x.close();
             x.close();
@@ -28,7 +29,8 @@ class LifetimeTest {
             var error = assertThrows(ClosedException.class, () -> Ops.scale(stream, x, x, 2));
             assertTrue(error.getMessage().startsWith("scale: x, tensor #"), error.getMessage());
             assertTrue(error.getMessage().contains("f32[2, 3]"), error.getMessage());
-            assertTrue(error.getMessage().contains("LifetimeTest"), "the place where it was made: " + error.getMessage());
+            assertTrue(error.getMessage().contains("LifetimeTest"), "the place where it was made: "
+                    + error.getMessage());
             assertThrows(ClosedException.class, () -> x.slice(0, 0, 1));
             assertThrows(ClosedException.class, () -> x.floats(stream));
             assertThrows(ClosedException.class, () -> x.zero(stream));
@@ -63,7 +65,8 @@ class LifetimeTest {
     @ParameterizedTest
     @MethodSource("dev.culebra.Backends#all")
     void viewsKeepTheMemory(String backend) {
-        try (var device = Device.open(backend, POISON); var stream = device.openStream(); var scope = device.openScope()) {
+        try (var device = Device.open(backend,
+                POISON); var stream = device.openStream(); var scope = device.openScope()) {
             var x = scope.floats(stream, new float[] {1, 2, 3, 4, 5, 6, 7, 8}, 8);
             var view = x.slice(0, 4, 8);
             x.close();
@@ -81,7 +84,8 @@ class LifetimeTest {
     @ParameterizedTest
     @MethodSource("dev.culebra.Backends#all")
     void memoryOfQueuedWorkIsNotReused(String backend) {
-        try (var device = Device.open(backend, POISON); var stream = device.openStream(); var scope = device.openScope()) {
+        try (var device = Device.open(backend,
+                POISON); var stream = device.openStream(); var scope = device.openScope()) {
             var n = 1 << 14;
             var inPlace = new InPlace(scope, stream, n);
             var y = scope.zeros(stream, DType.F32, 1, n);
@@ -267,7 +271,8 @@ class LifetimeTest {
     @MethodSource("dev.culebra.Backends#all")
     void closingRacesWithCalls(String backend) throws Exception {
         var seed = System.nanoTime();
-        try (var device = Device.open(backend, POISON); var stream = device.openStream(); var scope = device.openScope()) {
+        try (var device = Device.open(backend,
+                POISON); var stream = device.openStream(); var scope = device.openScope()) {
             var inPlace = new InPlace(scope, stream, 64);
             var y = scope.zeros(stream, DType.F32, 1, 64);
             var current = new AtomicReference<>(scope.zeros(stream, DType.F32, 1, 64));

@@ -23,7 +23,8 @@ class MemoryTest {
                     && error.getMessage().contains(String.valueOf(8 * MIB)), error.getMessage());
             var statistics = device.memory().statistics();
             assertEquals(1, statistics.liveAllocations());
-            assertTrue(statistics.usedBytes() >= 6 * MIB && statistics.peakUsedBytes() <= 8 * MIB, statistics.toString());
+            assertTrue(statistics.usedBytes() >= 6 * MIB && statistics.peakUsedBytes() <= 8 * MIB,
+                    statistics.toString());
             x.close();
             scope.allocate(DType.U8, 7 * MIB).close();
             device.memory().trim(0);

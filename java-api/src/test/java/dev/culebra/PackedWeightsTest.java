@@ -30,7 +30,8 @@ class PackedWeightsTest {
     @ParameterizedTest
     @MethodSource("dev.culebra.Backends#all")
     void quantizesPacksMultipliesAndUnpacks(String backend) {
-        try (var device = Device.open(backend, DeviceOptions.DEFAULT.withPoison(true)); var stream = device.openStream();
+        try (var device = Device.open(backend,
+                DeviceOptions.DEFAULT.withPoison(true)); var stream = device.openStream();
                 var scope = device.openScope()) {
             var w = scope.floats(stream, random(1, N * K), N, K);
             var q = scope.allocate(DType.U8, N, K);
@@ -98,7 +99,8 @@ class PackedWeightsTest {
     void gptqComesBackBitForBit(String backend) {
         var seed = System.nanoTime();
         var random = new Random(seed);
-        try (var device = Device.open(backend, DeviceOptions.DEFAULT.withPoison(true)); var stream = device.openStream();
+        try (var device = Device.open(backend,
+                DeviceOptions.DEFAULT.withPoison(true)); var stream = device.openStream();
                 var scope = device.openScope()) {
             var words = random.ints((long) K / 8 * N).toArray();
             var zeroWords = random.ints((long) GROUPS * N / 8).map(word -> word & 0x77777777).toArray();

@@ -36,12 +36,14 @@ class SurfaceTest {
                 new int[] {culebra_h.CUL_ACT_NONE(), culebra_h.CUL_ACT_SILU(), culebra_h.CUL_ACT_GELU()},
                 ordinals(Activation.NONE, Activation.SILU, Activation.GELU));
         assertArrayEquals(
-                new int[] {culebra_h.CUL_EPILOGUE_NONE(), culebra_h.CUL_EPILOGUE_SILU(), culebra_h.CUL_EPILOGUE_SILU_MUL()},
+                new int[] {culebra_h.CUL_EPILOGUE_NONE(), culebra_h.CUL_EPILOGUE_SILU(),
+                        culebra_h.CUL_EPILOGUE_SILU_MUL()},
                 ordinals(Epilogue.NONE, Epilogue.SILU, Epilogue.SILU_MUL));
         assertArrayEquals(
                 new int[] {
                     culebra_h.CUL_FORMAT_PLAIN(), culebra_h.CUL_FORMAT_GPTQ_V1(), culebra_h.CUL_FORMAT_GPTQ_V2(),
-                    culebra_h.CUL_FORMAT_GPTQ_AUTO(), culebra_h.CUL_FORMAT_AWQ(), culebra_h.CUL_FORMAT_COMPRESSED_TENSORS()
+                    culebra_h.CUL_FORMAT_GPTQ_AUTO(), culebra_h.CUL_FORMAT_AWQ(),
+                            culebra_h.CUL_FORMAT_COMPRESSED_TENSORS()
                 },
                 ordinals(WeightFormat.PLAIN, WeightFormat.GPTQ_V1, WeightFormat.GPTQ_V2, WeightFormat.GPTQ_AUTO,
                         WeightFormat.AWQ, WeightFormat.COMPRESSED_TENSORS));

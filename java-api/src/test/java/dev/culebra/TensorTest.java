@@ -71,7 +71,8 @@ class TensorTest {
         assertArrayEquals(new long[] {4, 3, 2}, transposed.shape());
         assertFalse(transposed.isContiguous());
         assertArrayEquals(new float[] {0, 12, 4, 16, 8, 20}, transposed.select(0, 0).floats(stream));
-        assertArrayEquals(new float[] {7, 7, 7}, x.select(0, 0).select(0, 1).slice(0, 3, 4).expand(0, 3).floats(stream));
+        assertArrayEquals(new float[] {7, 7, 7},
+                x.select(0, 0).select(0, 1).slice(0, 3, 4).expand(0, 3).floats(stream));
         assertEquals(Float.floatToRawIntBits(23f), x.bitcast(DType.I32).ints(stream)[23]);
         transposed.select(0, 3).setFloats(stream, 100, 101, 102, 103, 104, 105);
         assertEquals(101, x.floats(stream)[15]);
@@ -165,7 +166,8 @@ class TensorTest {
             var cast = scope.allocate(dtype, values.length);
             Ops.cast(stream, x, cast);
             assertArrayEquals(
-                    cast.bytes(stream), scope.floats(stream, dtype, values, values.length).bytes(stream), dtype.toString());
+                    cast.bytes(stream), scope.floats(stream, dtype, values, values.length).bytes(stream),
+                            dtype.toString());
         }
     }
 
@@ -257,7 +259,8 @@ class TensorTest {
             assertThrows(ArgumentException.class, () -> scope.wrap(memory, DType.F32, 4));
             assertThrows(ArgumentException.class, () -> scope.wrap(MemorySegment.ofArray(new byte[16]), DType.F32, 4));
             assertEquals(Status.ALIGNMENT,
-                    assertThrows(ArgumentException.class, () -> scope.wrap(memory.asSlice(4, 16), DType.F32, 4)).status());
+                    assertThrows(ArgumentException.class, () ->
+                            scope.wrap(memory.asSlice(4, 16), DType.F32, 4)).status());
             var readOnly = scope.wrap(memory.asReadOnly(), DType.F32, 4, 4);
             assertEquals(16, readOnly.floats(stream).length);
             assertThrows(UnsupportedException.class, () -> readOnly.zero(stream));

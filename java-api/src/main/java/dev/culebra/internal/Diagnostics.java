@@ -27,7 +27,8 @@ public final class Diagnostics {
             var text = new StringBuilder();
             frames.dropWhile(frame -> {
                         var name = frame.getClassName();
-                        return name.startsWith("dev.culebra.") && API.contains(name.substring(name.lastIndexOf('.') + 1));
+                        return name.startsWith("dev.culebra.")
+                                && API.contains(name.substring(name.lastIndexOf('.') + 1));
                     })
                     .limit(FRAMES)
                     .forEach(frame -> text.append("\n    at ").append(frame));

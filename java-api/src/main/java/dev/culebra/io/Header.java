@@ -16,8 +16,8 @@ import java.util.Map;
 import org.jspecify.annotations.Nullable;
 
 /**
- * The header of a safetensors file: a JSON object of tensors, each with its type, extents and place in the data. What it
- * says is checked against itself and the size of the data: tensors cover the data without gap or overlap.
+ * The header of a safetensors file: a JSON object of tensors, each with its type, extents and place in the data. What
+ * it says is checked against itself and the size of the data: tensors cover the data without gap or overlap.
  */
 record Header(List<Item> items, Map<String, String> metadata) {
     /** One tensor; offsets count from the begin of the data. */
@@ -26,13 +26,17 @@ record Header(List<Item> items, Map<String, String> metadata) {
     /** Bits of an element of every type that the format has. */
     private static final Map<String, Integer> BITS = Map.ofEntries(
             Map.entry("BOOL", 8), Map.entry("U8", 8), Map.entry("I8", 8), Map.entry("U16", 16), Map.entry("I16", 16),
-            Map.entry("U32", 32), Map.entry("I32", 32), Map.entry("U64", 64), Map.entry("I64", 64), Map.entry("F16", 16),
+            Map.entry("U32", 32), Map.entry("I32", 32), Map.entry("U64", 64), Map.entry("I64", 64),
+                    Map.entry("F16", 16),
             Map.entry("BF16", 16), Map.entry("F32", 32), Map.entry("F64", 64), Map.entry("C64", 64),
             Map.entry("F8_E4M3", 8), Map.entry("F8_E5M2", 8), Map.entry("F8_E8M0", 8), Map.entry("F4", 4),
             Map.entry("F6_E2M3", 6), Map.entry("F6_E3M2", 6));
 
     private static final JsonFactory JSON = JsonFactory.builder()
-            .streamReadConstraints(StreamReadConstraints.builder().maxNameLength(1 << 16).maxStringLength(1 << 27).build())
+            .streamReadConstraints(StreamReadConstraints.builder()
+                    .maxNameLength(1 << 16)
+                    .maxStringLength(1 << 27)
+                    .build())
             .build();
 
     static Header parse(Path file, byte[] json, long dataBytes) throws IOException {
@@ -85,7 +89,8 @@ record Header(List<Item> items, Map<String, String> metadata) {
         for (var key = parser.nextFieldName(); key != null; key = parser.nextFieldName()) {
             switch (key) {
                 case "dtype" -> {
-                    expect(file, parser.nextToken(), JsonToken.VALUE_STRING, "tensor " + name + ": dtype must be a string");
+                    expect(file, parser.nextToken(), JsonToken.VALUE_STRING, "tensor " + name
+                            + ": dtype must be a string");
                     type = once(file, name, key, type, parser.getText());
                 }
                 case "shape" -> shape = once(file, name, key, shape, numbers(file, parser, name, key));
@@ -119,7 +124,8 @@ record Header(List<Item> items, Map<String, String> metadata) {
         var numbers = new ArrayList<Long>();
         while (parser.nextToken() != JsonToken.END_ARRAY) {
             if (parser.currentToken() != JsonToken.VALUE_NUMBER_INT) {
-                throw new FormatException(file, "tensor " + name + ": " + key + " must hold whole numbers, not " + parser.getText());
+                throw new FormatException(file, "tensor " + name + ": " + key + " must hold whole numbers, not "
+                        + parser.getText());
             }
             var value = parser.getBigIntegerValue();
             if (value.signum() < 0 || value.bitLength() > 63) {
@@ -173,13 +179,15 @@ record Header(List<Item> items, Map<String, String> metadata) {
                 throw new FormatException(file, offsets + " overlap " + previous + ", which ends at " + covered);
             }
             if (item.begin > covered) {
-                throw new FormatException(file, offsets + " leave a gap behind " + previous + ", which ends at " + covered);
+                throw new FormatException(file, offsets + " leave a gap behind " + previous + ", which ends at "
+                        + covered);
             }
             covered = item.end;
             previous = "tensor " + item.name;
         }
         if (covered != dataBytes) {
-            throw new FormatException(file, "the file has " + dataBytes + " bytes of data but its tensors end at " + covered);
+            throw new FormatException(file, "the file has " + dataBytes + " bytes of data but its tensors end at "
+                    + covered);
         }
     }
 

@@ -25,8 +25,8 @@ import java.util.Map;
 
 /**
  * A checkpoint in the safetensors format, mapped into memory: one file, or the shards of a
- * {@code model.safetensors.index.json}. Opening reads and checks the headers; data are read when they are used. A mapping
- * lasts as long as something that was taken from it is reachable. The files must not be shortened meanwhile.
+ * {@code model.safetensors.index.json}. Opening reads and checks the headers; data are read when they are used. A
+ * mapping lasts as long as something that was taken from it is reachable. The files must not be shortened meanwhile.
  */
 public final class SafeTensors {
     private static final String SINGLE = "model.safetensors";
@@ -49,8 +49,8 @@ public final class SafeTensors {
     }
 
     /**
-     * Opens a {@code .safetensors} file, an index ({@code .json}) or a directory that holds {@code model.safetensors} or
-     * {@code model.safetensors.index.json}.
+     * Opens a {@code .safetensors} file, an index ({@code .json}) or a directory that holds {@code model.safetensors}
+     * or {@code model.safetensors.index.json}.
      *
      * @throws FormatException if a header contradicts itself, the size of its file or the index
      * @throws IOException if a file is missing or cannot be read
@@ -111,7 +111,8 @@ public final class SafeTensors {
             if (shard == null) {
                 var file = directory.resolve(shardName).normalize();
                 if (!directory.equals(file.getParent())) {
-                    throw new FormatException(index, "tensor " + name + ": \"" + shardName + "\" is no file of this directory");
+                    throw new FormatException(index, "tensor " + name + ": \"" + shardName
+                            + "\" is no file of this directory");
                 }
                 if (!Files.exists(file)) {
                     throw new FormatException(index, "tensor " + name + ": its file " + shardName + " is missing");
@@ -122,7 +123,8 @@ public final class SafeTensors {
             }
             var entry = shard.entries.get(name);
             if (entry == null) {
-                throw new FormatException(index, "tensor " + name + " is not in " + shardName + ", where the index has it");
+                throw new FormatException(index, "tensor " + name + " is not in " + shardName
+                        + ", where the index has it");
             }
             entries.put(name, entry);
         }
@@ -189,8 +191,8 @@ public final class SafeTensors {
     }
 
     /**
-     * A tensor with these contents on the scope's device: on cpu the mapping itself, without a copy and read-only, where
-     * it is aligned; otherwise a copy, which is complete when the call returns.
+     * A tensor with these contents on the scope's device: on cpu the mapping itself, without a copy and read-only,
+     * where it is aligned; otherwise a copy, which is complete when the call returns.
      *
      * @param stream of the scope's device
      * @throws FormatException if there is no tensor of this name, or its element type is one that operators do not know

@@ -56,7 +56,8 @@ public final class SafeTensorsWriter {
         var bytes = Arrays.stream(shape).reduce(dtype.bytes(), Math::multiplyExact);
         if (data.byteSize() != bytes) {
             throw new IllegalArgumentException(
-                    "tensor " + name + " " + dtype + Arrays.toString(shape) + " takes " + bytes + " bytes, not " + data.byteSize());
+                    "tensor " + name + " " + dtype + Arrays.toString(shape) + " takes " + bytes + " bytes, not "
+                            + data.byteSize());
         }
         if (name.equals("__metadata__") || !names.add(name)) {
             throw new IllegalArgumentException("the name " + name + " is taken");
