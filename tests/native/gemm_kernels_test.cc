@@ -181,6 +181,7 @@ TEST_P(GemmKernelTest, int4ActOrder) {
 TEST_P(GemmKernelTest, int4PaddedAndUnalignedRows) {
   for (const int64_t pad : {1, 8}) check_int4(GetParam(), {.m = 9, .n = 77, .k = 131, .group = 32, .bias = true, .pad = pad}, 20260840);
   check_int4(GetParam(), {.m = 3, .n = 1, .k = 1, .group = -1, .zeros = true}, 20260841);
+  check_int4(GetParam(), {.m = 9, .n = 72, .k = 184, .group = 32}, 20260842);  // aligned rows that end within a slice
 }
 
 TEST_P(GemmKernelTest, int4Epilogues) {
@@ -282,6 +283,7 @@ TEST_P(GemmKernelTest, denseHalf) {
     check_dense(GetParam(), {130, 65, 129, type, type, CUL_ACT_GELU, true, 3}, seed++);
   }
   check_dense(GetParam(), {9, 64, 1100, kF16, kBf16, CUL_ACT_NONE, true}, seed++);
+  check_dense(GetParam(), {9, 64, 184, kF16, kF16}, seed++);
 }
 
 TEST_P(GemmKernelTest, denseF32) {
