@@ -239,7 +239,9 @@ TEST(Runtime, everyBackendIsThereOrSaysWhyNot) {
     ASSERT_EQ(cul_backend_devices(b, &count, &reason), CUL_OK);
     EXPECT_EQ(count == 0, std::strlen(reason) > 0) << cul_backend_name(b) << ": " << reason;
     cul_device* device = nullptr;
-    if (count == 0) EXPECT_EQ(cul_device_open(b, 0, nullptr, &device), CUL_UNSUPPORTED);
+    if (count == 0) {
+      EXPECT_EQ(cul_device_open(b, 0, nullptr, &device), CUL_UNSUPPORTED);
+    }
     EXPECT_EQ(cul_device_open(b, 99, nullptr, &device), count ? CUL_RANGE : CUL_UNSUPPORTED);
   }
   int32_t count;
