@@ -6,11 +6,12 @@
 
 namespace culebra {
 
-static constexpr Op<AttentionParams> kAttention{"attention", "attention", "f32 f16 bf16", cpu::attention, nullptr, nullptr};
-static constexpr Op<AttentionParams> kPagedAttention{
-    "paged_attention", "attention", "f32 f16 bf16", cpu::attention, nullptr, nullptr};
-static constexpr Op<PagedAppendParams> kPagedAppend{
-    "paged_append", "attention", "f32 f16 bf16", cpu::paged_append, nullptr, nullptr};
+static constexpr Op<AttentionParams> kAttention{"attention",    "attention", "f32 f16 bf16",
+                                                cpu::attention, nullptr,     nullptr};
+static constexpr Op<AttentionParams> kPagedAttention{"paged_attention", "attention", "f32 f16 bf16",
+                                                     cpu::attention,    nullptr,     nullptr};
+static constexpr Op<PagedAppendParams> kPagedAppend{"paged_append",    "attention", "f32 f16 bf16",
+                                                    cpu::paged_append, nullptr,     nullptr};
 
 static constexpr const OpRecord* kOps[] = {&kAttention, &kPagedAttention, &kPagedAppend};
 const OpList kAttentionOps{kOps, static_cast<int>(std::size(kOps))};

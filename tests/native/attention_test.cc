@@ -26,8 +26,8 @@ struct Mask {
 
 // One query row as the contract writes it. key(j), value(j, d) of the sequence; returns lse.
 template <class Score, class Value>
-double attend(int64_t keys, int64_t position, const Mask& mask, double softcap, double sink, int64_t value_dim, Score&& score,
-              Value&& value, double* o) {
+double attend(int64_t keys, int64_t position, const Mask& mask, double softcap, double sink, int64_t value_dim,
+              Score&& score, Value&& value, double* o) {
   double max = -kInfinity, sum = 0;
   std::vector<double> scores(static_cast<size_t>(keys), -kInfinity);
   for (int64_t j = 0; j < keys; ++j)
@@ -65,9 +65,11 @@ TEST(Attention, isExactUnderEveryMask) {
         const int64_t Hq = 6, Hkv = variant % 2 ? 2 : 6, D = 40, Dv = variant % 3 ? 40 : 72;
         const Mask mask{variant % 2 == 1, variant >= 4 ? r.below(20) : -1, variant % 4 == 2 ? r.below(9) : -1};
         const double softcap = variant % 3 == 1 ? 3 : 0;
-        const Array q(type, {53, Hq, D}, r.normal(), 8), k(type, {87, Hkv, D}, r.normal(), 8), v(type, {87, Hkv, Dv}, r.normal(), 16);
+        const Array q(type, {53, Hq, D}, r.normal(), 8), k(type, {87, Hkv, D}, r.normal(), 8),
+            v(type, {87, Hkv, Dv}, r.normal(), 16);
         const Array lengths_q(DType::i32, {5}, values(cu_q)), lengths_k(DType::i32, {5}, values(cu_k));
-        const Array sink(DType::f32, {Hq}, [&](int64_t h) { return h == 2 ? -kInfinity : 0.5 * static_cast<double>(h); });
+        const Array sink(DType::f32, {Hq},
+                         [&](int64_t h) { return h == 2 ? -kInfinity : 0.5 * static_cast<double>(h); });
         Array o(type, {53, Hq, Dv}, 24), lse(DType::f32, {53, Hq}, 2);
         std::vector<double> ref(static_cast<size_t>(o.size())), ref_lse(static_cast<size_t>(lse.size()));
         for (size_t b = 0; b < 4; ++b) {
@@ -83,7 +85,8 @@ TEST(Attention, isExactUnderEveryMask) {
                     for (int64_t d = 0; d < D; ++d) s += q[row * D + d] * k[((k0 + j) * Hkv + g) * D + d];
                     return s / std::sqrt(static_cast<double>(D));
                   },
-                  [&](int64_t j, int64_t d) { return v[((k0 + j) * Hkv + g) * Dv + d]; }, &ref[static_cast<size_t>(row * Dv)]);
+                  [&](int64_t j, int64_t d) { return v[((k0 + j) * Hkv + g) * Dv + d]; },
+                  &ref[static_cast<size_t>(row * Dv)]);
             }
         }
         cul_attention_args args{};
@@ -110,7 +113,8 @@ TEST(Attention, isExactUnderEveryMask) {
 TEST(Attention, hiddenKeysMayHoldAnything) {
   Random r(2);
   Cpu cpu;
-  Array q(DType::f32, {40, 2, 16}, r.normal()), k(DType::f32, {40, 1, 16}, r.normal()), v(DType::f32, {40, 1, 16}, r.normal());
+  Array q(DType::f32, {40, 2, 16}, r.normal()), k(DType::f32, {40, 1, 16}, r.normal()),
+      v(DType::f32, {40, 1, 16}, r.normal());
   const Array cu(DType::i32, {2}, values({0, 40}));
   Array o(DType::f32, {40, 2, 16});
   cul_attention_args args{};
@@ -141,15 +145,31 @@ struct Paged {
   std::vector<double> lengths;
   Array q, k, v, k_scale, v_scale, table, kv_len, o, lse;
 
-  Paged(Random& r, DType type, DType cache_type, int64_t Sq, int64_t Hq, int64_t Hkv, int64_t D, int64_t page, std::vector<double> lens)
-      : type(type), cache_type(cache_type), B(static_cast<int64_t>(lens.size())), Sq(Sq), Hq(Hq), Hkv(Hkv), D(D), page(page),
-        max_pages(static_cast<int64_t>(*std::max_element(lens.begin(), lens.end())) / page + 2), lengths(lens),
-        q(type, {B, Sq, Hq, D}, r.normal(), 8), k(cache_type, {B * max_pages, page, Hkv, D}, 16),
-        v(cache_type, {B * max_pages, page, Hkv, D}, 16), k_scale(DType::f32, {Hkv}, r.uniform(0.5, 2)),
-        v_scale(DType::f32, {Hkv}, r.uniform(0.5, 2)), table(DType::i32, {B, max_pages}, [](int64_t) { return -1; }, 3),
-        kv_len(DType::i32, {B}, values(lens)), o(type, {B, Sq, Hq, D}, 8), lse(DType::f32, {B, Sq, Hq}, 1) {
+  Paged(Random& r, DType type, DType cache_type, int64_t Sq, int64_t Hq, int64_t Hkv, int64_t D, int64_t page,
+        std::vector<double> lens)
+      : type(type),
+        cache_type(cache_type),
+        B(static_cast<int64_t>(lens.size())),
+        Sq(Sq),
+        Hq(Hq),
+        Hkv(Hkv),
+        D(D),
+        page(page),
+        max_pages(static_cast<int64_t>(*std::max_element(lens.begin(), lens.end())) / page + 2),
+        lengths(lens),
+        q(type, {B, Sq, Hq, D}, r.normal(), 8),
+        k(cache_type, {B * max_pages, page, Hkv, D}, 16),
+        v(cache_type, {B * max_pages, page, Hkv, D}, 16),
+        k_scale(DType::f32, {Hkv}, r.uniform(0.5, 2)),
+        v_scale(DType::f32, {Hkv}, r.uniform(0.5, 2)),
+        table(
+            DType::i32, {B, max_pages}, [](int64_t) { return -1; }, 3),
+        kv_len(DType::i32, {B}, values(lens)),
+        o(type, {B, Sq, Hq, D}, 8),
+        lse(DType::f32, {B, Sq, Hq}, 1) {
     std::vector<int64_t> pages(static_cast<size_t>(B * max_pages));
-    for (size_t i = 0; i < pages.size(); ++i) std::swap(pages[i] = static_cast<int64_t>(i), pages[static_cast<size_t>(r.below(static_cast<int64_t>(i) + 1))]);
+    for (size_t i = 0; i < pages.size(); ++i)
+      std::swap(pages[i] = static_cast<int64_t>(i), pages[static_cast<size_t>(r.below(static_cast<int64_t>(i) + 1))]);
     auto draw = r.normal();
     for (int64_t b = 0; b < B; ++b)
       for (int64_t j = 0; j < static_cast<int64_t>(lengths[static_cast<size_t>(b)]); ++j) {
@@ -163,7 +183,9 @@ struct Paged {
         }
       }
   }
-  int64_t cell(int64_t b, int64_t j) const { return static_cast<int64_t>(table[b * max_pages + j / page]) * page + j % page; }
+  int64_t cell(int64_t b, int64_t j) const {
+    return static_cast<int64_t>(table[b * max_pages + j / page]) * page + j % page;
+  }
   cul_paged_attention_args args() const {
     cul_paged_attention_args a{};
     a.q = q;
@@ -269,12 +291,14 @@ TEST(PagedAttention, indicesThatLeadOutsideFailTheDevice) {
 }
 
 // k of one slot after RoPE, or as it is.
-double rotated(const Array& k, const Array& cos, const Array& sin, bool interleaved, int64_t t, int64_t row, int64_t d) {
+double rotated(const Array& k, const Array& cos, const Array& sin, bool interleaved, int64_t t, int64_t row,
+               int64_t d) {
   const int64_t pairs = cos.dim(1), D = k.dim(2);
   if (d >= 2 * pairs) return k[row * D + d];
   const int64_t pair = interleaved ? d / 2 : d % pairs;
   const double c = cos[t * pairs + pair], s = sin[t * pairs + pair];
-  const double a = k[row * D + (interleaved ? 2 * pair : pair)], b = k[row * D + (interleaved ? 2 * pair + 1 : pair + pairs)];
+  const double a = k[row * D + (interleaved ? 2 * pair : pair)],
+               b = k[row * D + (interleaved ? 2 * pair + 1 : pair + pairs)];
   return (interleaved ? d % 2 : d >= pairs) ? b * c + a * s : a * c - b * s;
 }
 
@@ -288,7 +312,8 @@ TEST(PagedAppend, writesItsSlotsAndNothingElse) {
         const int64_t H = 3, D = 24, Dv = 40;
         const Array k(type, {4, H, D}, r.normal(100), 8), v(type, {4, H, Dv}, r.normal(100), 8);
         const std::vector<double> slots = {17, -1, 0, 11};
-        const Array slot(DType::i64, {4}, values(slots)), cos(DType::f32, {4, 8}, r.uniform(-1, 1), 4), sin(DType::f32, {4, 8}, r.uniform(-1, 1), 4);
+        const Array slot(DType::i64, {4}, values(slots)), cos(DType::f32, {4, 8}, r.uniform(-1, 1), 4),
+            sin(DType::f32, {4, 8}, r.uniform(-1, 1), 4);
         const Array k_scale(DType::f32, {H}, r.uniform(0.1, 2)), v_scale(DType::f32, {H}, r.uniform(0.1, 2));
         Array k_cache(cache, {3, 6, H, D}, r.normal(), 16), v_cache(cache, {3, 6, H, Dv}, r.normal(), 16);
         Array k_before(cache, {3, 6, H, D}), v_before(cache, {3, 6, H, Dv});
@@ -314,11 +339,13 @@ TEST(PagedAppend, writesItsSlotsAndNothingElse) {
           const auto found = std::find(slots.begin(), slots.end(), static_cast<double>(cell));
           if (found == slots.end()) {
             EXPECT_EQ(k_cache.bits(cell * H * D, (cell + 1) * H * D), k_before.bits(cell * H * D, (cell + 1) * H * D));
-            EXPECT_EQ(v_cache.bits(cell * H * Dv, (cell + 1) * H * Dv), v_before.bits(cell * H * Dv, (cell + 1) * H * Dv));
+            EXPECT_EQ(v_cache.bits(cell * H * Dv, (cell + 1) * H * Dv),
+                      v_before.bits(cell * H * Dv, (cell + 1) * H * Dv));
             continue;
           }
           const int64_t t = found - slots.begin();
-          // One rounding to the cache's type: half a unit in its last place, with room for the f32 arithmetic before it.
+          // One rounding to the cache's type: half a unit in its last place, with room for the f32 arithmetic before
+          // it.
           const double unit = f8 ? 0x1p-4 : type == DType::f32 ? 1e-6 : type == DType::f16 ? 0x1p-11 : 0x1p-8;
           for (int64_t h = 0; h < H; ++h) {
             const double kx = f8 ? k_scale[h] : 1, vx = f8 ? v_scale[h] : 1;
@@ -330,7 +357,8 @@ TEST(PagedAppend, writesItsSlotsAndNothingElse) {
               expect(k_cache[(cell * H + h) * D + d],
                      (rope ? rotated(k, cos, sin, variant == 2, t, t * H + h, d) : k[(t * H + h) * D + d]) / kx);
             for (int64_t d = 0; d < Dv; ++d) expect(v_cache[(cell * H + h) * Dv + d], v[(t * H + h) * Dv + d] / vx);
-            EXPECT_TRUE(f8 || v_cache.bits((cell * H + h) * Dv, (cell * H + h + 1) * Dv) == v.bits((t * H + h) * Dv, (t * H + h + 1) * Dv));
+            EXPECT_TRUE(f8 || v_cache.bits((cell * H + h) * Dv, (cell * H + h + 1) * Dv) ==
+                                  v.bits((t * H + h) * Dv, (t * H + h + 1) * Dv));
           }
         }
         EXPECT_TRUE(k_cache.guards_untouched() && v_cache.guards_untouched());
@@ -342,7 +370,8 @@ TEST(PagedAppend, writesItsSlotsAndNothingElse) {
 TEST(Attention, refusals) {
   Random r(7);
   Cpu cpu;
-  const Array q(DType::f16, {8, 4, 16}, r.normal()), k(DType::f16, {8, 2, 16}, r.normal()), v(DType::f16, {8, 2, 16}, r.normal());
+  const Array q(DType::f16, {8, 4, 16}, r.normal()), k(DType::f16, {8, 2, 16}, r.normal()),
+      v(DType::f16, {8, 2, 16}, r.normal());
   const Array cu(DType::i32, {2}, values({0, 8}));
   Array o(DType::f16, {8, 4, 16});
   using Args = cul_attention_args;
@@ -357,7 +386,7 @@ TEST(Attention, refusals) {
     change(args);
     return cpu(cul_attention, args);
   };
-  auto with = [&](const cul_tensor* Args::*field, DType type, std::vector<int64_t> shape) {
+  auto with = [&](const cul_tensor* Args::* field, DType type, std::vector<int64_t> shape) {
     const Array replacement(type, shape);
     return status([&](Args& a) { a.*field = replacement; });
   };
@@ -383,25 +412,29 @@ TEST(Attention, refusals) {
   EXPECT_EQ(status([](Args& a) { a.scale = NAN; }), CUL_RANGE);
   EXPECT_EQ(status([](Args& a) { a.causal = 2; }), CUL_RANGE);
   EXPECT_EQ(status([](Args& a) { a.o = a.q; }), CUL_UNSUPPORTED);
+  const cul_tensor one_row = o.broadcast();
+  EXPECT_EQ(status([&](Args& a) { a.o = &one_row; }), CUL_STRIDE);
 }
 
 TEST(PagedAttention, refusals) {
   Random r(8);
   Cpu cpu;
   using Args = cul_paged_attention_args;
-  Paged half(r, DType::f16, DType::f16, 2, 4, 2, 16, 4, {5, 9}), f8(r, DType::f16, DType::f8e4m3, 2, 4, 2, 16, 4, {5, 9});
+  Paged half(r, DType::f16, DType::f16, 2, 4, 2, 16, 4, {5, 9}),
+      f8(r, DType::f16, DType::f8e4m3, 2, 4, 2, 16, 4, {5, 9});
   auto status = [&](Paged& p, auto&& change) {
     Args args = p.args();
     change(args);
     return cpu(cul_paged_attention, args);
   };
-  auto with = [&](Paged& p, const cul_tensor* Args::*field, DType type, std::vector<int64_t> shape) {
+  auto with = [&](Paged& p, const cul_tensor* Args::* field, DType type, std::vector<int64_t> shape) {
     const Array replacement(type, shape);
     return status(p, [&](Args& a) { a.*field = replacement; });
   };
   EXPECT_EQ(status(half, [](Args&) {}), CUL_OK);
   EXPECT_EQ(status(f8, [](Args&) {}), CUL_OK);
-  for (auto field : {&Args::q, &Args::k_cache, &Args::v_cache, &Args::page_table, &Args::kv_len, &Args::o, &Args::k_scale, &Args::v_scale})
+  for (auto field : {&Args::q, &Args::k_cache, &Args::v_cache, &Args::page_table, &Args::kv_len, &Args::o,
+                     &Args::k_scale, &Args::v_scale})
     EXPECT_EQ(status(f8, [&](Args& a) { a.*field = nullptr; }), CUL_NULL_POINTER);
   EXPECT_EQ(with(half, &Args::k_scale, DType::f32, {2}), CUL_UNSUPPORTED);
   EXPECT_EQ(with(f8, &Args::k_scale, DType::f32, {4}), CUL_SHAPE);
@@ -426,7 +459,8 @@ TEST(PagedAppend, refusals) {
   Cpu cpu;
   using Args = cul_paged_append_args;
   auto zero = [](int64_t) { return 0.0; };
-  const Array k(DType::bf16, {4, 2, 16}, zero), v(DType::bf16, {4, 2, 16}, zero), slot(DType::i64, {4}, [](int64_t i) { return i; });
+  const Array k(DType::bf16, {4, 2, 16}, zero), v(DType::bf16, {4, 2, 16}, zero),
+      slot(DType::i64, {4}, [](int64_t i) { return i; });
   const Array table(DType::f32, {4, 4}, zero), scale(DType::f32, {2}, zero);
   Array k_cache(DType::bf16, {2, 8, 2, 16}), v_cache(DType::bf16, {2, 8, 2, 16});
   auto status = [&](auto&& change) {
@@ -439,7 +473,7 @@ TEST(PagedAppend, refusals) {
     change(args);
     return cpu(cul_paged_append, args);
   };
-  auto with = [&](const cul_tensor* Args::*field, DType type, std::vector<int64_t> shape) {
+  auto with = [&](const cul_tensor* Args::* field, DType type, std::vector<int64_t> shape) {
     const Array replacement(type, shape, zero);
     return status([&](Args& a) { a.*field = replacement; });
   };

@@ -18,8 +18,8 @@
 
 namespace culebra::testing {
 
-// A tensor on the cpu. Rows are `gap` elements apart beyond their width; bytes outside the view are 0x5a and must stay so.
-// Elements begin as 0xff bytes, which is NaN in every float type.
+// A tensor on the cpu. Rows are `gap` elements apart beyond their width; bytes outside the view are 0x5a and must stay
+// so. Elements begin as 0xff bytes, which is NaN in every float type.
 class Array {
  public:
   Array(DType type, std::vector<int64_t> shape, int64_t gap = 0) : type_(type), shape_(std::move(shape)) {
@@ -34,12 +34,18 @@ class Array {
     data_ = hwy::AllocateAligned<uint8_t>(bytes_);
     std::memset(data_.get(), 0x5a, bytes_);
     for (int64_t i = 0; i < size(); ++i) std::memset(at(i), 0xff, size_of(type));
-    const uint8_t code = type == DType::bf16 ? CUL_BFLOAT
-                         : type == DType::f8e4m3 ? CUL_FLOAT8_E4M3FN
-                         : type == DType::u8 ? CUL_UINT
-                         : type == DType::i32 || type == DType::i64 ? CUL_INT : CUL_FLOAT;
-    tensor_ = {data_.get(), {CUL_DEVICE_CPU, 0}, static_cast<int32_t>(shape_.size()),
-               {code, static_cast<uint8_t>(8 * size_of(type)), 1}, shape_.data(), strides_.data(), 0};
+    const uint8_t code = type == DType::bf16                        ? CUL_BFLOAT
+                         : type == DType::f8e4m3                    ? CUL_FLOAT8_E4M3FN
+                         : type == DType::u8                        ? CUL_UINT
+                         : type == DType::i32 || type == DType::i64 ? CUL_INT
+                                                                    : CUL_FLOAT;
+    tensor_ = {data_.get(),
+               {CUL_DEVICE_CPU, 0},
+               static_cast<int32_t>(shape_.size()),
+               {code, static_cast<uint8_t>(8 * size_of(type)), 1},
+               shape_.data(),
+               strides_.data(),
+               0};
   }
   Array(DType type, std::vector<int64_t> shape, const std::function<double(int64_t)>& value, int64_t gap = 0)
       : Array(type, std::move(shape), gap) {
@@ -57,25 +63,46 @@ class Array {
   double operator[](int64_t i) const {
     const void* p = at(i);
     switch (type_) {
-      case DType::f32: return *static_cast<const float*>(p);
-      case DType::f16: return to_float(*static_cast<const half_t*>(p));
-      case DType::bf16: return to_float(*static_cast<const bfloat16_t*>(p));
-      case DType::f8e4m3: return to_float(*static_cast<const float8_e4m3_t*>(p));
-      case DType::i32: return *static_cast<const int32_t*>(p);
-      case DType::i64: return static_cast<double>(*static_cast<const int64_t*>(p));
-      default: return *static_cast<const uint8_t*>(p);
+      case DType::f32:
+        return *static_cast<const float*>(p);
+      case DType::f16:
+        return to_float(*static_cast<const half_t*>(p));
+      case DType::bf16:
+        return to_float(*static_cast<const bfloat16_t*>(p));
+      case DType::f8e4m3:
+        return to_float(*static_cast<const float8_e4m3_t*>(p));
+      case DType::i32:
+        return *static_cast<const int32_t*>(p);
+      case DType::i64:
+        return static_cast<double>(*static_cast<const int64_t*>(p));
+      default:
+        return *static_cast<const uint8_t*>(p);
     }
   }
   void set(int64_t i, double value) {
     void* p = at(i);
     switch (type_) {
-      case DType::f32: *static_cast<float*>(p) = static_cast<float>(value); break;
-      case DType::f16: *static_cast<half_t*>(p) = from_float<half_t>(static_cast<float>(value)); break;
-      case DType::bf16: *static_cast<bfloat16_t*>(p) = from_float<bfloat16_t>(static_cast<float>(value)); break;
-      case DType::f8e4m3: *static_cast<float8_e4m3_t*>(p) = from_float<float8_e4m3_t>(static_cast<float>(value)); break;
-      case DType::i32: *static_cast<int32_t*>(p) = static_cast<int32_t>(value); break;
-      case DType::i64: *static_cast<int64_t*>(p) = static_cast<int64_t>(value); break;
-      default: *static_cast<uint8_t*>(p) = static_cast<uint8_t>(value); break;
+      case DType::f32:
+        *static_cast<float*>(p) = static_cast<float>(value);
+        break;
+      case DType::f16:
+        *static_cast<half_t*>(p) = from_float<half_t>(static_cast<float>(value));
+        break;
+      case DType::bf16:
+        *static_cast<bfloat16_t*>(p) = from_float<bfloat16_t>(static_cast<float>(value));
+        break;
+      case DType::f8e4m3:
+        *static_cast<float8_e4m3_t*>(p) = from_float<float8_e4m3_t>(static_cast<float>(value));
+        break;
+      case DType::i32:
+        *static_cast<int32_t*>(p) = static_cast<int32_t>(value);
+        break;
+      case DType::i64:
+        *static_cast<int64_t*>(p) = static_cast<int64_t>(value);
+        break;
+      default:
+        *static_cast<uint8_t*>(p) = static_cast<uint8_t>(value);
+        break;
     }
   }
   void* at(int64_t i) const {
@@ -109,10 +136,18 @@ class Array {
     return true;
   }
   operator const cul_tensor*() const { return &tensor_; }
+  // The same memory, read and written as if the first dimension did not advance.
+  cul_tensor broadcast() {
+    broadcast_strides_ = strides_;
+    broadcast_strides_[0] = 0;
+    cul_tensor t = tensor_;
+    t.strides = broadcast_strides_.data();
+    return t;
+  }
 
  private:
   DType type_;
-  std::vector<int64_t> shape_, strides_;
+  std::vector<int64_t> shape_, strides_, broadcast_strides_;
   size_t bytes_ = 0;
   hwy::AlignedFreeUniquePtr<uint8_t[]> data_;
   cul_tensor tensor_{};
@@ -173,7 +208,7 @@ inline double tolerance(DType type) { return type == DType::f32 ? 1e-5 : type ==
 template <class F>
 void on_every_target(F&& f) {
   hwy::SetSupportedTargetsForTest(0);
-  for (const int64_t target : {HWY_AVX3_DL, HWY_AVX3, HWY_AVX2, HWY_EMU128, HWY_NEON}) {
+  for (const int64_t target : {HWY_AVX3_DL, HWY_AVX3, HWY_AVX2, HWY_SSE4, HWY_NEON}) {
     if (!(hwy::SupportedTargets() & target)) continue;
     SCOPED_TRACE(hwy::TargetName(target));
     hwy::SetSupportedTargetsForTest(target);

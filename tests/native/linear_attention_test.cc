@@ -24,12 +24,23 @@ struct DeltaRule {
   std::vector<int32_t> cu, read, write;
   std::vector<Array> initial, final, checkpoints, index;  // at most one, or cu, read, write
 
-  DeltaRule(Random& r, DType type, int64_t B, int64_t T, int64_t H, int64_t HV, int64_t K, int64_t V, bool softplus = false)
-      : B(B), T(T), H(H), HV(HV), K(K), V(V), softplus(softplus),
-        q(type, {B, T, H, K}, r.normal(), 8), k(type, {B, T, H, K}, r.normal(1 / std::sqrt(static_cast<double>(K))), 16),
-        v(type, {B, T, HV, V}, r.normal(), 8), beta(DType::f32, {B, T, HV}, r.uniform(0, 1), 3),
+  DeltaRule(Random& r, DType type, int64_t B, int64_t T, int64_t H, int64_t HV, int64_t K, int64_t V,
+            bool softplus = false)
+      : B(B),
+        T(T),
+        H(H),
+        HV(HV),
+        K(K),
+        V(V),
+        softplus(softplus),
+        q(type, {B, T, H, K}, r.normal(), 8),
+        k(type, {B, T, H, K}, r.normal(1 / std::sqrt(static_cast<double>(K))), 16),
+        v(type, {B, T, HV, V}, r.normal(), 8),
+        beta(DType::f32, {B, T, HV}, r.uniform(0, 1), 3),
         gate(softplus ? type : DType::f32, {B, T, HV}, softplus ? r.normal() : r.uniform(-2, 0), 1),
-        a_log(DType::f32, {HV}, r.uniform(-1, 1)), dt_bias(DType::f32, {HV}, r.normal()), o(type, {B, T, HV, V}, 8) {}
+        a_log(DType::f32, {HV}, r.uniform(-1, 1)),
+        dt_bias(DType::f32, {HV}, r.normal()),
+        o(type, {B, T, HV, V}, 8) {}
 
   int64_t sequences() const { return cu.empty() ? B : static_cast<int64_t>(cu.size()) - 1; }
   Array state(int64_t rows, const std::function<double(int64_t)>& f) const {
@@ -80,7 +91,8 @@ struct DeltaRule {
       for (int64_t i = 0; i < rows * HV * cells; ++i)
         ref.final[static_cast<size_t>(i)] = stored(initial[0], i / cells / HV, i / cells % HV, i % cells);
     for (int64_t n = 0; n < sequences(); ++n) {
-      const int64_t from = read.empty() ? n : read[static_cast<size_t>(n)], to = write.empty() ? n : write[static_cast<size_t>(n)];
+      const int64_t from = read.empty() ? n : read[static_cast<size_t>(n)],
+                    to = write.empty() ? n : write[static_cast<size_t>(n)];
       const int64_t batch = cu.empty() ? n : 0, begin = cu.empty() ? 0 : cu[static_cast<size_t>(n)];
       const int64_t length = cu.empty() ? T : cu[static_cast<size_t>(n) + 1] - begin;
       const size_t checkpoint_row = ref.checkpoints.size();
@@ -115,8 +127,9 @@ struct DeltaRule {
             ref.o[static_cast<size_t>((token * HV + h) * V + x)] = out / std::sqrt(static_cast<double>(K));
           }
           if (every && (t + 1) % every == 0)
-            std::copy(s.begin(), s.end(), ref.checkpoints.begin() + static_cast<std::ptrdiff_t>(checkpoint_row) +
-                                              ((t + 1) / every - 1) * HV * cells + h * cells);
+            std::copy(s.begin(), s.end(),
+                      ref.checkpoints.begin() + static_cast<std::ptrdiff_t>(checkpoint_row) +
+                          ((t + 1) / every - 1) * HV * cells + h * cells);
         }
         std::copy(s.begin(), s.end(), ref.final.begin() + (to * HV + h) * cells);
       }
@@ -227,7 +240,7 @@ TEST(GatedDeltaRule, refusals) {
   };
   using Args = cul_gated_delta_rule_args;
   using Keep = std::vector<Array>;
-  auto replace = [](const cul_tensor* Args::*field, DType type, std::vector<int64_t> shape) {
+  auto replace = [](const cul_tensor* Args::* field, DType type, std::vector<int64_t> shape) {
     return [=](Args& a, Keep& keep) { a.*field = keep.emplace_back(type, shape, [](int64_t) { return 0.0; }); };
   };
   EXPECT_EQ(status([](Args&, Keep&) {}), CUL_OK);
@@ -263,7 +276,8 @@ TEST(GatedDeltaRule, refusals) {
 
 TEST(GatedDeltaRule, indicesThatLeadOutsideFailTheDevice) {
   Random r(5);
-  auto failure = [&](std::vector<int32_t> cu, std::vector<int32_t> read, std::vector<int32_t> write, int64_t checkpoints = 0) {
+  auto failure = [&](std::vector<int32_t> cu, std::vector<int32_t> read, std::vector<int32_t> write,
+                     int64_t checkpoints = 0) {
     Cpu cpu;
     DeltaRule d(r, DType::f32, cu.empty() ? 2 : 1, 130, 1, 1, 8, 8);
     d.cu = cu;
@@ -327,7 +341,8 @@ TEST(CausalConv1d, convolvesAndKeepsTheLastInputs) {
               }
             for (int64_t c = 0; c < C; ++c)
               for (int64_t j = 0; j < W - 1; ++j)
-                EXPECT_EQ(std::memcmp(final.at((n * C + c) * (W - 1) + j), input(length - W + 1 + j, c), size_of(type)), 0);
+                EXPECT_EQ(std::memcmp(final.at((n * C + c) * (W - 1) + j), input(length - W + 1 + j, c), size_of(type)),
+                          0);
           }
           EXPECT_LE(rms_ratio(y, ref), tolerance(type));
           EXPECT_TRUE(y.guards_untouched() && final.guards_untouched());
@@ -366,11 +381,12 @@ TEST(CausalConv1d, poolsMoveInPlace) {
 TEST(CausalConv1d, refusals) {
   Random r(8);
   Cpu cpu;
-  const Array x(DType::f32, {2, 5, 16}, r.normal()), w(DType::f32, {16, 4}, r.normal()), bias(DType::f32, {16}, r.normal());
+  const Array x(DType::f32, {2, 5, 16}, r.normal()), w(DType::f32, {16, 4}, r.normal()),
+      bias(DType::f32, {16}, r.normal());
   const Array state(DType::f32, {2, 16, 3}, r.normal());
   Array y(DType::f32, {2, 5, 16});
   using Args = cul_causal_conv1d_args;
-  auto status = [&](const cul_tensor* Args::*field, const cul_tensor* replacement) {
+  auto status = [&](const cul_tensor* Args::* field, const cul_tensor* replacement) {
     Args args{};
     args.x = x;
     args.w = w;
@@ -413,9 +429,11 @@ TEST(GatedRmsNorm, normalisesGroupsBeforeOrAfterTheGate) {
             const int64_t n = D / groups, first = row * D + g * n;
             auto act = [&](int64_t i) { return gated ? (sigmoid ? 1 : gate[i]) / (1 + std::exp(-gate[i])) : 1; };
             double mean = 0;
-            for (int64_t i = first; i < first + n; ++i) mean += std::pow(x[i] * (before ? 1 : act(i)), 2) / static_cast<double>(n);
             for (int64_t i = first; i < first + n; ++i)
-              ref[static_cast<size_t>(i)] = x[i] * act(i) / std::sqrt(mean + static_cast<double>(1e-5f)) * weight[i % D];
+              mean += std::pow(x[i] * (before ? 1 : act(i)), 2) / static_cast<double>(n);
+            for (int64_t i = first; i < first + n; ++i)
+              ref[static_cast<size_t>(i)] =
+                  x[i] * act(i) / std::sqrt(mean + static_cast<double>(1e-5f)) * weight[i % D];
           }
         cul_gated_rms_norm_args args{};
         args.x = x;
@@ -452,7 +470,8 @@ TEST(GatedRmsNorm, refusals) {
   EXPECT_EQ(status([](Args&) {}), CUL_OK);
   for (auto field : {&Args::x, &Args::weight, &Args::y})
     EXPECT_EQ(status([&](Args& a) { a.*field = nullptr; }), CUL_NULL_POINTER);
-  const Array long_weight(DType::f32, {64}), half_weight(DType::f16, {32}), gate(DType::f32, {4, 16}), half_gate(DType::f16, {4, 32});
+  const Array long_weight(DType::f32, {64}), half_weight(DType::f16, {32}), gate(DType::f32, {4, 16}),
+      half_gate(DType::f16, {4, 32});
   EXPECT_EQ(status([&](Args& a) { a.weight = long_weight; }), CUL_SHAPE);
   EXPECT_EQ(status([&](Args& a) { a.weight = half_weight; }), CUL_DTYPE);
   EXPECT_EQ(status([&](Args& a) { a.gate = gate; }), CUL_SHAPE);
@@ -462,6 +481,8 @@ TEST(GatedRmsNorm, refusals) {
   EXPECT_EQ(status([](Args& a) { a.norm_before_gate = 7; }), CUL_RANGE);
   EXPECT_EQ(status([](Args& a) { a.groups = 0; }), CUL_RANGE);
   EXPECT_EQ(status([](Args& a) { a.groups = 5; }), CUL_SHAPE);
+  const cul_tensor one_row = y.broadcast();
+  EXPECT_EQ(status([&](Args& a) { a.y = &one_row; }), CUL_STRIDE);
 }
 
 TEST(LinearAttention, emptyWorkSucceeds) {

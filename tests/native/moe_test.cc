@@ -63,7 +63,8 @@ Routing route_reference(const Array& logits, int64_t token, const Array* bias, c
   r.ids = best_of(key, candidates, a.k);
   double selected = 1e-20;
   for (int64_t id : r.ids) selected += score[static_cast<size_t>(id)];
-  for (int64_t id : r.ids) r.weights.push_back(score[static_cast<size_t>(id)] / (a.renormalize ? selected : 1) * static_cast<double>(a.scale));
+  for (int64_t id : r.ids)
+    r.weights.push_back(score[static_cast<size_t>(id)] / (a.renormalize ? selected : 1) * static_cast<double>(a.scale));
   for (int64_t j = 0; j < a.n_shared; ++j) {
     r.ids.push_back(E + j);
     r.weights.push_back(1);
@@ -80,10 +81,10 @@ TEST(MoeRoute, selectsByScoreAndBiasWithinGroups) {
       const int64_t E = 48, T = 33;
       const bool biased = variant & 4;
       Array logits(type, {T, E}, r.normal(2), 16);
-      for (int64_t e = 0; e < E; ++e) logits.set(e, 0.25);                           // all equal
-      logits.set(E + 3, NAN);                                                         // NaN
-      logits.set(2 * E + 7, INFINITY);                                                // infinite
-      for (int64_t e = 0; e < E; ++e) logits.set(3 * E + e, -INFINITY);              // nothing
+      for (int64_t e = 0; e < E; ++e) logits.set(e, 0.25);               // all equal
+      logits.set(E + 3, NAN);                                            // NaN
+      logits.set(2 * E + 7, INFINITY);                                   // infinite
+      for (int64_t e = 0; e < E; ++e) logits.set(3 * E + e, -INFINITY);  // nothing
       const Array bias(DType::f32, {E}, r.normal(0.1));
       cul_moe_route_args args{};
       args.k = 6;
@@ -104,7 +105,8 @@ TEST(MoeRoute, selectsByScoreAndBiasWithinGroups) {
         const Routing ref = route_reference(logits, t, biased ? &bias : nullptr, args);
         for (int64_t j = 0; j < columns; ++j) {
           EXPECT_EQ(ids[t * columns + j], static_cast<double>(ref.ids[static_cast<size_t>(j)])) << t << ' ' << j;
-          EXPECT_NEAR(weights[t * columns + j], ref.weights[static_cast<size_t>(j)], 1e-6 * ref.weights[static_cast<size_t>(j)]);
+          EXPECT_NEAR(weights[t * columns + j], ref.weights[static_cast<size_t>(j)],
+                      1e-6 * ref.weights[static_cast<size_t>(j)]);
         }
       }
       EXPECT_TRUE(weights.guards_untouched() && ids.guards_untouched());
@@ -147,7 +149,7 @@ TEST(MoeRoute, refusals) {
     change(args);
     return cpu(cul_moe_route, args);
   };
-  auto with = [&](const cul_tensor* Args::*field, DType type, std::vector<int64_t> shape) {
+  auto with = [&](const cul_tensor* Args::* field, DType type, std::vector<int64_t> shape) {
     const Array replacement(type, shape);
     return status([&](Args& a) { a.*field = replacement; });
   };
@@ -170,9 +172,10 @@ TEST(MoeRoute, refusals) {
   EXPECT_EQ(status([](Args& a) { a.scale = NAN; }), CUL_RANGE);
   const Array many(DType::f32, {1, 2049}, [](int64_t) { return 0.0; });
   EXPECT_EQ(status([&](Args& a) {
-    a.logits = many;
-    a.bias = nullptr;
-  }), CUL_UNSUPPORTED);
+              a.logits = many;
+              a.bias = nullptr;
+            }),
+            CUL_UNSUPPORTED);
 }
 
 // ---------------------------------------------------------------------------------------------- moe_mlp
@@ -185,18 +188,21 @@ struct Experts {
   std::vector<Array> data, scales, zeros;
   std::vector<double> numbers;
 
-  Experts(Random& r, DType half, int32_t storage, bool zero_points, int64_t E, int64_t N, int64_t K) : E(E), N(N), K(K) {
+  Experts(Random& r, DType half, int32_t storage, bool zero_points, int64_t E, int64_t N, int64_t K)
+      : E(E), N(N), K(K) {
     const double size = 1 / std::sqrt(static_cast<double>(K));
     const int64_t groups = (K + kGroup - 1) / kGroup;
     if (storage == CUL_EXPERTS_HALF) {
       data.emplace_back(half, std::vector<int64_t>{E, N, K}, r.normal(size), 8);
     } else if (storage == CUL_EXPERTS_F8) {
       data.emplace_back(DType::f8e4m3, std::vector<int64_t>{E, N, K}, r.normal(100), 16);
-      scales.emplace_back(DType::f32, std::vector<int64_t>{E, (N + 127) / 128, (K + 127) / 128}, r.uniform(size / 200, size / 50), 4);
+      scales.emplace_back(DType::f32, std::vector<int64_t>{E, (N + 127) / 128, (K + 127) / 128},
+                          r.uniform(size / 200, size / 50), 4);
     } else {
       data.emplace_back(DType::u8, std::vector<int64_t>{E, N, K / 2}, r.uniform(0, 256), 16);
       // Of the other half type than x: a checkpoint's scales may be.
-      scales.emplace_back(half == DType::f16 ? DType::bf16 : DType::f16, std::vector<int64_t>{E, N, groups}, r.uniform(size / 10, size / 2), 8);
+      scales.emplace_back(half == DType::f16 ? DType::bf16 : DType::f16, std::vector<int64_t>{E, N, groups},
+                          r.uniform(size / 10, size / 2), 8);
       if (zero_points) zeros.emplace_back(DType::u8, std::vector<int64_t>{E, N / 2, groups}, r.uniform(0, 256), 3);
     }
     for (int64_t i = 0; i < E * N * K; ++i) {
@@ -206,7 +212,9 @@ struct Experts {
       } else if (storage == CUL_EXPERTS_F8) {
         numbers.push_back(data[0][i] * scales[0][(e * ((N + 127) / 128) + n / 128) * ((K + 127) / 128) + k / 128]);
       } else {
-        const int zero = zeros.empty() ? 8 : static_cast<int>(zeros[0][(e * (N / 2) + n / 2) * groups + k / kGroup]) >> (n % 2 * 4) & 15;
+        const int zero =
+            zeros.empty() ? 8
+                          : static_cast<int>(zeros[0][(e * (N / 2) + n / 2) * groups + k / kGroup]) >> (n % 2 * 4) & 15;
         const int q = static_cast<int>(data[0][(e * N + n) * (K / 2) + k / 2]) >> (k % 2 * 4) & 15;
         numbers.push_back((q - zero) * scales[0][(e * N + n) * groups + k / kGroup]);
       }
@@ -222,12 +230,26 @@ struct Mlp {
   Experts w13, w2;
   Array x, b13, b2, weights, ids, y;
 
-  Mlp(Random& r, DType type, int32_t storage, int32_t act, bool zero_points, int64_t T, int64_t k, int64_t E, int64_t D, int64_t I)
-      : T(T), k(k), E(E), D(D), I(I), type(type), storage(storage), act(act), w13(r, type, storage, zero_points, E, 2 * I, D),
-        w2(r, type, storage, zero_points, E, D, I), x(type, {T, D}, r.normal(2), 8), b13(type, {E, 2 * I}, r.normal(), 8),
-        b2(type, {E, D}, r.normal(), 8), weights(DType::f32, {T, k}, r.uniform(0, 1), 1),
+  Mlp(Random& r, DType type, int32_t storage, int32_t act, bool zero_points, int64_t T, int64_t k, int64_t E, int64_t D,
+      int64_t I)
+      : T(T),
+        k(k),
+        E(E),
+        D(D),
+        I(I),
+        type(type),
+        storage(storage),
+        act(act),
+        w13(r, type, storage, zero_points, E, 2 * I, D),
+        w2(r, type, storage, zero_points, E, D, I),
+        x(type, {T, D}, r.normal(2), 8),
+        b13(type, {E, 2 * I}, r.normal(), 8),
+        b2(type, {E, D}, r.normal(), 8),
+        weights(DType::f32, {T, k}, r.uniform(0, 1), 1),
         // -1 and E are skipped; an expert may occur twice.
-        ids(DType::i32, {T, k}, [&r, E](int64_t) { return static_cast<double>(r.below(E + 2) - 1); }, 1), y(type, {T, D}, 8) {}
+        ids(
+            DType::i32, {T, k}, [&r, E](int64_t) { return static_cast<double>(r.below(E + 2) - 1); }, 1),
+        y(type, {T, D}, 8) {}
 
   cul_moe_mlp_args args() const {
     cul_moe_mlp_args a{};
@@ -277,7 +299,8 @@ struct Mlp {
                                                   product(w13.row(e, I + i), D, token) + b13[e * 2 * I + I + i]);
       for (int64_t d = 0; d < D; ++d)
         ref[static_cast<size_t>(slot / k * D + d)] +=
-            weights[slot] * (product(w2.row(e, d), I, [&](int64_t i) { return hidden[static_cast<size_t>(i)]; }) + b2[e * D + d]);
+            weights[slot] *
+            (product(w2.row(e, d), I, [&](int64_t i) { return hidden[static_cast<size_t>(i)]; }) + b2[e * D + d]);
     }
     return ref;
   }
@@ -366,12 +389,13 @@ TEST(MoeMlp, refusals) {
     change(args);
     return cpu(cul_moe_mlp, args);
   };
-  auto with = [&](Mlp& m, const cul_tensor* Args::*field, DType type, std::vector<int64_t> shape) {
+  auto with = [&](Mlp& m, const cul_tensor* Args::* field, DType type, std::vector<int64_t> shape) {
     const Array replacement(type, shape);
     return status(m, [&](Args& a) { a.*field = replacement; });
   };
   for (Mlp* m : {&half, &f8, &int4}) EXPECT_EQ(status(*m, [](Args&) {}), CUL_OK) << cul_last_error();
-  for (auto field : {&Args::x, &Args::w13, &Args::w2, &Args::weights, &Args::ids, &Args::y, &Args::w13_scales, &Args::w2_scales})
+  for (auto field :
+       {&Args::x, &Args::w13, &Args::w2, &Args::weights, &Args::ids, &Args::y, &Args::w13_scales, &Args::w2_scales})
     for (Mlp* m : {&f8, &int4}) EXPECT_EQ(status(*m, [&](Args& a) { a.*field = nullptr; }), CUL_NULL_POINTER);
   EXPECT_EQ(with(half, &Args::w2, DType::bf16, {4, 64, 16}), CUL_SHAPE);
   EXPECT_EQ(with(half, &Args::w2, DType::bf16, {3, 64, 32}), CUL_SHAPE);
@@ -395,10 +419,12 @@ TEST(MoeMlp, refusals) {
   EXPECT_EQ(status(int4, [](Args& a) { a.group = 48; }), CUL_RANGE);
   EXPECT_EQ(status(half, [](Args& a) { a.experts = 3; }), CUL_RANGE);
   EXPECT_EQ(status(half, [](Args& a) { a.act = 3; }), CUL_RANGE);
-  EXPECT_EQ(status(half, [](Args& a) {
-    a.act = CUL_MOE_ACT_SWIGLU_OAI;
-    a.limit = 0;
-  }), CUL_RANGE);
+  EXPECT_EQ(status(half,
+                   [](Args& a) {
+                     a.act = CUL_MOE_ACT_SWIGLU_OAI;
+                     a.limit = 0;
+                   }),
+            CUL_RANGE);
   EXPECT_EQ(status(half, [](Args& a) { a.y = a.x; }), CUL_UNSUPPORTED);
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ops/attention/cache.h"
+#include "ops/glue/rows.h"
 
 namespace culebra {
 namespace {
@@ -17,8 +18,10 @@ void check_scores(const Call& call, const Args& args, int64_t dim, AttentionPara
   if (!(args.softcap >= 0) || !std::isfinite(args.softcap))
     call.refuse(CUL_RANGE, "softcap is %g; it must be 0 (none) or more", args.softcap);
   call.flag(args.causal, "causal");
-  if (args.window_left < -1) call.refuse(CUL_RANGE, "window_left is %d; it must be -1 (no bound) or more", args.window_left);
-  if (args.window_right < -1) call.refuse(CUL_RANGE, "window_right is %d; it must be -1 (no bound) or more", args.window_right);
+  if (args.window_left < -1)
+    call.refuse(CUL_RANGE, "window_left is %d; it must be -1 (no bound) or more", args.window_left);
+  if (args.window_right < -1)
+    call.refuse(CUL_RANGE, "window_right is %d; it must be -1 (no bound) or more", args.window_right);
   p.scale = args.scale == 0 ? 1 / std::sqrt(static_cast<float>(dim)) : args.scale;
   p.softcap = args.softcap;
   p.causal = args.causal;
@@ -28,7 +31,8 @@ void check_scores(const Call& call, const Args& args, int64_t dim, AttentionPara
 
 void check_heads(const Call& call, int64_t query_heads, int64_t kv_heads, const char* kv) {
   if (query_heads < 1 || kv_heads < 1 || query_heads % kv_heads)
-    call.refuse(CUL_SHAPE, "q has %lld heads but %s has %lld; Hq must be a multiple of Hkv", ll(query_heads), kv, ll(kv_heads));
+    call.refuse(CUL_SHAPE, "q has %lld heads but %s has %lld; Hq must be a multiple of Hkv", ll(query_heads), kv,
+                ll(kv_heads));
 }
 
 }  // namespace
@@ -52,7 +56,9 @@ AttentionParams check_attention(const Call& call, const cul_attention_args& args
   call.shape(k, {-1, -1, D}, "[Tk,Hkv,D], D as q's");
   call.shape(v, {k[0], Hkv, -1}, "[Tk,Hkv,Dv], Tk and Hkv as k's");
   check_heads(call, Hq, Hkv, "k");
-  if (D < 1 || Dv < 1) call.refuse(CUL_SHAPE, "q is %s and v is %s; heads must not be empty", shape_text(q).c_str(), shape_text(v).c_str());
+  if (D < 1 || Dv < 1)
+    call.refuse(CUL_SHAPE, "q is %s and v is %s; heads must not be empty", shape_text(q).c_str(),
+                shape_text(v).c_str());
   if (cu_q[0] < 1) call.refuse(CUL_SHAPE, "cu_q is []; it must be [B+1], beginning with 0");
   call.shape(cu_k, {cu_q[0]}, "[B+1], as cu_q");
   if (sink) call.shape(sink, {Hq}, "[Hq]");
@@ -62,10 +68,14 @@ AttentionParams check_attention(const Call& call, const cul_attention_args& args
   AttentionParams p;
   check_scores(call, args, D, p);
   for (const View* out : {&o, &lse})
+    if (*out) glue::require_distinct(call, *out);
+  for (const View* out : {&o, &lse})
     for (const View* in : {&q, &k, &v, &cu_q, &cu_k, &sink}) call.disjoint(*out, *in);
   call.disjoint(lse, o);
 
-  auto rows = [](const View& x) { return AttentionParams::Rows{x.data, 0, x.stride_of(0), x.rank == 3 ? x.stride_of(1) : 1}; };
+  auto rows = [](const View& x) {
+    return AttentionParams::Rows{x.data, 0, x.stride_of(0), x.rank == 3 ? x.stride_of(1) : 1};
+  };
   p.op = call.op();
   p.dtype = p.cache_dtype = q.dtype;
   p.sequences = cu_q[0] - 1;
@@ -116,12 +126,15 @@ AttentionParams check_paged_attention(const Call& call, const cul_paged_attentio
   if (sink) call.shape(sink, {Hq}, "[Hq]");
   call.same_shape(o, q);
   if (lse) call.shape(lse, {B, Sq, Hq}, "[B,Sq,Hq]");
-  if (Sq > 16) call.refuse(CUL_UNSUPPORTED, "q is %s: %lld query tokens a sequence; at most 16", shape_text(q).c_str(), ll(Sq));
+  if (Sq > 16)
+    call.refuse(CUL_UNSUPPORTED, "q is %s: %lld query tokens a sequence; at most 16", shape_text(q).c_str(), ll(Sq));
 
   AttentionParams p;
   check_scores(call, args, D, p);
   if (args.split_kv_tokens < 0)
     call.refuse(CUL_RANGE, "split_kv_tokens is %d; it must be 0 (tuned) or more", args.split_kv_tokens);
+  for (const View* out : {&o, &lse})
+    if (*out) glue::require_distinct(call, *out);
   for (const View* out : {&o, &lse})
     for (const View* in : {&q, &k, &v, &k_scale, &v_scale, &page_table, &kv_len, &sink}) call.disjoint(*out, *in);
   call.disjoint(lse, o);
@@ -169,20 +182,24 @@ void AttentionParams::require_valid() const {
     if (cu_q) {
       for (const auto& [cu, rows, name] : {std::tuple{cu_q, query_rows, "cu_q"}, std::tuple{cu_k, key_rows, "cu_k"}})
         if (cu[0] != 0 || cu[b + 1] < cu[b] || cu[b + 1] > rows)
-          throw DeviceError(format("%s: %s[%lld] = %d after %d; it must begin with 0, never fall, and end within the %lld rows",
-                                   op, name, ll(b + 1), cu[b + 1], cu[b], ll(rows)));
+          throw DeviceError(
+              format("%s: %s[%lld] = %d after %d; it must begin with 0, never fall, and end within the %lld rows", op,
+                     name, ll(b + 1), cu[b + 1], cu[b], ll(rows)));
       continue;
     }
     if (kv_len[b] < 0 || kv_len[b] > key_rows)
-      throw DeviceError(format("%s: kv_len[%lld] = %d; it must be 0 to %lld, what a row of page_table addresses", op, ll(b),
-                               kv_len[b], ll(key_rows)));
+      throw DeviceError(format("%s: kv_len[%lld] = %d; it must be 0 to %lld, what a row of page_table addresses", op,
+                               ll(b), kv_len[b], ll(key_rows)));
     if (query_rows == 0) continue;
-    const int64_t begin = visible(0, query_rows, kv_len[b]).begin, end = visible(query_rows - 1, query_rows, kv_len[b]).end;
+    const int64_t begin = visible(0, query_rows, kv_len[b]).begin,
+                  end = visible(query_rows - 1, query_rows, kv_len[b]).end;
     for (int64_t i = begin / page_size; i * page_size < end; ++i) {
       const int32_t page = page_table[b * page_table_stride + i];
       if (page < 0 || page >= pages)
-        throw DeviceError(format("%s: page_table[%lld, %lld] = %d, a page that kv_len and the window make visible; the cache "
-                                 "has %lld pages", op, ll(b), ll(i), page, ll(pages)));
+        throw DeviceError(
+            format("%s: page_table[%lld, %lld] = %d, a page that kv_len and the window make visible; the cache "
+                   "has %lld pages",
+                   op, ll(b), ll(i), page, ll(pages)));
     }
   }
 }

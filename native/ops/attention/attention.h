@@ -21,9 +21,9 @@ struct AttentionParams {
   const char* op = "";
   DType dtype = DType::f32, cache_dtype = DType::f32;
   int64_t sequences = 0, query_heads = 0, kv_heads = 0, dim = 0, value_dim = 0;
-  int64_t query_rows = 0;  // Tq, or Sq
-  int64_t key_rows = 0;    // Tk, or the rows that a page table's row can address
-  Rows q, k, v, o, lse;    // lse.data is null where absent
+  int64_t query_rows = 0;         // Tq, or Sq
+  int64_t key_rows = 0;           // Tk, or the rows that a page table's row can address
+  Rows q, k, v, o, lse;           // lse.data is null where absent
   const int32_t* cu_q = nullptr;  // null: paged
   const int32_t* cu_k = nullptr;
   const int32_t* page_table = nullptr;

@@ -1,5 +1,6 @@
-// Exact attention with an online softmax: tiles of keys are converted to f32 once and meet a tile of query rows. What a row sees is
-// an interval of keys, so masks are loop bounds: keys that a row does not see are never read for it, whatever they hold.
+// Exact attention with an online softmax: tiles of keys are converted to f32 once and meet a tile of query rows. What a
+// row sees is an interval of keys, so masks are loop bounds: keys that a row does not see are never read for it,
+// whatever they hold.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -63,7 +64,8 @@ HWY_INLINE void dot_keys(const float* q, const float* k, int64_t pitch, int64_t 
   }
 }
 
-// o = rescale o + sum_j weights[j] v_j, on kWidth elements at once: enough sums in flight to hide the latency of an addition.
+// o = rescale o + sum_j weights[j] v_j, on kWidth elements at once: enough sums in flight to hide the latency of an
+// addition.
 template <int64_t kWidth>
 HWY_INLINE void add_values(const float* v, int64_t pitch, const float* weights, int64_t n, F32 rescale, float* o) {
   constexpr int64_t kVectors = kWidth / kLanes;
@@ -88,7 +90,8 @@ HWY_INLINE void update_row(const Params& p, const Scratch& s, int64_t r, Row& ro
   std::fill(scores + n, scores + padded(n), -INFINITY);
   if (p.softcap > 0) {
     const F32 cap = hn::Set(d, p.softcap), inverse = hn::Set(d, 1 / p.softcap);
-    for (int64_t j = 0; j < n; j += lanes) store_f32(hn::Mul(cap, hn::Tanh(d, hn::Mul(load(scores + j), inverse))), scores + j);
+    for (int64_t j = 0; j < n; j += lanes)
+      store_f32(hn::Mul(cap, hn::Tanh(d, hn::Mul(load(scores + j), inverse))), scores + j);
     std::fill(scores + n, scores + padded(n), -INFINITY);
   }
   F32 maxima = hn::Set(d, row.max);
@@ -110,7 +113,8 @@ HWY_INLINE void update_row(const Params& p, const Scratch& s, int64_t r, Row& ro
   float* o = s.o + r * s.value_pitch;
   int64_t i = 0;
   for (; i + 64 <= s.value_pitch; i += 64) add_values<64>(v + i, s.value_pitch, scores, n, hn::Set(d, rescale), o + i);
-  for (; i < s.value_pitch; i += kRowPad) add_values<kRowPad>(v + i, s.value_pitch, scores, n, hn::Set(d, rescale), o + i);
+  for (; i < s.value_pitch; i += kRowPad)
+    add_values<kRowPad>(v + i, s.value_pitch, scores, n, hn::Set(d, rescale), o + i);
 }
 
 template <class C>
@@ -131,7 +135,8 @@ void load_keys(const Params& p, int64_t b, int64_t head, int64_t begin, int64_t 
   }
 }
 
-// Rows [first, first + count) of the query rows that share KV head `head` in sequence b; row r is query r / G, head r % G of the group.
+// Rows [first, first + count) of the query rows that share KV head `head` in sequence b; row r is query r / G, head r %
+// G of the group.
 template <class T, class C>
 void run_tile(const Params& p, int64_t b, int64_t head, int64_t first, int64_t count, Scratch& s) {
   const int64_t group = p.group(), queries = p.query_count(b), keys = p.key_count(b);
@@ -196,7 +201,8 @@ void attention_items(const Params& p, int64_t begin, int64_t end) {
 
 int64_t attention_item_count(const Params& p) {
   int64_t items = 0;
-  for (int64_t b = 0; b < p.sequences; ++b) items += (p.query_count(b) * p.group() + kQueryTile - 1) / kQueryTile * p.kv_heads;
+  for (int64_t b = 0; b < p.sequences; ++b)
+    items += (p.query_count(b) * p.group() + kQueryTile - 1) / kQueryTile * p.kv_heads;
   return items;
 }
 

@@ -10,7 +10,8 @@ void check_cache_types(const Call& call, const View& x, const View& k_cache, con
   for (const View* s : {&k_scale, &v_scale}) {
     if (f8 && !*s) call.refuse(CUL_NULL_POINTER, "%s is required: the caches are f8e4m3", s->name);
     if (!f8 && *s)
-      call.refuse(CUL_UNSUPPORTED, "%s is given, but the caches are %s, which take no scales", s->name, name_of(k_cache.dtype));
+      call.refuse(CUL_UNSUPPORTED, "%s is given, but the caches are %s, which take no scales", s->name,
+                  name_of(k_cache.dtype));
     if (*s) call.dtype(*s, {DType::f32});
   }
 }

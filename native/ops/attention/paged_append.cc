@@ -1,6 +1,7 @@
 #include "ops/attention/paged_append.h"
 
 #include "ops/attention/cache.h"
+#include "ops/glue/rows.h"
 
 namespace culebra {
 
@@ -37,6 +38,7 @@ PagedAppendParams check_paged_append(const Call& call, const cul_paged_append_ar
                   static_cast<long long>(2 * cos[1]), shape_text(k).c_str());
   }
   call.flag(args.interleaved, "interleaved");
+  for (const View* out : {&k_cache, &v_cache}) glue::require_distinct(call, *out);
   for (const View* out : {&k_cache, &v_cache})
     for (const View* in : {&k, &v, &slot, &cos, &sin, &k_scale, &v_scale}) call.disjoint(*out, *in);
   call.disjoint(k_cache, v_cache);
@@ -51,7 +53,9 @@ PagedAppendParams check_paged_append(const Call& call, const cul_paged_append_ar
   p.pages = pages;
   p.page_size = page_size;
   auto tokens = [](const View& x) { return PagedAppendParams::Rows{x.data, 0, x.stride_of(0), x.stride_of(1)}; };
-  auto cache = [](const View& x) { return PagedAppendParams::Rows{x.data, x.stride_of(0), x.stride_of(1), x.stride_of(2)}; };
+  auto cache = [](const View& x) {
+    return PagedAppendParams::Rows{x.data, x.stride_of(0), x.stride_of(1), x.stride_of(2)};
+  };
   p.k = tokens(k);
   p.v = tokens(v);
   p.k_cache = cache(k_cache);

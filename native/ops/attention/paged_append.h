@@ -6,7 +6,8 @@
 namespace culebra {
 
 struct PagedAppendParams {
-  // k, v: element (t, h, d) at data[t row + h head + d]. Caches: (page, offset, h, d) at data[page page + offset row + h head + d].
+  // k, v: element (t, h, d) at data[t row + h head + d]. Caches: (page, offset, h, d) at data[page page + offset row +
+  // h head + d].
   struct Rows {
     void* data = nullptr;
     int64_t page = 0, row = 0, head = 0;

@@ -16,7 +16,8 @@ float rotated(const Params& p, const T* k, int64_t token, int64_t d) {
   if (d >= 2 * pairs) return to_float(k[d]);
   const int64_t pair = p.interleaved ? d / 2 : d % pairs;
   const bool second = p.interleaved ? d % 2 : d >= pairs;
-  const float a = to_float(k[p.interleaved ? 2 * pair : pair]), b = to_float(k[p.interleaved ? 2 * pair + 1 : pair + pairs]);
+  const float a = to_float(k[p.interleaved ? 2 * pair : pair]),
+              b = to_float(k[p.interleaved ? 2 * pair + 1 : pair + pairs]);
   const float c = p.cos[token * p.cos_stride + pair], s = p.sin[token * p.sin_stride + pair];
   return second ? b * c + a * s : a * c - b * s;
 }
@@ -31,7 +32,9 @@ template <class T, class C>
 void append(const Params& p, int64_t token) {
   const int64_t slot = p.slot[token];
   if (slot < 0) return;
-  auto in = [&](const Params::Rows& x, int64_t h) { return static_cast<const T*>(x.data) + token * x.row + h * x.head; };
+  auto in = [&](const Params::Rows& x, int64_t h) {
+    return static_cast<const T*>(x.data) + token * x.row + h * x.head;
+  };
   auto out = [&](const Params::Rows& x, int64_t h) {
     return static_cast<C*>(x.data) + slot / p.page_size * x.page + slot % p.page_size * x.row + h * x.head;
   };
@@ -66,15 +69,19 @@ void append_tokens(const Params& p, int64_t begin, int64_t end) {
 void paged_append(const PagedAppendParams& p, ThreadPool& pool) {
   for (int64_t t = 0; t < p.tokens; ++t)
     if (p.slot[t] < -1 || p.slot[t] >= p.pages * p.page_size)
-      throw DeviceError(format("paged_append: slot[%lld] = %lld; it must be -1 or a row of the cache's %lld pages of %lld",
-                               static_cast<long long>(t), static_cast<long long>(p.slot[t]), static_cast<long long>(p.pages),
-                               static_cast<long long>(p.page_size)));
+      throw DeviceError(
+          format("paged_append: slot[%lld] = %lld; it must be -1 or a row of the cache's %lld pages of %lld",
+                 static_cast<long long>(t), static_cast<long long>(p.slot[t]), static_cast<long long>(p.pages),
+                 static_cast<long long>(p.page_size)));
   const int64_t per_token = p.heads * (p.key_dim + p.value_dim);
   pool.parallel_for(p.tokens, 32768 / (per_token + 1) + 1, [&](int64_t begin, int64_t end) {
     switch (p.dtype) {
-      case DType::f16: return append_tokens<half_t>(p, begin, end);
-      case DType::bf16: return append_tokens<bfloat16_t>(p, begin, end);
-      default: return append_tokens<float>(p, begin, end);
+      case DType::f16:
+        return append_tokens<half_t>(p, begin, end);
+      case DType::bf16:
+        return append_tokens<bfloat16_t>(p, begin, end);
+      default:
+        return append_tokens<float>(p, begin, end);
     }
   });
 }

@@ -60,7 +60,8 @@ HWY_INLINE void store_row(const float* from, int64_t n, T* to) {
 
 HWY_INLINE float sum_of_lanes(F32 x) { return hn::GetLane(hn::SumOfLanes(F32Tag(), x)); }
 
-// to[0..3] = the sums of the lanes of a, b, c, d: half the shuffles of four separate sums. Every sum is made the same way.
+// to[0..3] = the sums of the lanes of a, b, c, d: half the shuffles of four separate sums. Every sum is made the same
+// way.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE void sum_halves(D d, V abcd, float* to) {
   if constexpr (hn::MaxLanes(D()) <= 4) {
@@ -77,7 +78,10 @@ HWY_INLINE void sum_of_lanes(F32 a, F32 b, F32 c, F32 e, float* to) {
   const F32 ab = hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b));
   const F32 ce = hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e));
   const auto ab64 = hn::BitCast(d64, ab), ce64 = hn::BitCast(d64, ce);
-  sum_halves(d, hn::Add(hn::BitCast(d, hn::InterleaveLower(d64, ab64, ce64)), hn::BitCast(d, hn::InterleaveUpper(d64, ab64, ce64))), to);
+  sum_halves(d,
+             hn::Add(hn::BitCast(d, hn::InterleaveLower(d64, ab64, ce64)),
+                     hn::BitCast(d, hn::InterleaveUpper(d64, ab64, ce64))),
+             to);
 }
 
 // x *= factor, on padded(n) elements
@@ -96,9 +100,12 @@ HWY_INLINE F32 sigmoid(F32 x) {
 template <class F>
 HWY_INLINE void with_float_type(DType dtype, F&& f) {
   switch (dtype) {
-    case DType::f16: return f(half_t{});
-    case DType::bf16: return f(bfloat16_t{});
-    default: return f(float{});
+    case DType::f16:
+      return f(half_t{});
+    case DType::bf16:
+      return f(bfloat16_t{});
+    default:
+      return f(float{});
   }
 }
 

@@ -1,6 +1,7 @@
 #include "ops/linear_attention/causal_conv1d.h"
 
 #include "culebra/gemm.h"
+#include "ops/glue/rows.h"
 
 namespace culebra {
 
@@ -32,6 +33,8 @@ CausalConv1dParams check_causal_conv1d(const Call& call, const cul_causal_conv1d
   p.sequences = check_sequences(call, x[0], x[1], cu_seqlens, read_index, write_index, state, final);
   call.one_of(args.act, {CUL_ACT_NONE, CUL_ACT_SILU}, "act");
 
+  for (const View* out : {&y, &final})
+    if (*out) glue::require_distinct(call, *out);
   for (const View* out : {&y, &final})
     for (const View* in : {&x, &w, &bias, &cu_seqlens, &read_index, &write_index}) call.disjoint(*out, *in);
   call.disjoint(y, state);

@@ -56,7 +56,8 @@ void run_channels(const Params& p, const Sequence& seq, int64_t first, int64_t n
     std::fill(bias, bias + kChannels, 0.0f);
   }
 
-  T old[kMaxTaps - 1][kChannels];  // the state, oldest first; kept as stored, so that what stays in it stays bit for bit
+  // The state, oldest first; kept as stored, so that what stays in it stays bit for bit.
+  T old[kMaxTaps - 1][kChannels];
   for (int64_t j = 0; j < past; ++j)
     for (int64_t c = 0; c < n; ++c)
       old[j][c] = p.state.data ? state(p.state, seq.read_row)[c * p.state.channel + j] : T{};

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "ops/glue/rows.h"
+
 namespace culebra {
 namespace {
 
@@ -28,15 +30,17 @@ void check_checkpoints(const Call& call, const cul_gated_delta_rule_args& args, 
   const int32_t every = args.checkpoint_every;
   const int64_t tokens = p.sequences.tokens;
   if (every < 0 || (every % 64 && every != 1) || (every == 1 && tokens > 8))
-    call.refuse(CUL_RANGE, "checkpoint_every is %d with T = %lld; it must be 0, a multiple of 64, or 1 where T <= 8", every,
-                static_cast<long long>(tokens));
-  if (every > 0 && !checkpoints) call.refuse(CUL_NULL_POINTER, "checkpoints is required with checkpoint_every %d", every);
+    call.refuse(CUL_RANGE, "checkpoint_every is %d with T = %lld; it must be 0, a multiple of 64, or 1 where T <= 8",
+                every, static_cast<long long>(tokens));
+  if (every > 0 && !checkpoints)
+    call.refuse(CUL_NULL_POINTER, "checkpoints is required with checkpoint_every %d", every);
   if (every == 0 && checkpoints) call.refuse(CUL_RANGE, "checkpoints is given but checkpoint_every is 0");
   // How many a packed run has, only its lengths tell: the op checks that when it runs.
   if (every > 0 && !p.sequences.cu_seqlens && checkpoints[0] != p.sequences.count * (tokens / every))
-    call.refuse(CUL_SHAPE, "checkpoints is %s, but %lld sequences of %lld tokens have %lld states with checkpoint_every %d",
-                shape_text(checkpoints).c_str(), static_cast<long long>(p.sequences.count), static_cast<long long>(tokens),
-                static_cast<long long>(p.sequences.count * (tokens / every)), every);
+    call.refuse(CUL_SHAPE,
+                "checkpoints is %s, but %lld sequences of %lld tokens have %lld states with checkpoint_every %d",
+                shape_text(checkpoints).c_str(), static_cast<long long>(p.sequences.count),
+                static_cast<long long>(tokens), static_cast<long long>(p.sequences.count * (tokens / every)), every);
 }
 
 }  // namespace
@@ -86,8 +90,8 @@ Params check_gated_delta_rule(const Call& call, const cul_gated_delta_rule_args&
   call.same_shape(k, q);
   call.shape(v, {B, T, -1, -1}, "[B,T,HV,V]");
   if (H < 1 || HV < 1 || HV % H)
-    call.refuse(CUL_SHAPE, "v has %lld heads but q and k have %lld; HV must be a multiple of H", static_cast<long long>(HV),
-                static_cast<long long>(H));
+    call.refuse(CUL_SHAPE, "v has %lld heads but q and k have %lld; HV must be a multiple of H",
+                static_cast<long long>(HV), static_cast<long long>(H));
   check_head_dim(call, q, "K");
   check_head_dim(call, v, "V");
   call.shape(beta, {B, T, HV}, "[B,T,HV]");
@@ -106,6 +110,8 @@ Params check_gated_delta_rule(const Call& call, const cul_gated_delta_rule_args&
   call.flag(args.qk_l2norm, "qk_l2norm");
   if (!std::isfinite(args.scale)) call.refuse(CUL_RANGE, "scale is %g; it must be finite", args.scale);
 
+  for (const View* out : {&o, &final, &checkpoints})
+    if (*out) glue::require_distinct(call, *out);
   const View* inputs[] = {&q, &k, &v, &beta, &gate, &a_log, &dt_bias, &cu_seqlens, &read_index, &write_index};
   for (const View* out : {&o, &final, &checkpoints})
     for (const View* in : inputs) call.disjoint(*out, *in);

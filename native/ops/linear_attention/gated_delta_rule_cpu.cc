@@ -87,7 +87,8 @@ HWY_INLINE float decay_of(const Params& p, const T* gate, int64_t head) {
 }
 
 template <class T>
-HWY_INLINE void load_chunk(const Params& p, int64_t batch, int64_t token, int64_t count, int64_t head, const Tile& s, Chunk& c) {
+HWY_INLINE void load_chunk(const Params& p, int64_t batch, int64_t token, int64_t count, int64_t head, const Tile& s,
+                           Chunk& c) {
   const int64_t key_head = head / (p.value_heads / p.key_heads);
   auto at = [&](const Params::Heads& x, int64_t t, int64_t h) {
     return static_cast<T*>(x.data) + batch * x.batch + t * x.token + h * x.head;
@@ -106,8 +107,10 @@ HWY_INLINE void load_chunk(const Params& p, int64_t batch, int64_t token, int64_
     load_row(at(p.v, t, head) + s.first, s.rows, c.v[i]);
     const float* beta = static_cast<const float*>(p.beta.data) + batch * p.beta.batch + t * p.beta.token;
     c.beta[i] = beta[head];
-    c.decay[i] = p.a_log ? decay_of(p, at(p.gate, t, head), head)
-                         : decay_of(p, static_cast<const float*>(p.gate.data) + batch * p.gate.batch + t * p.gate.token + head, head);
+    c.decay[i] =
+        p.a_log ? decay_of(p, at(p.gate, t, head), head)
+                : decay_of(p, static_cast<const float*>(p.gate.data) + batch * p.gate.batch + t * p.gate.token + head,
+                           head);
   }
 }
 
@@ -200,9 +203,8 @@ void gated_delta_rule_items(const Params& p, int64_t begin, int64_t end) {
       for (; counted < n; ++counted) checkpoints += p.sequences.at(counted).length / p.checkpoint_every;
     tile.first = item % row_groups * kRows;
     tile.rows = std::min(kRows, p.value_dim - tile.first);
-    with_float_type(p.dtype, [&](auto type) {
-      run_rows<decltype(type)>(p, p.sequences.at(n), head, checkpoints, tile, chunk);
-    });
+    with_float_type(p.dtype,
+                    [&](auto type) { run_rows<decltype(type)>(p, p.sequences.at(n), head, checkpoints, tile, chunk); });
   }
 }
 

@@ -2,12 +2,15 @@
 
 #include <cmath>
 
+#include "ops/glue/rows.h"
+
 namespace culebra {
 
 GatedRmsNormParams check_gated_rms_norm(const Call& call, const cul_gated_rms_norm_args& args) {
   const View x = call.required(args.x, "x"), gate = call.optional(args.gate, "gate");
   const View weight = call.required(args.weight, "weight"), y = call.required(args.y, "y");
-  if (x.rank < 2 || x.rank > 4) call.refuse(CUL_SHAPE, "x is %s; it must be [...,D] of rank 2 to 4", shape_text(x).c_str());
+  if (x.rank < 2 || x.rank > 4)
+    call.refuse(CUL_SHAPE, "x is %s; it must be [...,D] of rank 2 to 4", shape_text(x).c_str());
   call.rank(weight, 1, "[D]");
   call.dtype(x, {DType::f32, DType::f16, DType::bf16});
   if (gate) call.same_dtype(gate, x);
@@ -22,7 +25,9 @@ GatedRmsNormParams check_gated_rms_norm(const Call& call, const cul_gated_rms_no
   call.flag(args.norm_before_gate, "norm_before_gate");
   if (args.groups < 1) call.refuse(CUL_RANGE, "groups is %d; it must be 1 or more", args.groups);
   if (dim % args.groups)
-    call.refuse(CUL_SHAPE, "x is %s; its last dimension must be a multiple of groups = %d", shape_text(x).c_str(), args.groups);
+    call.refuse(CUL_SHAPE, "x is %s; its last dimension must be a multiple of groups = %d", shape_text(x).c_str(),
+                args.groups);
+  glue::require_distinct(call, y);
   call.disjoint(y, x, true);
   call.disjoint(y, gate, true);
   call.disjoint(y, weight);

@@ -24,7 +24,8 @@ struct GatedRmsNormParams {
 
   int64_t rows() const { return shape[0] * shape[1] * shape[2]; }
   int64_t offset(const Rows& r, int64_t row) const {
-    return row / (shape[1] * shape[2]) * r.stride[0] + row / shape[2] % shape[1] * r.stride[1] + row % shape[2] * r.stride[2];
+    return row / (shape[1] * shape[2]) * r.stride[0] + row / shape[2] % shape[1] * r.stride[1] +
+           row % shape[2] * r.stride[2];
   }
 };
 

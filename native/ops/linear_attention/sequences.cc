@@ -2,8 +2,9 @@
 
 namespace culebra {
 
-Sequences check_sequences(const Call& call, int64_t batch, int64_t tokens, const View& cu_seqlens, const View& read_index,
-                          const View& write_index, const View& initial_state, const View& final_state) {
+Sequences check_sequences(const Call& call, int64_t batch, int64_t tokens, const View& cu_seqlens,
+                          const View& read_index, const View& write_index, const View& initial_state,
+                          const View& final_state) {
   Sequences s;
   s.count = batch;
   s.tokens = tokens;
@@ -44,7 +45,8 @@ Sequences check_sequences(const Call& call, int64_t batch, int64_t tokens, const
 
 void Sequences::require_valid(const char* op) const {
   if (cu_seqlens) {
-    if (cu_seqlens[0] != 0) throw DeviceError(format("%s: cu_seqlens begins with %d; it must begin with 0", op, cu_seqlens[0]));
+    if (cu_seqlens[0] != 0)
+      throw DeviceError(format("%s: cu_seqlens begins with %d; it must begin with 0", op, cu_seqlens[0]));
     for (int64_t n = 0; n < count; ++n)
       if (cu_seqlens[n + 1] < cu_seqlens[n] || cu_seqlens[n + 1] > tokens)
         throw DeviceError(format("%s: cu_seqlens[%lld] = %d; it must lie between its predecessor %d and T = %lld", op,

@@ -39,7 +39,8 @@ struct Sequences {
 };
 
 // The state tensors are [N, ...], or with both indices [P, ...]; `batch` and `tokens` are x's first two dimensions.
-Sequences check_sequences(const Call& call, int64_t batch, int64_t tokens, const View& cu_seqlens, const View& read_index,
-                          const View& write_index, const View& initial_state, const View& final_state);
+Sequences check_sequences(const Call& call, int64_t batch, int64_t tokens, const View& cu_seqlens,
+                          const View& read_index, const View& write_index, const View& initial_state,
+                          const View& final_state);
 
 }  // namespace culebra

@@ -3,18 +3,21 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/glue/rows.h"
+
 namespace culebra {
 namespace {
 
-// A chunk's f32 rows take about this much, so that they stay near the cache and a long prefill needs no more than a short one.
+// A chunk's f32 rows take about this much, so that they stay near the cache and a long prefill needs no more than a
+// short one.
 constexpr int64_t kChunkBytes = int64_t{64} << 20;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-
 // p [E,N,K] in one of its three forms.
-ExpertMatrices check_experts(const Call& call, int32_t storage, int32_t group, DType half, const View& w, const View& scales,
-                             const View& zeros, int64_t experts, int64_t rows, int64_t columns, const char* text) {
+ExpertMatrices check_experts(const Call& call, int32_t storage, int32_t group, DType half, const View& w,
+                             const View& scales, const View& zeros, int64_t experts, int64_t rows, int64_t columns,
+                             const char* text) {
   const bool int4 = storage == CUL_EXPERTS_INT4;
   call.shape(w, {experts, rows, int4 ? columns / 2 : columns}, text);
   ExpertMatrices m{w.data, w.stride_of(0), w.stride_of(1), rows, columns};
@@ -41,7 +44,8 @@ ExpertMatrices check_experts(const Call& call, int32_t storage, int32_t group, D
   call.shape(scales, {experts, rows, groups}, "[E,N,G]");
   if (zeros) {
     call.dtype(zeros, {DType::u8});
-    if (rows % 2) call.refuse(CUL_SHAPE, "%s packs two rows a byte, but there are %lld", zeros.name, static_cast<long long>(rows));
+    if (rows % 2)
+      call.refuse(CUL_SHAPE, "%s packs two rows a byte, but there are %lld", zeros.name, static_cast<long long>(rows));
     call.shape(zeros, {experts, rows / 2, groups}, "[E,N/2,G]");
     m.zeros = zeros.as<const uint8_t>();
     m.zero_expert_stride = zeros.stride_of(0);
@@ -53,7 +57,8 @@ ExpertMatrices check_experts(const Call& call, int32_t storage, int32_t group, D
 // Scales and zeros are there exactly where the storage has them.
 void check_presence(const Call& call, int32_t storage, const View& scales, const View& zeros) {
   if (storage != CUL_EXPERTS_HALF && !scales)
-    call.refuse(CUL_NULL_POINTER, "%s is required: the experts are %s", scales.name, storage == CUL_EXPERTS_F8 ? "f8" : "int4");
+    call.refuse(CUL_NULL_POINTER, "%s is required: the experts are %s", scales.name,
+                storage == CUL_EXPERTS_F8 ? "f8" : "int4");
   if (storage == CUL_EXPERTS_HALF && scales)
     call.refuse(CUL_UNSUPPORTED, "%s is given, but experts half takes no scales", scales.name);
   if (storage != CUL_EXPERTS_INT4 && zeros)
@@ -71,8 +76,10 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
   call.one_of(args.experts, {CUL_EXPERTS_HALF, CUL_EXPERTS_F8, CUL_EXPERTS_INT4}, "experts");
   const int32_t storage = args.experts;
   const View x = call.required(args.x, "x"), w13 = call.required(args.w13, "w13"), w2 = call.required(args.w2, "w2");
-  const View w13_scales = call.optional(args.w13_scales, "w13_scales"), w13_zeros = call.optional(args.w13_zeros, "w13_zeros");
-  const View w2_scales = call.optional(args.w2_scales, "w2_scales"), w2_zeros = call.optional(args.w2_zeros, "w2_zeros");
+  const View w13_scales = call.optional(args.w13_scales, "w13_scales"),
+             w13_zeros = call.optional(args.w13_zeros, "w13_zeros");
+  const View w2_scales = call.optional(args.w2_scales, "w2_scales"),
+             w2_zeros = call.optional(args.w2_zeros, "w2_zeros");
   const View b13 = call.optional(args.b13, "b13"), b2 = call.optional(args.b2, "b2");
   const View weights = call.required(args.weights, "weights"), ids = call.required(args.ids, "ids");
   const View y = call.required(args.y, "y");
@@ -91,7 +98,8 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
 
   const int64_t T = x[0], D = x[1], E = w13[0], k = ids[1];
   if (w13[1] % 2)
-    call.refuse(CUL_SHAPE, "w13 is %s; its second dimension is gate and up rows, an even number", shape_text(w13).c_str());
+    call.refuse(CUL_SHAPE, "w13 is %s; its second dimension is gate and up rows, an even number",
+                shape_text(w13).c_str());
   const int64_t I = w13[1] / 2;
   MoeMlpParams p;
   p.w13 = check_experts(call, storage, args.group, x.dtype, w13, w13_scales, w13_zeros, E, 2 * I, D,
@@ -108,6 +116,7 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
     if (!std::isfinite(args.alpha)) call.refuse(CUL_RANGE, "alpha is %g; it must be finite", args.alpha);
     if (!(args.limit > 0)) call.refuse(CUL_RANGE, "limit is %g; it must be above 0", args.limit);
   }
+  glue::require_distinct(call, y);
   for (const View* in : {&x, &w13, &w13_scales, &w13_zeros, &w2, &w2_scales, &w2_zeros, &b13, &b2, &weights, &ids})
     call.disjoint(y, *in);
 

@@ -1,5 +1,5 @@
-// Tokens are grouped by expert, so that each expert's rows are read and dequantised once for all its tokens. An output is
-// the sum of its slots in their order: bits depend neither on threads nor on the other tokens.
+// Tokens are grouped by expert, so that each expert's rows are read and dequantised once for all its tokens. An output
+// is the sum of its slots in their order: bits depend neither on threads nor on the other tokens.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -36,7 +36,8 @@ HWY_INLINE void load_int4_row(const ExpertMatrices& m, int64_t e, int64_t n, flo
   const uint8_t* bytes = static_cast<const uint8_t*>(m.data) + e * m.expert_stride + n * m.row_stride;
   for (int64_t begin = 0, g = 0; begin < m.columns; begin += m.group, ++g) {
     const int64_t end = std::min(begin + m.group, m.columns);
-    const float scale = m.scale_dtype == DType::f16 ? int4_scale<half_t>(m, e, n, g) : int4_scale<bfloat16_t>(m, e, n, g);
+    const float scale =
+        m.scale_dtype == DType::f16 ? int4_scale<half_t>(m, e, n, g) : int4_scale<bfloat16_t>(m, e, n, g);
     int zero = 8;
     if (m.zeros) zero = m.zeros[e * m.zero_expert_stride + n / 2 * m.zero_row_stride + g] >> (n % 2 * 4) & 15;
     int64_t i = begin;
@@ -57,15 +58,19 @@ HWY_INLINE void load_f8_row(const ExpertMatrices& m, int64_t e, int64_t n, float
   const float8_e4m3_t* row = static_cast<const float8_e4m3_t*>(m.data) + e * m.expert_stride + n * m.row_stride;
   const float* scales = static_cast<const float*>(m.scales) + e * m.scale_expert_stride + n / 128 * m.scale_row_stride;
   load_row(row, m.columns, to);
-  for (int64_t i = 0; i < m.columns; i += 128) scale_row(to + i, scales[i / 128], std::min<int64_t>(m.columns - i, 128));
+  for (int64_t i = 0; i < m.columns; i += 128)
+    scale_row(to + i, scales[i / 128], std::min<int64_t>(m.columns - i, 128));
 }
 
 template <class T>
 HWY_INLINE void load_expert_row(const Params& p, const ExpertMatrices& m, int64_t e, int64_t n, float* to) {
   switch (p.storage) {
-    case CUL_EXPERTS_INT4: return load_int4_row(m, e, n, to);
-    case CUL_EXPERTS_F8: return load_f8_row(m, e, n, to);
-    default: return load_row(static_cast<const T*>(m.data) + e * m.expert_stride + n * m.row_stride, m.columns, to);
+    case CUL_EXPERTS_INT4:
+      return load_int4_row(m, e, n, to);
+    case CUL_EXPERTS_F8:
+      return load_f8_row(m, e, n, to);
+    default:
+      return load_row(static_cast<const T*>(m.data) + e * m.expert_stride + n * m.row_stride, m.columns, to);
   }
 }
 
@@ -81,9 +86,10 @@ HWY_INLINE void dot_rows(const float* rows, const float* const* x, int64_t pitch
   const F32Tag d;
   F32 sum[kTokens][kRows];
   HWY_UNROLL(16)
-  for (int64_t t = 0; t < kTokens; ++t)
+  for (int64_t t = 0; t < kTokens; ++t) {
     HWY_UNROLL(16)
     for (int64_t r = 0; r < kRows; ++r) sum[t][r] = hn::Zero(d);
+  }
   for (int64_t i = 0; i < pitch; i += kLanes) {
     F32 row[kRows];
     HWY_UNROLL(16)
@@ -108,11 +114,11 @@ HWY_INLINE void dot_rows(const float* rows, const float* const* x, int64_t token
   dot_rows<1>(rows, x, pitch, out);
 }
 
-// Pairs [begin, end) of rows of expert e's matrix, pair i = rows_of(i), meet the slots [s0, s1). Rows wait as f32 while all
-// tokens pass: with few tokens kRows, which stay in the L1 cache, else all of the block.
+// Pairs [begin, end) of rows of expert e's matrix, pair i = rows_of(i), meet the slots [s0, s1). Rows wait as f32 while
+// all tokens pass: with few tokens kRows, which stay in the L1 cache, else all of the block.
 template <class T, class Rows, class Input, class Output>
-HWY_INLINE void multiply_pairs(const Params& p, const ExpertMatrices& m, int64_t e, int64_t begin, int64_t end, Rows&& rows_of,
-                               int64_t s0, int64_t s1, Input&& input, Output&& output) {
+HWY_INLINE void multiply_pairs(const Params& p, const ExpertMatrices& m, int64_t e, int64_t begin, int64_t end,
+                               Rows&& rows_of, int64_t s0, int64_t s1, Input&& input, Output&& output) {
   static thread_local std::vector<float> memory;
   const int64_t pitch = padded(m.columns);
   memory.resize(static_cast<size_t>(2 * kBlockPairs * pitch));
@@ -141,12 +147,14 @@ HWY_INLINE void multiply_pairs(const Params& p, const ExpertMatrices& m, int64_t
 
 HWY_INLINE float activate(const Params& p, float gate, float up) {
   switch (p.act) {
-    case CUL_MOE_ACT_GELU: return 0.5f * gate * (1 + std::erf(gate * 0.70710678118654752f)) * up;
+    case CUL_MOE_ACT_GELU:
+      return 0.5f * gate * (1 + std::erf(gate * 0.70710678118654752f)) * up;
     case CUL_MOE_ACT_SWIGLU_OAI:
       gate = gate > p.limit ? p.limit : gate;
       up = up > p.limit ? p.limit : up < -p.limit ? -p.limit : up;
       return (up + 1) * gate / (1 + std::exp(-p.alpha * gate));
-    default: return gate / (1 + std::exp(-gate)) * up;
+    default:
+      return gate / (1 + std::exp(-gate)) * up;
   }
 }
 
@@ -191,11 +199,12 @@ void down_projection(const Params& p, int64_t, int64_t begin, int64_t end) {
     const int64_t last = std::min(first + kBlockPairs, (p.width + 1) / 2);
     const T* bias = p.b2 ? static_cast<const T*>(p.b2) + e * p.b2_stride : nullptr;
     multiply_pairs<T>(
-        p, p.w2, e, first, last, [](int64_t i) { return std::pair{2 * i, 2 * i + 1}; }, p.offsets()[e], p.offsets()[e + 1],
-        [&](int64_t s) { return p.hidden() + p.slots()[s] * p.expert_width_pitch(); },
+        p, p.w2, e, first, last, [](int64_t i) { return std::pair{2 * i, 2 * i + 1}; }, p.offsets()[e],
+        p.offsets()[e + 1], [&](int64_t s) { return p.hidden() + p.slots()[s] * p.expert_width_pitch(); },
         [&](int64_t s, int64_t i, const float* out) {
           float* y = p.outputs() + p.slots()[s] * pitch;
-          for (int64_t n = 2 * i; n < std::min(2 * i + 2, p.width); ++n) y[n] = out[n - 2 * i] + (bias ? to_float(bias[n]) : 0.0f);
+          for (int64_t n = 2 * i; n < std::min(2 * i + 2, p.width); ++n)
+            y[n] = out[n - 2 * i] + (bias ? to_float(bias[n]) : 0.0f);
         });
   }
 }
@@ -212,16 +221,17 @@ void combine(const Params& p, int64_t first, int64_t begin, int64_t end) {
       if (id < 0 || id >= p.experts) continue;
       const F32 weight = hn::Set(d, p.weights[(first + t) * p.weights_stride + j]);
       const float* y = p.outputs() + (t * p.slots_per_token + j) * p.width_pitch();
-      for (int64_t i = 0; i < p.width; i += kLanes) store_f32(hn::MulAdd(weight, load(y + i), load(sum.data() + i)), sum.data() + i);
+      for (int64_t i = 0; i < p.width; i += kLanes)
+        store_f32(hn::MulAdd(weight, load(y + i), load(sum.data() + i)), sum.data() + i);
     }
     store_row(sum.data(), p.width, static_cast<T*>(p.y) + (first + t) * p.y_stride);
   }
 }
 
-#define CULEBRA_BY_TYPE(step, function)                                               \
-  void step(const Params& p, int64_t first, int64_t begin, int64_t end) {             \
-    if (p.dtype == DType::f16) return function<half_t>(p, first, begin, end);         \
-    return function<bfloat16_t>(p, first, begin, end);                                \
+#define CULEBRA_BY_TYPE(step, function)                                       \
+  void step(const Params& p, int64_t first, int64_t begin, int64_t end) {     \
+    if (p.dtype == DType::f16) return function<half_t>(p, first, begin, end); \
+    return function<bfloat16_t>(p, first, begin, end);                        \
   }
 CULEBRA_BY_TYPE(moe_inputs, load_inputs)
 CULEBRA_BY_TYPE(moe_up, up_projection)
@@ -246,8 +256,9 @@ void require_valid_ids(const MoeMlpParams& p) {
   for (int64_t t = 0; t < p.tokens; ++t)
     for (int64_t j = 0; j < p.slots_per_token; ++j)
       if (const int32_t id = p.ids[t * p.ids_stride + j]; id < -1 || id >= p.experts)
-        throw DeviceError(format("moe_mlp: ids[%lld, %lld] = %d; it must be -1 or below the %lld experts", static_cast<long long>(t),
-                                 static_cast<long long>(j), id, static_cast<long long>(p.experts)));
+        throw DeviceError(format("moe_mlp: ids[%lld, %lld] = %d; it must be -1 or below the %lld experts",
+                                 static_cast<long long>(t), static_cast<long long>(j), id,
+                                 static_cast<long long>(p.experts)));
 }
 
 // A counting sort of the chunk's slots by expert, in token order. Returns how many experts have some.
@@ -286,7 +297,8 @@ void moe_mlp(const MoeMlpParams& p, ThreadPool& pool) {
   for (int64_t first = 0; first < p.tokens; first += p.chunk) {
     const int64_t tokens = std::min(p.chunk, p.tokens - first);
     auto step = [&](auto run, int64_t items, int64_t work_per_item) {
-      pool.parallel_for(items, kGrain / (work_per_item + 1) + 1, [&](int64_t begin, int64_t end) { run(p, first, begin, end); });
+      pool.parallel_for(items, kGrain / (work_per_item + 1) + 1,
+                        [&](int64_t begin, int64_t end) { run(p, first, begin, end); });
     };
     const int64_t active = group_slots(p, first, tokens);
     const int64_t slots_per_expert = active ? (p.offsets()[p.experts] + active - 1) / active : 0;

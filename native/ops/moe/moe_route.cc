@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/glue/rows.h"
+
 namespace culebra {
 
 MoeRouteParams check_moe_route(const Call& call, const cul_moe_route_args& args) {
@@ -29,14 +31,16 @@ MoeRouteParams check_moe_route(const Call& call, const cul_moe_route_args& args)
   if (args.topk_group < 1 || args.topk_group > args.n_group)
     call.refuse(CUL_RANGE, "topk_group is %d; it must be 1 to n_group = %d", args.topk_group, args.n_group);
   if (args.k > experts / args.n_group * args.topk_group)
-    call.refuse(CUL_RANGE, "k is %d, but topk_group = %d groups of %lld experts have only %lld", args.k, args.topk_group,
-                static_cast<long long>(experts / args.n_group), static_cast<long long>(experts / args.n_group * args.topk_group));
+    call.refuse(CUL_RANGE, "k is %d, but topk_group = %d groups of %lld experts have only %lld", args.k,
+                args.topk_group, static_cast<long long>(experts / args.n_group),
+                static_cast<long long>(experts / args.n_group * args.topk_group));
   call.flag(args.renormalize, "renormalize");
   if (args.n_shared < 0) call.refuse(CUL_RANGE, "n_shared is %d; it must be 0 or more", args.n_shared);
   if (!std::isfinite(args.scale)) call.refuse(CUL_RANGE, "scale is %g; it must be finite", args.scale);
   const int64_t columns = int64_t{args.k} + args.n_shared;
   call.shape(weights, {logits[0], columns}, "[T, k + n_shared]");
   call.shape(ids, {logits[0], columns}, "[T, k + n_shared]");
+  for (const View* out : {&weights, &ids}) glue::require_distinct(call, *out);
   for (const View* out : {&weights, &ids})
     for (const View* in : {&logits, &bias}) call.disjoint(*out, *in);
   call.disjoint(ids, weights);

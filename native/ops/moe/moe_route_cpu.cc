@@ -13,12 +13,13 @@ using Params = MoeRouteParams;
 
 constexpr float kTaken = -std::numeric_limits<float>::infinity();
 
-// The index of the largest value among those not yet taken, the lowest of equal ones; it is taken then. Values may be -inf
-// or NaN (a bias that masks an expert): they come last, and still only once.
+// The index of the largest value among those not yet taken, the lowest of equal ones; it is taken then. Values may be
+// -inf or NaN (a bias that masks an expert): they come last, and still only once.
 int64_t take_best(const float* values, bool* taken, int64_t n) {
   int64_t best = -1;
   for (int64_t i = 0; i < n; ++i)
-    if (!taken[i] && (best < 0 || values[i] > values[best] || (values[best] != values[best] && values[i] == values[i]))) best = i;
+    if (!taken[i] && (best < 0 || values[i] > values[best] || (values[best] != values[best] && values[i] == values[i])))
+      best = i;
   taken[best] = true;
   return best;
 }
@@ -107,9 +108,12 @@ void moe_route(const MoeRouteParams& p, ThreadPool& pool) {
   const int64_t grain = 4096 / (p.experts * (p.k + 4)) + 1;
   pool.parallel_for(p.tokens, grain, [&](int64_t begin, int64_t end) {
     switch (p.dtype) {
-      case DType::f16: return route_tokens<half_t>(p, begin, end);
-      case DType::bf16: return route_tokens<bfloat16_t>(p, begin, end);
-      default: return route_tokens<float>(p, begin, end);
+      case DType::f16:
+        return route_tokens<half_t>(p, begin, end);
+      case DType::bf16:
+        return route_tokens<bfloat16_t>(p, begin, end);
+      default:
+        return route_tokens<float>(p, begin, end);
     }
   });
 }
