@@ -23,8 +23,9 @@ struct CurrentThread {
   const ThreadIndices* indices;
   bool in_kernel;  // false while the emulator itself runs: its own loads and stores are no concern of the checks
 };
-// __thread and initial-exec: one load, no initialisation check, also in a library loaded into a running process.
-extern __thread CurrentThread current __attribute__((tls_model("initial-exec")));
+// __thread: no initialisation check. Not initial-exec: the library is loaded into a running process, whose room for static
+// thread-local storage is smaller than what the CUDA runtime beside this brings along.
+extern __thread CurrentThread current;
 
 #define CUL_UNCHECKED __attribute__((no_sanitize("thread")))
 CUL_UNCHECKED inline uint3 thread_index() { return current.indices->thread; }

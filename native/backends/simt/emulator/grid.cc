@@ -6,7 +6,7 @@
 
 namespace culebra::simt {
 
-__thread CurrentThread current __attribute__((tls_model("initial-exec")));
+__thread CurrentThread current;
 
 Grid::Grid(const Launch& launch, void (*entry)(const void*), const void* parameters, size_t parameter_bytes)
     : launch(launch),
