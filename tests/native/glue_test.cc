@@ -200,12 +200,16 @@ TEST_P(Glue, Rope) {
   };
   for (Shape s : {Shape{1, 1, 2, 2}, {5, 3, 64, 64}, {4, 2, 80, 32}, {3, 5, 70, 34}, {2, 3, 33, 6}, {7, 2, 128, 128}, {2, 2, 8, 0}, {0, 2, 8, 8}})
     for (bool interleaved : {false, true}) {
-      SCOPED_TRACE(testing::Message() << s.tokens << " x " << s.heads << " x " << s.channels << " R " << s.turned << (interleaved ? " interleaved" : ""));
+      SCOPED_TRACE(testing::Message() << s.tokens << " x " << s.heads << " x " << s.channels << " R " << s.turned
+                                      << (interleaved ? " interleaved" : ""));
       const int64_t table = 40, half = s.turned / 2;
       Tensor x = tensor({s.tokens, s.heads, s.channels}), y = tensor({s.tokens, s.heads, s.channels});
       Tensor cos(m, DType::f32, {table, half}, {half + 1, 1}), sin(m, DType::f32, {table, half}), positions(m, DType::i64, {s.tokens});
       x.normal(random);
-      const auto angle = [&](int64_t i) { return half ? static_cast<double>(i / half) * std::pow(1e4, -static_cast<double>(i % half) / static_cast<double>(half)) : 0; };
+      const auto angle = [&](int64_t i) {
+        const double channel = static_cast<double>(i % half) / static_cast<double>(half);
+        return static_cast<double>(i / half) * std::pow(1e4, -channel);
+      };
       cos.fill([&](int64_t i) { return std::cos(angle(i)); });
       sin.fill([&](int64_t i) { return std::sin(angle(i)); });
       positions.fill([&](int64_t t) { return t == 3 ? -1 : t == 2 ? 1000 : static_cast<double>(random() % table); });
