@@ -174,7 +174,11 @@ public final class Call {
 
     /** What an output holds now. */
     public HostTensor read(String name) {
-        return outputs.get(name).read(stream);
+        return output(name).read(stream);
+    }
+
+    GuardedTensor output(String name) {
+        return outputs.get(name);
     }
 
     /** Something that is wrong beyond the comparison of outputs. */

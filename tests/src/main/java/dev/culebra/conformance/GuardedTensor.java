@@ -57,6 +57,11 @@ public final class GuardedTensor {
         return view;
     }
 
+    /** All of the memory, bands and padding too. */
+    Tensor whole() {
+        return whole;
+    }
+
     /** The elements as they are now. */
     public HostTensor read(Stream stream) {
         return rows(download(stream));

@@ -44,10 +44,8 @@ final class SampleOracle implements Oracle {
         var kept = topK > 0 ? Math.min(topK, width) : width;
         var topP = p.values("top_p")[row];
         if (topP < 1) {
-            var total = 0.0;
-            for (var i = 0; i < kept; i++) {
-                total += weights[i];
-            }
+            // Of all tokens: nothing is renormalised before the last cut.
+            var total = Arrays.stream(weights).sum();
             var sum = 0.0;
             var count = 0;
             while (count < kept && (count == 0 || sum < topP * total)) {

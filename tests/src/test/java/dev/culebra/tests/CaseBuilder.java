@@ -19,7 +19,7 @@ import java.util.function.IntUnaryOperator;
 import java.util.stream.IntStream;
 
 /** A case made up by a test: inputs from a seed, outputs from the oracle, bounds from the contract. */
-final class CaseBuilder {
+public final class CaseBuilder {
     final Random random;
     private final String op;
     private final String note;
@@ -27,29 +27,29 @@ final class CaseBuilder {
     private final Map<String, HostTensor> inputs = new LinkedHashMap<>();
     private final Map<String, Check> checks = new LinkedHashMap<>();
 
-    CaseBuilder(String op, long seed, Object... note) {
+    public CaseBuilder(String op, long seed, Object... note) {
         this.op = op;
         this.random = new Random(seed);
         this.note = String.join(" ", Arrays.stream(note).map(String::valueOf).toList()) + " seed " + seed;
     }
 
-    CaseBuilder attribute(String name, Object value) {
+    public CaseBuilder attribute(String name, Object value) {
         attributes.put(name, value instanceof Integer number ? (Object) number.longValue() : value);
         return this;
     }
 
-    CaseBuilder in(String name, HostTensor tensor) {
+    public CaseBuilder in(String name, HostTensor tensor) {
         inputs.put(name, tensor);
         return this;
     }
 
-    CaseBuilder all(Map<String, HostTensor> tensors) {
+    public CaseBuilder all(Map<String, HostTensor> tensors) {
         inputs.putAll(tensors);
         return this;
     }
 
     /** Normally distributed numbers. */
-    CaseBuilder normal(String name, DType dtype, double deviation, long... shape) {
+    public CaseBuilder normal(String name, DType dtype, double deviation, long... shape) {
         return in(name, normal(random, dtype, deviation, shape));
     }
 
@@ -62,7 +62,7 @@ final class CaseBuilder {
     }
 
     /** Numbers between two bounds. */
-    CaseBuilder uniform(String name, DType dtype, double from, double to, long... shape) {
+    public CaseBuilder uniform(String name, DType dtype, double from, double to, long... shape) {
         var tensor = HostTensor.zeros(dtype, shape);
         for (var i = 0L; i < tensor.elements(); i++) {
             tensor.set(i, from + (to - from) * random.nextDouble());
@@ -71,12 +71,12 @@ final class CaseBuilder {
     }
 
     /** Integers by their index. */
-    CaseBuilder ints(String name, DType dtype, int count, IntUnaryOperator value) {
+    public CaseBuilder ints(String name, DType dtype, int count, IntUnaryOperator value) {
         return in(name, HostTensor.of(dtype, new long[] {count},
                 IntStream.range(0, count).map(value).asDoubleStream().toArray()));
     }
 
-    CaseBuilder check(String output, Metric metric, double bound) {
+    public CaseBuilder check(String output, Metric metric, double bound) {
         checks.put(output, new Check(metric, bound));
         return this;
     }
@@ -92,14 +92,14 @@ final class CaseBuilder {
     }
 
     /** Float outputs without a check of their own get the bound of {@code dtype}, integers are exact. */
-    Case build(DType dtype) {
+    public Case build(DType dtype) {
         var problem = new Problem(inputs, new Attributes(attributes));
         Oracles.ALL.get(op).solve(problem);
         return build(dtype, problem.outputs());
     }
 
     /** As {@link #build(DType)}, with these outputs. */
-    Case build(DType dtype, Map<String, HostTensor> outputs) {
+    public Case build(DType dtype, Map<String, HostTensor> outputs) {
         for (var output : outputs.entrySet()) {
             checks.putIfAbsent(output.getKey(), output.getValue().dtype().isFloat()
                     ? new Check(Metric.RMS_RATIO, bound(dtype)) : new Check(Metric.EXACT, 0));

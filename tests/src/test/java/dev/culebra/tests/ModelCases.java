@@ -71,7 +71,7 @@ final class ModelCases {
                     .uniform("A_log", DType.F32, -1, 1, valueHeads)
                     .normal("dt_bias", DType.F32, 1, valueHeads);
         }
-        if (i % 3 == 2) {
+        if (i == 3) {
             builder.attribute("checkpoint_every", 1).attribute("scale", 0.5);
         }
         return builder.build(dtype);
