@@ -29,7 +29,9 @@ step probes 60 sh -c "'$culebra' probes >'$results/probes.txt'"
 step verify 180 "$culebra" verify --backend cuda --json "$results/verify.json" tests/cases
 step tests 180 "$culebra" test --json "$results/tests.json"
 step bench 120 "$culebra" bench --backend cuda --json
-step jmh 120 "$culebra" jmh -foe true -f 1 -wi 3 -i 5 -r 1s -w 1s -rf json -rff "$results/jmh.json" CallOverhead
+step jmh 180 "$work/culebra-bundle/runtime/bin/java" --sun-misc-unsafe-memory-access=allow \
+  -Dculebra.library="$work/culebra-bundle/lib/libculebra.so" -jar "$(find "$work/culebra-bundle" -name "*benchmarks.jar")" \
+  --quick --backend cuda --results "$results" --commit "$(git describe --always --dirty --abbrev=12 --exclude="*" 2>/dev/null || echo unknown)"
 if command -v compute-sanitizer >/dev/null; then
   step memcheck 180 compute-sanitizer --error-exitcode 9 "$culebra" verify --backend cuda tests/cases/w4a16_gemm tests/cases/gemm
   step racecheck 180 compute-sanitizer --tool racecheck --error-exitcode 9 "$culebra" verify --backend cuda tests/cases/w4a16_gemm
