@@ -67,10 +67,10 @@ __global__ void __launch_bounds__(kThreads) invert_kernel(UnpackParams p) {
   for (int64_t j = first_item(); j < p.packing.k_padded; j += item_step()) invert_entry(p, j);
 }
 
-// Computes: a checkpoint's tensors from the packed ones, bit for bit.
+// Computes: a checkpoint's weights from the packed ones, bit for bit.
 // Shapes:   n_padded x k_padded -> checkpoint [n, k] in any format.
 // Layouts:  checkpoint.h, marlin_layout.h.
-// Tiles:    one checkpoint word of weights, zeros, one scale and one g_idx entry per thread; grid-stride.
+// Tiles:    one checkpoint word (plain: byte) per thread; grid-stride.
 // Shared:   none.
 // Order:    none.
 // Numerics: exact.
@@ -78,19 +78,32 @@ __global__ void __launch_bounds__(kThreads) invert_kernel(UnpackParams p) {
 // Source:   the inverse of pack_kernel.
 __global__ void __launch_bounds__(kThreads) unpack_kernel(UnpackParams p) {
   const PackParams& q = p.packing;
-  const Checkpoint& c = q.checkpoint;
   const auto get = [&](int64_t n, int64_t j) -> int {
-    if (c.bits != 4) return q.packed[n * q.k_padded + j];
+    if (q.checkpoint.bits != 4) return q.packed[n * q.k_padded + j];
     const uint32_t word = reinterpret_cast<const uint32_t*>(q.packed)[MarlinLayout::word(n, j, q.n_padded, q.k_padded)];
     return static_cast<int>(word >> (4 * MarlinLayout::nibble(n, j)) & 15u);
   };
-  const Extent2 words = weight_words(c), zeros = zero_words(c);
+  const Extent2 words = weight_words(q.checkpoint);
   for (int64_t i = first_item(); i < words.rows * words.columns; i += item_step())
     unpack_weight_word(p, i / words.columns, i % words.columns, get);
+}
+
+// Computes: a checkpoint's scales, zeros and g_idx from the packed ones, bit for bit.
+// Shapes:   [groups, n_padded] -> groups x n of the checkpoint; perm -> g_idx [k].
+// Layouts:  checkpoint.h.
+// Tiles:    one scale, one word of zeros and one entry of g_idx per thread; grid-stride.
+// Shared:   none.
+// Order:    none.
+// Numerics: exact.
+// Needs:    sm_80. Not tuned.
+// Source:   the inverse of pack_groups_kernel.
+__global__ void __launch_bounds__(kThreads) unpack_groups_kernel(UnpackParams p) {
+  const Checkpoint& c = p.packing.checkpoint;
+  const Extent2 zeros = zero_words(c);
+  for (int64_t i = first_item(); i < c.groups * c.n; i += item_step()) unpack_scale(p, i % c.n, i / c.n);
   if (c.zeros)
     for (int64_t i = first_item(); i < zeros.rows * zeros.columns; i += item_step())
       unpack_zero_word(p, i / zeros.columns, i % zeros.columns);
-  for (int64_t i = first_item(); i < c.groups * c.n; i += item_step()) unpack_scale(p, i % c.n, i / c.n);
   if (c.g_idx)
     for (int64_t k = first_item(); k < c.k; k += item_step()) unpack_g_idx(p, k);
 }
@@ -105,8 +118,10 @@ void pack_weights(const PackParams& p, NativeStream stream) {
 
 void unpack_weights(const UnpackParams& p, NativeStream stream) {
   if (p.packing.perm) launch_items(invert_kernel, p.packing.k_padded, stream, p);
-  const Extent2 words = weight_words(p.packing.checkpoint);
+  const Checkpoint& c = p.packing.checkpoint;
+  const Extent2 words = weight_words(c);
   launch_items(unpack_kernel, words.rows * words.columns, stream, p);
+  launch_items(unpack_groups_kernel, c.groups * c.n, stream, p);
 }
 
 }  // namespace culebra::CUL_DEVICE_NS
