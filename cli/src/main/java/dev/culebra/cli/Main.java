@@ -38,27 +38,36 @@ public final class Main implements Runnable {
 
     static int run(PrintWriter out, PrintWriter err, String... args) {
         var main = new Main();
-        return new CommandLine(main)
+        var command = new CommandLine(main)
                 .setOut(out)
                 .setErr(err)
-                .setExecutionExceptionHandler((exception, command, parsed) -> {
-                    if (main.debug) {
-                        exception.printStackTrace(err);
-                    } else {
-                        err.println("error: " + message(exception));
-                    }
-                    err.flush();
-                    return CommandLine.ExitCode.SOFTWARE;
-                })
-                .execute(args);
+                .setExecutionExceptionHandler((exception, failed, parsed) -> main.report(exception, err));
+        try {
+            return command.execute(args);
+        } catch (LinkageError | OutOfMemoryError e) {  // picocli hands over exceptions alone
+            return main.report(e, err);
+        }
+    }
+
+    private int report(Throwable failure, PrintWriter err) {
+        if (debug) {
+            failure.printStackTrace(err);
+        } else {
+            err.println("error: " + message(failure));
+        }
+        err.flush();
+        return CommandLine.ExitCode.SOFTWARE;
     }
 
     /** One line: what the exception says, or what it is where it says nothing that people would understand. */
-    private static String message(Exception exception) {
-        var text = exception.getMessage();
-        var known = exception instanceof CulebraException || exception instanceof CommandException
-                || exception.getClass().getName().startsWith("dev.culebra");
-        return (text == null || !known ? exception.toString() : text).replaceAll("\\s*\\R\\s*", "; ");
+    private static String message(Throwable failure) {
+        if (failure instanceof ExceptionInInitializerError && failure.getCause() != null) {
+            return message(failure.getCause());
+        }
+        var text = failure.getMessage();
+        var known = failure instanceof CulebraException || failure instanceof CommandException
+                || failure.getClass().getName().startsWith("dev.culebra");
+        return (text == null || !known ? failure.toString() : text).replaceAll("\\s*\\R\\s*", "; ");
     }
 
     @Override
