@@ -1,5 +1,7 @@
 // An operator's row: its name, and one column per backend. Support is declared here and nowhere else.
 #pragma once
+#include <type_traits>
+
 #include "abi/call.h"
 #include "abi/fence.h"
 #include "backends/backend.h"
@@ -44,15 +46,23 @@ struct Op : OpRecord {
   using Cuda = void (*)(const Params&, CUstream_st*);
   using Simt = void (*)(const Params&, simt::Queue*);
 
-  constexpr Op(const char* name, const char* family, const char* dtypes, Cpu cpu, Cuda cuda, Simt simt)
+  // A column is a function, or nullptr where the backend has none. Its type tells which: whether a pointer is null is no
+  // constant expression under UndefinedBehaviorSanitizer.
+  template <class CpuColumn, class CudaColumn, class SimtColumn>
+  constexpr Op(const char* name, const char* family, const char* dtypes, CpuColumn cpu, CudaColumn cuda, SimtColumn simt)
       : OpRecord{name, family, dtypes,
-                 (cpu ? 1u << CUL_BACKEND_CPU : 0) | (cuda ? 1u << CUL_BACKEND_CUDA : 0) |
-                     (simt ? 1u << CUL_BACKEND_SIMT : 0)},
+                 bit<CpuColumn>(CUL_BACKEND_CPU) | bit<CudaColumn>(CUL_BACKEND_CUDA) | bit<SimtColumn>(CUL_BACKEND_SIMT)},
         cpu(cpu), cuda(cuda), simt(simt) {}
 
   Cpu cpu;
   Cuda cuda;
   Simt simt;
+
+ private:
+  template <class Column>
+  static constexpr uint32_t bit(int backend) {
+    return std::is_null_pointer_v<Column> ? 0 : 1u << backend;
+  }
 };
 
 // Refuses a call whose stream or args struct is not what this library expects, before the op's own checks.
