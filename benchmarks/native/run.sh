@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # The native benchmarks of this machine's cpu, in one command; the result is for committing.
 #   benchmarks/native/run.sh [--quick] [--threads N]
-# Builds into build/benchmarks and writes benchmarks/results/<device>/native-gemm.json.
+# Builds into build/benchmarks (BUILD=DIR for another folder) and writes benchmarks/results/<device>/native-gemm.json.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 model=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1)
 device=$(printf '%s' "${model:-cpu}" | tr '[:upper:]' '[:lower:]' | tr -cs '[:alnum:]' '-' | sed 's/-$//')-$(nproc)c
-cmake -S . -B build/benchmarks -G Ninja -DCMAKE_BUILD_TYPE=Release -DCULEBRA_BENCHMARKS=ON -DCULEBRA_CUDA=OFF >/dev/null
-ninja -C build/benchmarks bench_gemm >&2
+build=${BUILD:-build/benchmarks}
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCULEBRA_BENCHMARKS=ON -DCULEBRA_CUDA=OFF >/dev/null
+ninja -C "$build" -j "$(nproc)" bench_gemm >&2
 commit=$(git describe --always --dirty --abbrev=12)
 results=benchmarks/results/$device
 mkdir -p "$results"
-build/benchmarks/bench_gemm --commit "$commit" "$@" >"$results/native-gemm.json.part"
+"$build/bench_gemm" --commit "$commit" "$@" >"$results/native-gemm.json.part"
 mv "$results/native-gemm.json.part" "$results/native-gemm.json"
 echo "$results/native-gemm.json"
