@@ -29,7 +29,7 @@ step probes 60 sh -c "'$culebra' probes >'$results/probes.txt'"
 step verify 180 "$culebra" verify --backend cuda --json "$results/verify.json" tests/cases
 step tests 180 "$culebra" test --json "$results/tests.json"
 step bench 120 "$culebra" bench --backend cuda --json
-step jmh 180 "$work/culebra-bundle/runtime/bin/java" --sun-misc-unsafe-memory-access=allow \
+step jmh 240 "$work/culebra-bundle/runtime/bin/java" --sun-misc-unsafe-memory-access=allow \
   -Dculebra.library="$work/culebra-bundle/lib/libculebra.so" -jar "$(find "$work/culebra-bundle" -name "*benchmarks.jar")" \
   --quick --backend cuda --results "$results" --commit "$(git describe --always --dirty --abbrev=12 --exclude="*" 2>/dev/null || echo unknown)"
 if command -v compute-sanitizer >/dev/null; then
