@@ -71,6 +71,7 @@ TEST(Attention, isExactUnderEveryMask) {
         const Array sink(DType::f32, {Hq},
                          [&](int64_t h) { return h == 2 ? -kInfinity : 0.5 * static_cast<double>(h); });
         Array o(type, {53, Hq, Dv}, 24), lse(DType::f32, {53, Hq}, 2);
+        const auto qs = q.numbers(), ks = k.numbers(), vs = v.numbers();
         std::vector<double> ref(static_cast<size_t>(o.size())), ref_lse(static_cast<size_t>(lse.size()));
         for (size_t b = 0; b < 4; ++b) {
           const auto q0 = static_cast<int64_t>(cu_q[b]), k0 = static_cast<int64_t>(cu_k[b]);
@@ -82,10 +83,11 @@ TEST(Attention, isExactUnderEveryMask) {
                   Lk, i + Lk - Lq, mask, softcap, variant >= 4 ? sink[h] : -kInfinity, Dv,
                   [&](int64_t j) {
                     double s = 0;
-                    for (int64_t d = 0; d < D; ++d) s += q[row * D + d] * k[((k0 + j) * Hkv + g) * D + d];
+                    for (int64_t d = 0; d < D; ++d)
+                      s += qs[static_cast<size_t>(row * D + d)] * ks[static_cast<size_t>(((k0 + j) * Hkv + g) * D + d)];
                     return s / std::sqrt(static_cast<double>(D));
                   },
-                  [&](int64_t j, int64_t d) { return v[((k0 + j) * Hkv + g) * Dv + d]; },
+                  [&](int64_t j, int64_t d) { return vs[static_cast<size_t>(((k0 + j) * Hkv + g) * Dv + d)]; },
                   &ref[static_cast<size_t>(row * Dv)]);
             }
         }
@@ -205,6 +207,7 @@ struct Paged {
   }
   void expect_reference(const Mask& mask) const {
     const bool f8 = cache_type == DType::f8e4m3;
+    const auto qs = q.numbers(), ks = k.numbers(), vs = v.numbers();
     std::vector<double> ref(static_cast<size_t>(o.size())), ref_lse(static_cast<size_t>(lse.size()));
     for (int64_t b = 0; b < B; ++b) {
       const auto L = static_cast<int64_t>(lengths[static_cast<size_t>(b)]);
@@ -214,11 +217,15 @@ struct Paged {
           ref_lse[static_cast<size_t>(row)] = attend(
               L, i + L - Sq, mask, 0, -kInfinity, D,
               [&](int64_t j) {
+                const int64_t key = (cell(b, j) * Hkv + g) * D;
                 double s = 0;
-                for (int64_t d = 0; d < D; ++d) s += q[row * D + d] * k[(cell(b, j) * Hkv + g) * D + d];
+                for (int64_t d = 0; d < D; ++d)
+                  s += qs[static_cast<size_t>(row * D + d)] * ks[static_cast<size_t>(key + d)];
                 return s * (f8 ? k_scale[g] : 1) / std::sqrt(static_cast<double>(D));
               },
-              [&](int64_t j, int64_t d) { return v[(cell(b, j) * Hkv + g) * D + d] * (f8 ? v_scale[g] : 1); },
+              [&](int64_t j, int64_t d) {
+                return vs[static_cast<size_t>((cell(b, j) * Hkv + g) * D + d)] * (f8 ? v_scale[g] : 1);
+              },
               &ref[static_cast<size_t>(row * D)]);
         }
     }

@@ -79,6 +79,12 @@ class Array {
         return *static_cast<const uint8_t*>(p);
     }
   }
+  // All elements: for references, which look at each many times.
+  std::vector<double> numbers() const {
+    std::vector<double> all;
+    for (int64_t i = 0; i < size(); ++i) all.push_back((*this)[i]);
+    return all;
+  }
   void set(int64_t i, double value) {
     void* p = at(i);
     switch (type_) {

@@ -107,24 +107,23 @@ struct DeltaRule {
           double g = gate[token * HV + h];
           if (softplus) g = -std::exp(a_log[h]) * std::log1p(std::exp(g + dt_bias[h]));
           const double decay = std::exp(std::max(g, -30.0));
-          double qq = 1, kk = 1;
-          if (l2norm) {
-            qq = kk = 1e-6;
-            for (int64_t i = 0; i < K; ++i) {
-              qq += q[head * K + i] * q[head * K + i];
-              kk += k[head * K + i] * k[head * K + i];
-            }
+          std::vector<double> qs(static_cast<size_t>(K)), ks(static_cast<size_t>(K));
+          double qq = l2norm ? 1e-6 : 1, kk = qq;
+          for (int64_t i = 0; i < K; ++i) {
+            qs[static_cast<size_t>(i)] = q[head * K + i];
+            ks[static_cast<size_t>(i)] = k[head * K + i];
+            if (l2norm) qq += q[head * K + i] * q[head * K + i];
+            if (l2norm) kk += k[head * K + i] * k[head * K + i];
           }
+          for (double& x : qs) x /= std::sqrt(qq * static_cast<double>(K));
+          for (double& x : ks) x /= std::sqrt(kk);
           for (int64_t x = 0; x < V; ++x) {
             double u = 0, out = 0;
             double* row = &s[static_cast<size_t>(x * K)];
-            for (int64_t i = 0; i < K; ++i) u += (row[i] *= decay) * k[head * K + i] / std::sqrt(kk);
+            for (size_t i = 0; i < ks.size(); ++i) u += (row[i] *= decay) * ks[i];
             const double delta = beta[token * HV + h] * (v[(token * HV + h) * V + x] - u);
-            for (int64_t i = 0; i < K; ++i) {
-              row[i] += delta * k[head * K + i] / std::sqrt(kk);
-              out += row[i] * q[head * K + i] / std::sqrt(qq);
-            }
-            ref.o[static_cast<size_t>((token * HV + h) * V + x)] = out / std::sqrt(static_cast<double>(K));
+            for (size_t i = 0; i < ks.size(); ++i) out += (row[i] += delta * ks[i]) * qs[i];
+            ref.o[static_cast<size_t>((token * HV + h) * V + x)] = out;
           }
           if (every && (t + 1) % every == 0)
             std::copy(s.begin(), s.end(),

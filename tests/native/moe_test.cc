@@ -284,6 +284,7 @@ struct Mlp {
     return (up + 1) * gate / (1 + std::exp(-static_cast<double>(1.7f) * gate));
   }
   std::vector<double> reference() const {
+    const auto xs = x.numbers();
     std::vector<double> ref(static_cast<size_t>(T * D), 0.0), hidden(static_cast<size_t>(I));
     for (int64_t slot = 0; slot < T * k; ++slot) {
       const auto e = static_cast<int64_t>(ids[slot]);
@@ -293,7 +294,7 @@ struct Mlp {
         for (int64_t i = 0; i < n; ++i) sum += row[i] * input(i);
         return sum;
       };
-      auto token = [&](int64_t i) { return x[slot / k * D + i]; };
+      auto token = [&](int64_t i) { return xs[static_cast<size_t>(slot / k * D + i)]; };
       for (int64_t i = 0; i < I; ++i)
         hidden[static_cast<size_t>(i)] = activate(product(w13.row(e, i), D, token) + b13[e * 2 * I + i],
                                                   product(w13.row(e, I + i), D, token) + b13[e * 2 * I + I + i]);
