@@ -2,6 +2,7 @@ package dev.culebra.conformance;
 
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.nio.file.FileVisitOption;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -29,7 +30,7 @@ public final class CaseFiles {
                 continue;
             }
             var before = found.size();
-            try (var walk = Files.walk(path)) {
+            try (var walk = Files.walk(path, FileVisitOption.FOLLOW_LINKS)) {
                 walk.filter(file -> file.toString().endsWith(SUFFIX) && Files.isRegularFile(file)).sorted().forEach(found::add);
             } catch (IOException | UncheckedIOException e) {
                 throw new CaseException(path + " cannot be read: " + e.getMessage(), e);
