@@ -17,9 +17,9 @@ struct HalfWeights {
   // Row r of the 64 holds its chunks permuted by r / 8: the rows that one ldmatrix reads are 8 apart.
   CUL_DEVICE_FN static int chunk_at(int row, int chunk) { return row * 8 + (chunk ^ (row / 8)); }
 
-  template <int kThreads>
+  template <int kThreads, bool kReadOnce>
   CUL_DEVICE_FN void fetch(unsigned char* slice, int64_t column_block, int index, int thread) const {
-    fetch_rows<64, kThreads>(reinterpret_cast<T*>(slice), b, ldb, aligned != 0, column_block * 64, n, int64_t{index} * kSliceRows, k, thread,
+    fetch_rows<64, kThreads, kReadOnce>(reinterpret_cast<T*>(slice), b, ldb, aligned != 0, column_block * 64, n, int64_t{index} * kSliceRows, k, thread,
                              chunk_at);
   }
 

@@ -25,18 +25,14 @@ struct Int4Weights {
   int64_t n_padded, k_padded;
   int32_t group_shift;  // group of row k: k >> group_shift
   int32_t scales_bf16;
-  int32_t read_once;  // no other token tile wants them: let them leave L2 first
 
-  template <int kThreads>
+  template <int kThreads, bool kReadOnce>
   CUL_DEVICE_FN void fetch(unsigned char* slice, int64_t column_block, int index, int thread) const {
     const uint8_t* const source = packed + (column_block * (k_padded / 16) + index * (kSliceRows / 16)) * 512;
 #pragma unroll
     for (int i = 0; i < kScalesAt / 16 / kThreads; ++i) {
       const int chunk = (thread + i * kThreads) * 16;
-      if (read_once)
-        cp_async_stream(shared_address(slice + chunk), source + chunk);
-      else
-        cp_async_l2(shared_address(slice + chunk), source + chunk);
+      copy_chunk<kReadOnce>(slice + chunk, source + chunk);
     }
     static_assert(kThreads >= 32 && kScalesAt / 16 % kThreads == 0);
     const int halves = group_shift == 5 ? 2 : 1;  // groups of 32: two in a slice

@@ -29,10 +29,19 @@ struct TileProblem {
   Output output;
 };
 
+// 16 bytes, asynchronously; what no other block reads is the first to leave L2.
+template <bool kReadOnce>
+CUL_DEVICE_FN void copy_chunk(void* destination, const void* source, bool predicate = true) {
+  if constexpr (kReadOnce)
+    cp_async_stream(shared_address(destination), source, predicate);
+  else
+    cp_async_l2(shared_address(destination), source, predicate);
+}
+
 // kRows rows of a slice of 64 k into shared memory by kThreads threads, zeros beyond the matrix. Thread t brings chunk t % 8 (of
 // 8 k) of the rows t / 8, t / 8 + kThreads / 8, ..; place(row, chunk) says where a chunk lies, in chunks. Whole slices of aligned
 // rows travel asynchronously, 16 bytes a copy; others element by element.
-template <int kRows, int kThreads, class T, class Place>
+template <int kRows, int kThreads, bool kReadOnce, class T, class Place>
 CUL_DEVICE_FN void fetch_rows(T* slice, const T* matrix, int64_t stride, bool aligned, int64_t first_row, int64_t rows, int64_t first_k,
                               int64_t k_end, int thread, Place place) {
   static_assert(kRows * 8 % kThreads == 0, "every thread brings equally many chunks");
@@ -44,7 +53,7 @@ CUL_DEVICE_FN void fetch_rows(T* slice, const T* matrix, int64_t stride, bool al
 #pragma unroll
     for (int i = 0; i < kRows / kStep; ++i) {
       const bool inside = row + i * kStep < valid;  // a copy that only writes zeros still wants an aligned source
-      cp_async_l2(shared_address(slice + place(row + i * kStep, chunk) * 8), inside ? source + i * kStep * stride : matrix, inside);
+      copy_chunk<kReadOnce>(slice + place(row + i * kStep, chunk) * 8, inside ? source + i * kStep * stride : matrix, inside);
     }
     return;
   }
@@ -103,15 +112,16 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm) tile_gemm(
   const auto slice_index = [&](int stage) { return first_slice + stage * Tile::kKWarps + k_warp; };
 
   // The warps of one k fetch its tokens together, those of the same columns also its weights: nobody else reads them.
+  constexpr bool kWeightsReadOnce = Tile::kTokens < 128;  // a smaller tile is chosen where it holds all tokens
   constexpr int kWeightThreads = 32 * Tile::kTokenWarps, kSliceThreads = kWeightThreads * Tile::kColumnWarps;
   const auto fetch_stage = [&](int stage) {
     const int index = slice_index(stage);
     if (index < slice_end) {
       unsigned char* const data = slice_data(stage);
-      fetch_rows<Tile::kTokens, kSliceThreads>(reinterpret_cast<T*>(data), static_cast<const T*>(p.a), p.lda, p.a_aligned != 0, first_token,
+      fetch_rows<Tile::kTokens, kSliceThreads, false>(reinterpret_cast<T*>(data), static_cast<const T*>(p.a), p.lda, p.a_aligned != 0, first_token,
                                                p.m, int64_t{index} * kSliceRows, p.k, thread % kSliceThreads, token_chunk);
       if (column_block < p.column_blocks)
-        weights.template fetch<kWeightThreads>(data + kTokenBytes + column_warp * Weights::kSliceBytes, column_block, index,
+        weights.template fetch<kWeightThreads, kWeightsReadOnce>(data + kTokenBytes + column_warp * Weights::kSliceBytes, column_block, index,
                                                token_warp * 32 + lane);
     }
     cp_async_commit();

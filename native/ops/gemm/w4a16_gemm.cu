@@ -71,7 +71,7 @@ void run(const W4A16GemmParams& p, NativeStream stream) {
   for (int s = 5; s <= 7; ++s)
     if (p.group == int64_t{1} << s) shift = s;
   const Int4Weights<T, kZeros> weights{p.packed, static_cast<const uint16_t*>(p.scales), p.zeros, p.n_padded, p.k_padded, shift,
-                                       p.scale_dtype == DType::bf16, problem.token_tiles == 1};
+                                       p.scale_dtype == DType::bf16};
   switch (plan.tile_tokens) {
     case Int4Tile8::kTokens: launch_tiles<Int4Tile8>(problem, weights, plan.splits, stream); break;
     case Int4Tile16::kTokens: launch_tiles<Int4Tile16>(problem, weights, plan.splits, stream); break;
