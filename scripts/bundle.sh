@@ -17,12 +17,12 @@ while [ $# -gt 0 ]; do
 done
 limit_bytes=$((30 * 1000 * 1000))
 need_jdk
-need_packages "${build_packages[@]}"
+need_packages "${build_packages[@]}" xz-utils:xz
 
 native=$root/build/bundle-native
 stage=$root/build/bundle/culebra-bundle
 rm -rf "$stage"
-mkdir -p "$stage"/{bin,lib,tests}
+mkdir -p "$stage"/{bin,lib,tests,benchmarks}
 
 say "native library for sm_$architecture"
 cmake --preset cuda -B "$native" -DCULEBRA_CUDA_ARCHITECTURES="$architecture-real" -DCULEBRA_PROBES=ON >/dev/null
@@ -35,15 +35,21 @@ say "jars"
 mvn -q -B -ntp -DskipTests package
 cp cli/target/lib/*.jar "$stage/lib/"
 cp tests/target/bundle/*.jar "$stage/tests/"
-cp benchmarks/target/culebra-benchmarks.jar "$stage/lib/benchmarks.jar"
-# The tokenizer's jar carries natives of every system; this one's are enough.
-for jar in "$stage"/lib/tokenizers-*.jar; do
-  unzip -Z1 "$jar" 'native/lib/*' | grep -v '^native/lib/tokenizers.properties$' | grep -v '^native/lib/linux-x86_64/cpu/' | grep -v '/$' |
-    xargs -d '\n' zip -q -d "$jar" >/dev/null
+cp benchmarks/target/culebra-benchmarks.jar "$stage/benchmarks/"
+# Jars are stored, not compressed: the archive's own compression does better on their contents. The tokenizer's jar carries
+# natives of every system; this one's are enough.
+for jar in "$stage"/{lib,tests,benchmarks}/*.jar; do
+  contents=$(mktemp -d)
+  (cd "$contents" && jar --extract --file "$jar")
+  find "$contents/native/lib" -mindepth 1 -maxdepth 1 -type d ! -name linux-x86_64 -exec rm -r {} + 2>/dev/null || true
+  manifest=$(mktemp)
+  mv "$contents/META-INF/MANIFEST.MF" "$manifest"
+  jar --create --no-compress --file "$jar" --manifest "$manifest" -C "$contents" .
+  rm -r "$contents" "$manifest"
 done
 
 say "Java runtime"
-jlink --add-modules java.base,java.logging,java.management,java.xml,jdk.jfr,jdk.management,jdk.unsupported \
+jlink --add-modules java.base,java.logging,java.management,jdk.jfr,jdk.management,jdk.unsupported \
   --strip-debug --no-header-files --no-man-pages --compress zip-0 --output "$stage/runtime"
 
 cat >"$stage/bin/culebra" <<'LAUNCHER'
@@ -56,7 +62,7 @@ home=$(cd "$(dirname "$0")/.." && pwd)
 options="--enable-native-access=dev.culebra.bindings,dev.culebra,ai.djl.tokenizers,com.sun.jna,ALL-UNNAMED -Dculebra.library=$home/lib/libculebra.so -Dculebra.home=${CULEBRA_HOME:-$PWD}"
 case ${1:-} in
   test) shift; exec "$home/runtime/bin/java" $options -cp "$home/tests/*:$home/lib/*" dev.culebra.tests.RunTagged cuda "$@" ;;
-  jmh) shift; exec "$home/runtime/bin/java" $options -cp "$home/lib/*" org.openjdk.jmh.Main "$@" ;;
+  jmh) shift; exec "$home/runtime/bin/java" $options -cp "$home/benchmarks/culebra-benchmarks.jar" org.openjdk.jmh.Main "$@" ;;
   probes) exec "$home/bin/probes" ;;
   *) exec "$home/runtime/bin/java" $options --module-path "$home/lib" --add-modules ALL-MODULE-PATH -m dev.culebra.cli/dev.culebra.cli.Main "$@" ;;
 esac
@@ -65,11 +71,11 @@ chmod +x "$stage/bin/culebra"
 
 say "archive"
 mkdir -p "$(dirname "$output")"
-tar -C "$root/build/bundle" -c culebra-bundle | xz -9 -T2 >"$output"
+tar -C "$root/build/bundle" -c culebra-bundle | xz --x86 --lzma2=preset=9e >"$output"
 bytes=$(stat -c %s "$output")
 say "$output: $bytes bytes"
 if [ "$bytes" -gt "$limit_bytes" ]; then
   say "larger than $limit_bytes bytes:"
-  du -a "$stage" | sort -rn | head -20 >&2
+  du -a "$stage" | sort -rn | sed -n 1,20p >&2
   exit 1
 fi
