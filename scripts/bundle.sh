@@ -49,7 +49,7 @@ for jar in "$stage"/{lib,tests,benchmarks}/*.jar; do
 done
 
 say "Java runtime"
-jlink --add-modules java.base,java.logging,java.management,jdk.jfr,jdk.management,jdk.unsupported \
+jlink --add-modules java.base,java.compiler,java.logging,java.management,jdk.jfr,jdk.management,jdk.unsupported,jdk.zipfs \
   --strip-debug --no-header-files --no-man-pages --compress zip-0 --output "$stage/runtime"
 
 cat >"$stage/bin/culebra" <<'LAUNCHER'
@@ -59,12 +59,12 @@ cat >"$stage/bin/culebra" <<'LAUNCHER'
 #   culebra jmh ARGUMENTS...     the JMH benchmarks
 #   culebra probes               one hash per emulated instruction, from this GPU
 home=$(cd "$(dirname "$0")/.." && pwd)
-options="--enable-native-access=dev.culebra.bindings,dev.culebra,ai.djl.tokenizers,com.sun.jna,ALL-UNNAMED -Dculebra.library=$home/lib/libculebra.so -Dculebra.home=${CULEBRA_HOME:-$PWD}"
+options="-Dculebra.library=$home/lib/libculebra.so -Dculebra.home=${CULEBRA_HOME:-$PWD}"
 case ${1:-} in
-  test) shift; exec "$home/runtime/bin/java" $options -cp "$home/tests/*:$home/lib/*" dev.culebra.tests.RunTagged cuda "$@" ;;
-  jmh) shift; exec "$home/runtime/bin/java" $options -cp "$home/benchmarks/culebra-benchmarks.jar" org.openjdk.jmh.Main "$@" ;;
+  test) shift; exec "$home/runtime/bin/java" --enable-native-access=ALL-UNNAMED $options -cp "$home/tests/*:$home/lib/*" dev.culebra.tests.RunTagged cuda "$@" ;;
+  jmh) shift; exec "$home/runtime/bin/java" --enable-native-access=ALL-UNNAMED $options -cp "$home/benchmarks/culebra-benchmarks.jar" org.openjdk.jmh.Main "$@" ;;
   probes) exec "$home/bin/probes" ;;
-  *) exec "$home/runtime/bin/java" $options --module-path "$home/lib" --add-modules ALL-MODULE-PATH -m dev.culebra.cli/dev.culebra.cli.Main "$@" ;;
+  *) exec "$home/runtime/bin/java" --enable-native-access=dev.culebra.bindings,dev.culebra,ai.djl.tokenizers,com.sun.jna $options --module-path "$home/lib" --add-modules ALL-MODULE-PATH -m dev.culebra.cli/dev.culebra.cli.Main "$@" ;;
 esac
 LAUNCHER
 chmod +x "$stage/bin/culebra"
