@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The documents hold what they promise: relative links and paths in backticks exist, the README's support table is what
-# `culebra ops` prints, and its Java example compiles and runs.
+# `culebra ops` prints for a library with every backend (CULEBRA_LIBRARY), and its Java example compiles and runs.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$root/scripts/setup.sh"
@@ -22,7 +22,9 @@ while IFS= read -r file; do
              [ -e "${p%%/*}" ] && [ "${p%%/*}" != build ] && printf '%s\n' "${p%/}"; done | grep -v '/target' || true)
 done < <(git ls-files -co --exclude-standard '*.md')
 
-if ! diff <(sed -n '/<!-- ops -->/,/<!-- \/ops -->/p' README.md | sed '1d;$d') <(./culebra ops --markdown); then
+# The table is that of a library with all backends; where nvcc is missing (CULEBRA_CUDA=OFF) the cuda column is not compared.
+columns() { if [ "${CULEBRA_CUDA:-ON}" = OFF ]; then cut -d'|' -f1-5,7-; else cat; fi; }
+if ! diff <(sed -n '/<!-- ops -->/,/<!-- \/ops -->/p' README.md | sed '1d;$d' | columns) <(./culebra ops --markdown | columns); then
   complain "README.md: the support table is not what the code says; replace it by the output of ./culebra ops --markdown"
 fi
 

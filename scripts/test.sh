@@ -45,6 +45,6 @@ stage "conformance cases by the command line: cpu, simt"
 CULEBRA_LIBRARY="$root/build/dev/libculebra.so" ./culebra verify --backend simt tests/cases
 
 stage "documents: every path and link resolves, the support table matches the code"
-scripts/check_docs.sh
+CULEBRA_CUDA=$cuda CULEBRA_LIBRARY="$root/build/dev/libculebra.so" scripts/check_docs.sh
 
 printf '\n%d stages passed, 0 failed\n' "$stages"
