@@ -8,7 +8,10 @@ import dev.culebra.Ops;
 import dev.culebra.PackedWeights;
 import dev.culebra.Tensor;
 import dev.culebra.WeightFormat;
+import java.util.Arrays;
 import java.util.Map;
+import java.util.function.BiConsumer;
+import org.jspecify.annotations.Nullable;
 
 /** Matrix products and packed weights. */
 final class GemmCases {
@@ -32,9 +35,9 @@ final class GemmCases {
         var dtype = call.dtype("a");
         var same = dtype == DType.F32 ? OutDType.F32 : dtype == DType.BF16 ? OutDType.BF16 : OutDType.F16;
         var out = DType.valueOf(call.attributes().oneOf("out_dtype", same).name());
-        Ops.gemm(call.stream(), call.in("a"), call.in("b"), call.in("bias"),
-                call.out("c", out, call.size("a", 0), call.size("b", 0)),
-                call.attributes().oneOf("act", Activation.NONE));
+        var act = call.attributes().oneOf("act", Activation.NONE);
+        multiply(call, call.out("c", out, call.size("a", 0), call.size("b", 0)),
+                (a, c) -> Ops.gemm(call.stream(), a, call.in("b"), call.in("bias"), c, act));
     }
 
     private static void w4a16Gemm(Call call) {
@@ -43,7 +46,26 @@ final class GemmCases {
         var columns = epilogue == Epilogue.SILU_MUL ? checkpoint.n() / 2 : checkpoint.n();
         var c = call.out("c", call.dtype("a"), call.size("a", 0), columns);
         var weights = Ops.packWeights(call.stream(), call.scope(), checkpoint);
-        Ops.w4a16Gemm(call.stream(), call.in("a"), weights, call.in("bias"), c, epilogue);
+        multiply(call, c, (a, rows) -> Ops.w4a16Gemm(call.stream(), a, weights, call.in("bias"), rows, epilogue));
+    }
+
+    /** All rows together; where the case asks for batch_invariant, one row at a time must give the same bits. */
+    private static void multiply(Call call, Tensor c, BiConsumer<@Nullable Tensor, Tensor> product) {
+        var a = call.in("a");
+        product.accept(a, c);
+        if (!call.attributes().flag("batch_invariant", false)) {
+            return;
+        }
+        try (var scope = call.scope().openScope(); var row = scope.allocate(c.dtype(), 1, c.size(1));
+                var input = scope.allocate(a.dtype(), 1, a.size(1))) {
+            for (var i = 0L; i < a.size(0); i++) {
+                input.copyFrom(call.stream(), a.slice(0, i, i + 1));
+                product.accept(input, row);
+                if (!Arrays.equals(row.bytes(call.stream()), c.slice(0, i, i + 1).bytes(call.stream()))) {
+                    call.fault("row " + i + " alone has other bits than in the batch");
+                }
+            }
+        }
     }
 
     private static void packWeights(Call call) {

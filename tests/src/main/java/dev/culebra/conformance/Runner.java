@@ -176,6 +176,7 @@ public final class Runner implements AutoCloseable {
             throws CaseException {
         try (var stream = device.openStream(); var scope = device.openScope()) {
             var call = new Call(source, stream, scope, layout, replaced);
+            stream.batchInvariant(call.attributes().flag("batch_invariant", false));
             binding.run(call);
             stream.synchronize();
             faults.addAll(call.faults());

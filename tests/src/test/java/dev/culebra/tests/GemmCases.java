@@ -42,7 +42,8 @@ final class GemmCases {
                     .normal("a", dtype, 1, m, k)
                     .normal("b", dtype, 1, n, k)
                     .attribute("act", acts[i % acts.length])
-                    .attribute("out_dtype", out.toString());
+                    .attribute("out_dtype", out.toString())
+                    .attribute("batch_invariant", i % 4 == 2);
             if (i % 2 == 0) {
                 builder.normal("bias", dtype, 1, n);
             }
@@ -100,7 +101,8 @@ final class GemmCases {
                     .all(weights.encode(format, !symmetric, ordered))
                     .attribute("format", format.toString())
                     .attribute("group", group)
-                    .attribute("epilogue", epilogue);
+                    .attribute("epilogue", epilogue)
+                    .attribute("batch_invariant", i % 6 == 2);
             if (i % 3 == 1) {
                 builder.normal("bias", dtype, 1, n);
             }
