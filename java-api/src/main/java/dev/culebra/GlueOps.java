@@ -175,7 +175,7 @@ abstract class GlueOps extends AttentionOps {
      * {@code y = exp(x - max) / sum} over the last dimension. -inf gives 0; a row of nothing else gives NaN.
      *
      * @param x [T, N], half or f32
-     * @param y as x; may be x
+     * @param y as x
      */
     public static void softmax(Stream stream, Tensor x, Tensor y) {
         var args = stream.begin("softmax", cul_softmax_args.sizeof());

@@ -92,11 +92,11 @@ final class GenerateCommand implements Callable<Integer> {
                     out.println(json(device, generator.generate(prompt, options, piece -> {})));
                     return;
                 }
-                out.print(prompt);
-                out.flush();
+                var shown = new StringBuilder(prompt);  // once the first piece tells that the model took it
                 var generation = generator.generate(prompt, options, piece -> {
-                    out.print(piece);
+                    out.print(shown.append(piece));
                     out.flush();
+                    shown.setLength(0);
                 });
                 out.println();
                 spec.commandLine().getErr().printf(Locale.ROOT,
