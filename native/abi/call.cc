@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 #include <vector>
 
 #include "abi/fence.h"
@@ -180,6 +181,26 @@ void Call::compact(const View& v) const {
       refuse(CUL_STRIDE, "%s's stride %d is %lld; it must be compact (%lld)", v.name, i,
              static_cast<long long>(v.stride_of(i)), static_cast<long long>(expected));
     expected *= std::max<int64_t>(v[i], 1);
+  }
+}
+
+void Call::distinct(const View& out) const {
+  if (out.elements() == 0) return;
+  int order[kMaxRank];  // dimensions by ascending stride
+  int n = 0;
+  for (int i = 0; i < out.rank; ++i) {
+    if (out[i] <= 1) continue;
+    int at = n++;
+    for (; at > 0 && std::llabs(out.stride_of(order[at - 1])) > std::llabs(out.stride_of(i)); --at) order[at] = order[at - 1];
+    order[at] = i;
+  }
+  int64_t reach = 0;  // of the dimensions so far, in elements
+  for (int i = 0; i < n; ++i) {
+    const int64_t stride = std::llabs(out.stride_of(order[i]));
+    if (stride <= reach)
+      refuse(CUL_STRIDE, "%s is %s with stride %lld in dimension %d: its elements would overlap", out.name,
+                  shape_text(out).c_str(), static_cast<long long>(out.stride_of(order[i])), order[i]);
+    reach += (out[order[i]] - 1) * stride;
   }
 }
 

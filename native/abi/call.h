@@ -59,6 +59,8 @@ class Call {
   void same_dtype(const View& a, const View& b) const;
   // The whole tensor is one compact row-major run (for indices, scales, packed weights).
   void compact(const View& v) const;
+  // No two elements of out share memory: ordered by stride, each dimension steps over the whole reach of the smaller ones.
+  void distinct(const View& out) const;
   // No element of out is an element of in. same_allowed: they may also be exactly the same view.
   void disjoint(const View& out, const View& in, bool same_allowed = false) const;
   // A value outside its documented set.

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "ops/attention/cache.h"
-#include "ops/glue/rows.h"
 
 namespace culebra {
 namespace {
@@ -68,7 +67,7 @@ AttentionParams check_attention(const Call& call, const cul_attention_args& args
   AttentionParams p;
   check_scores(call, args, D, p);
   for (const View* out : {&o, &lse})
-    if (*out) glue::require_distinct(call, *out);
+    if (*out) call.distinct(*out);
   for (const View* out : {&o, &lse})
     for (const View* in : {&q, &k, &v, &cu_q, &cu_k, &sink}) call.disjoint(*out, *in);
   call.disjoint(lse, o);
@@ -134,7 +133,7 @@ AttentionParams check_paged_attention(const Call& call, const cul_paged_attentio
   if (args.split_kv_tokens < 0)
     call.refuse(CUL_RANGE, "split_kv_tokens is %d; it must be 0 (tuned) or more", args.split_kv_tokens);
   for (const View* out : {&o, &lse})
-    if (*out) glue::require_distinct(call, *out);
+    if (*out) call.distinct(*out);
   for (const View* out : {&o, &lse})
     for (const View* in : {&q, &k, &v, &k_scale, &v_scale, &page_table, &kv_len, &sink}) call.disjoint(*out, *in);
   call.disjoint(lse, o);

@@ -1,7 +1,6 @@
 #include "ops/attention/paged_append.h"
 
 #include "ops/attention/cache.h"
-#include "ops/glue/rows.h"
 
 namespace culebra {
 
@@ -38,7 +37,7 @@ PagedAppendParams check_paged_append(const Call& call, const cul_paged_append_ar
                   static_cast<long long>(2 * cos[1]), shape_text(k).c_str());
   }
   call.flag(args.interleaved, "interleaved");
-  for (const View* out : {&k_cache, &v_cache}) glue::require_distinct(call, *out);
+  for (const View* out : {&k_cache, &v_cache}) call.distinct(*out);
   for (const View* out : {&k_cache, &v_cache})
     for (const View* in : {&k, &v, &slot, &cos, &sin, &k_scale, &v_scale}) call.disjoint(*out, *in);
   call.disjoint(k_cache, v_cache);

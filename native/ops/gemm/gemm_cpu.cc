@@ -17,7 +17,7 @@
 #define HWY_TARGET_INCLUDE "ops/gemm/gemm_cpu.cc"
 #include "backends/cpu/simd.h"
 #include "hwy/foreach_target.h"
-#include "ops/gemm/vector_cpu-inl.h"
+#include "backends/cpu/vector-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace culebra::cpu::HWY_NAMESPACE {

@@ -27,7 +27,7 @@
 #include "backends/cpu/simd.h"
 #include "hwy/foreach_target.h"
 #include "hwy/cache_control.h"
-#include "ops/gemm/vector_cpu-inl.h"
+#include "backends/cpu/vector-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 #if HWY_TARGET == HWY_AVX3_DL

@@ -16,7 +16,7 @@ EmbeddingParams check_embedding(const Call& call, const cul_embedding_args& args
                 shape_text(ids).c_str(), shape_text(table).c_str(), static_cast<long long>(ids[0]),
                 static_cast<long long>(table[1]));
   call.compact(ids);
-  glue::require_distinct(call, y);
+  call.distinct(y);
   call.disjoint(y, table);
   call.disjoint(y, ids);
   return {static_cast<int>(size_of(table.dtype)), glue::aligned_rows({&table, &y}), ids.dtype == DType::i64,

@@ -19,7 +19,7 @@ GatedProductParams check(const Call& call, const View& gate, const View& value, 
     call.same_shape(gate, value);
   }
   call.same_shape(y, value);
-  glue::require_distinct(call, y);
+  call.distinct(y);
   call.disjoint(y, gate, activation != Activation::sigmoid);
   call.disjoint(y, value, true);
 

@@ -41,7 +41,7 @@ RmsNormParams check_rms_norm(const Call& call, const cul_rms_norm_args& args) {
   call.flag(args.zero_centered, "zero_centered");
   for (const View* out : {&y, &residual_out}) {
     if (!*out) continue;
-    glue::require_distinct(call, *out);
+    call.distinct(*out);
     call.disjoint(*out, x, true);
     call.disjoint(*out, residual, out == &residual_out);
     call.disjoint(*out, weight);
@@ -61,7 +61,7 @@ LayerNormParams check_layer_norm(const Call& call, const cul_layer_norm_args& ar
   check_row(call, bias, x);
   check_matrix(call, y, x);
   check_eps(call, args.eps);
-  glue::require_distinct(call, y);
+  call.distinct(y);
   call.disjoint(y, x, true);
   call.disjoint(y, weight);
   call.disjoint(y, bias);

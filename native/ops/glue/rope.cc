@@ -23,7 +23,7 @@ RopeParams check_rope(const Call& call, const cul_rope_args& args) {
                 static_cast<long long>(2 * cos[1]), shape_text(x).c_str(), static_cast<long long>(x[2]));
   call.flag(args.interleaved, "interleaved");
   call.compact(positions);
-  glue::require_distinct(call, y);
+  call.distinct(y);
   call.disjoint(y, x, true);
   for (const View* in : {&cos, &sin, &positions}) call.disjoint(y, *in);
   const int64_t turned = 2 * cos[1], pack = glue::pack_of(x.dtype);

@@ -52,10 +52,6 @@ inline bool aligned_rows(std::initializer_list<const View*> operands) {
   });
 }
 
-// Refuses an output some of whose elements may share memory: ordered by stride, each dimension must step over the whole reach
-// of the smaller ones.
-void require_distinct(const Call& call, const View& out);
-
 // Rows that one piece of a parallel loop takes at least: waking a thread costs as much as some ten thousand elements.
 inline int64_t row_grain(int64_t columns) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(columns, 1)); }
 

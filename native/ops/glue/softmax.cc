@@ -9,7 +9,7 @@ SoftmaxParams check_softmax(const Call& call, const cul_softmax_args& args) {
   call.dtype(x, {DType::f32, DType::f16, DType::bf16});
   call.same_dtype(y, x);
   call.same_shape(y, x);
-  glue::require_distinct(call, y);
+  call.distinct(y);
   call.disjoint(y, x);
   return {x.dtype, x[0], x[1], glue::aligned_rows({&x, &y}), glue::rows_of(x), glue::rows_of(y)};
 }

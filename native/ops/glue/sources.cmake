@@ -1,12 +1,28 @@
-set(glue_sources rows norms norms_cpu gated_products gated_products_cpu rope rope_cpu softmax softmax_cpu embedding embedding_cpu
-  elementwise elementwise_cpu sample sample_cpu)
-foreach(source IN LISTS glue_sources)
-  list(APPEND CULEBRA_OP_SOURCES ${CMAKE_CURRENT_LIST_DIR}/${source}.cc)
-endforeach()
-list(APPEND CULEBRA_OP_SOURCES ${CMAKE_CURRENT_LIST_DIR}/../../abi/glue.cc)
-foreach(kernel IN ITEMS norms gated_products rope softmax embedding elementwise sample)
-  list(APPEND CULEBRA_OP_KERNELS ${CMAKE_CURRENT_LIST_DIR}/${kernel}.cu)
-endforeach()
-foreach(test IN ITEMS glue glue_contract glue_sample)
-  list(APPEND CULEBRA_NATIVE_TESTS ${CMAKE_CURRENT_LIST_DIR}/../../../tests/native/${test}_test.cc)
-endforeach()
+culebra_family(glue
+  SOURCES
+    norms
+    norms_cpu
+    gated_products
+    gated_products_cpu
+    rope
+    rope_cpu
+    softmax
+    softmax_cpu
+    embedding
+    embedding_cpu
+    elementwise
+    elementwise_cpu
+    sample
+    sample_cpu
+  KERNELS
+    norms
+    gated_products
+    rope
+    softmax
+    embedding
+    elementwise
+    sample
+  TESTS
+    glue
+    glue_contract
+    glue_sample)

@@ -1,7 +1,6 @@
 #include "ops/linear_attention/causal_conv1d.h"
 
 #include "culebra/gemm.h"
-#include "ops/glue/rows.h"
 
 namespace culebra {
 
@@ -34,7 +33,7 @@ CausalConv1dParams check_causal_conv1d(const Call& call, const cul_causal_conv1d
   call.one_of(args.act, {CUL_ACT_NONE, CUL_ACT_SILU}, "act");
 
   for (const View* out : {&y, &final})
-    if (*out) glue::require_distinct(call, *out);
+    if (*out) call.distinct(*out);
   for (const View* out : {&y, &final})
     for (const View* in : {&x, &w, &bias, &cu_seqlens, &read_index, &write_index}) call.disjoint(*out, *in);
   call.disjoint(y, state);

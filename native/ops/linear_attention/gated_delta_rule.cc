@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "ops/glue/rows.h"
 
 namespace culebra {
 namespace {
@@ -111,7 +110,7 @@ Params check_gated_delta_rule(const Call& call, const cul_gated_delta_rule_args&
   if (!std::isfinite(args.scale)) call.refuse(CUL_RANGE, "scale is %g; it must be finite", args.scale);
 
   for (const View* out : {&o, &final, &checkpoints})
-    if (*out) glue::require_distinct(call, *out);
+    if (*out) call.distinct(*out);
   const View* inputs[] = {&q, &k, &v, &beta, &gate, &a_log, &dt_bias, &cu_seqlens, &read_index, &write_index};
   for (const View* out : {&o, &final, &checkpoints})
     for (const View* in : inputs) call.disjoint(*out, *in);

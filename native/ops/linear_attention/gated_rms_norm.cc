@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "ops/glue/rows.h"
 
 namespace culebra {
 
@@ -27,7 +26,7 @@ GatedRmsNormParams check_gated_rms_norm(const Call& call, const cul_gated_rms_no
   if (dim % args.groups)
     call.refuse(CUL_SHAPE, "x is %s; its last dimension must be a multiple of groups = %d", shape_text(x).c_str(),
                 args.groups);
-  glue::require_distinct(call, y);
+  call.distinct(y);
   call.disjoint(y, x, true);
   call.disjoint(y, gate, true);
   call.disjoint(y, weight);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ops/glue/rows.h"
 
 namespace culebra {
 namespace {
@@ -116,7 +115,7 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
     if (!std::isfinite(args.alpha)) call.refuse(CUL_RANGE, "alpha is %g; it must be finite", args.alpha);
     if (!(args.limit > 0)) call.refuse(CUL_RANGE, "limit is %g; it must be above 0", args.limit);
   }
-  glue::require_distinct(call, y);
+  call.distinct(y);
   for (const View* in : {&x, &w13, &w13_scales, &w13_zeros, &w2, &w2_scales, &w2_zeros, &b13, &b2, &weights, &ids})
     call.disjoint(y, *in);
 

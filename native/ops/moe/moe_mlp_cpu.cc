@@ -12,7 +12,7 @@
 #include "backends/cpu/simd.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
-#include "ops/attention/rows_cpu-inl.h"
+#include "backends/cpu/rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace culebra::cpu::HWY_NAMESPACE {

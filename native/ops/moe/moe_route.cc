@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ops/glue/rows.h"
 
 namespace culebra {
 
@@ -40,7 +39,7 @@ MoeRouteParams check_moe_route(const Call& call, const cul_moe_route_args& args)
   const int64_t columns = int64_t{args.k} + args.n_shared;
   call.shape(weights, {logits[0], columns}, "[T, k + n_shared]");
   call.shape(ids, {logits[0], columns}, "[T, k + n_shared]");
-  for (const View* out : {&weights, &ids}) glue::require_distinct(call, *out);
+  for (const View* out : {&weights, &ids}) call.distinct(*out);
   for (const View* out : {&weights, &ids})
     for (const View* in : {&logits, &bias}) call.disjoint(*out, *in);
   call.disjoint(ids, weights);

@@ -1,11 +1,11 @@
-// What the cpu matrix products share: reading and writing f32, f16 and bf16 rows as f32 vectors, and the activations.
+// f32 vectors over f32, f16 and bf16 data, and the activation functions on them: what the cpu kernels of the families share.
 #include "device/numeric.h"
 
-#if defined(CULEBRA_OPS_GEMM_VECTOR_CPU_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef CULEBRA_OPS_GEMM_VECTOR_CPU_INL_H_
-#undef CULEBRA_OPS_GEMM_VECTOR_CPU_INL_H_
+#if defined(CULEBRA_BACKENDS_CPU_VECTOR_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef CULEBRA_BACKENDS_CPU_VECTOR_INL_H_
+#undef CULEBRA_BACKENDS_CPU_VECTOR_INL_H_
 #else
-#define CULEBRA_OPS_GEMM_VECTOR_CPU_INL_H_
+#define CULEBRA_BACKENDS_CPU_VECTOR_INL_H_
 #endif
 
 #include "hwy/contrib/math/math-inl.h"

@@ -3,16 +3,16 @@
 #include "abi/dtype.h"
 #include "device/numeric.h"
 
-#if defined(CULEBRA_OPS_ATTENTION_ROWS_CPU_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef CULEBRA_OPS_ATTENTION_ROWS_CPU_INL_H_
-#undef CULEBRA_OPS_ATTENTION_ROWS_CPU_INL_H_
+#if defined(CULEBRA_BACKENDS_CPU_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef CULEBRA_BACKENDS_CPU_ROWS_INL_H_
+#undef CULEBRA_BACKENDS_CPU_ROWS_INL_H_
 #else
-#define CULEBRA_OPS_ATTENTION_ROWS_CPU_INL_H_
+#define CULEBRA_BACKENDS_CPU_ROWS_INL_H_
 #endif
 
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
-#include "ops/gemm/vector_cpu-inl.h"
+#include "backends/cpu/vector-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace culebra::cpu::HWY_NAMESPACE {
