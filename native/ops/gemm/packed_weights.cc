@@ -279,6 +279,7 @@ PackPlan plan_packing(const DeviceCaps& caps, const cul_checkpoint* checkpoint) 
     r.group = c.group == -1 ? static_cast<int32_t>(r.k_padded) : c.group;
   }
   r.groups = r.k_padded / r.group;
+  r.scale_columns = r.n_padded;
   r.packed_bytes = packed_bytes(c.bits, r.n_padded, r.k_padded);
   return plan;
 }

@@ -19,6 +19,10 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     int32_t format;
  *     int32_t bits;
  *     int32_t group;
+ *     int32_t scaling;
+ *     int32_t sparsity;
+ *     int32_t operand;
+ *     int32_t reserved0;
  *     int64_t n;
  *     int64_t k;
  *     const cul_tensor *qweight;
@@ -39,6 +43,10 @@ public class cul_checkpoint {
         culebra_h.C_INT.withName("format"),
         culebra_h.C_INT.withName("bits"),
         culebra_h.C_INT.withName("group"),
+        culebra_h.C_INT.withName("scaling"),
+        culebra_h.C_INT.withName("sparsity"),
+        culebra_h.C_INT.withName("operand"),
+        culebra_h.C_INT.withName("reserved0"),
         culebra_h.C_LONG.withName("n"),
         culebra_h.C_LONG.withName("k"),
         culebra_h.C_POINTER.withName("qweight"),
@@ -228,6 +236,182 @@ public class cul_checkpoint {
      */
     public static void group(MemorySegment struct, int fieldValue) {
         struct.set(group$LAYOUT, group$OFFSET, fieldValue);
+    }
+
+    private static final OfInt scaling$LAYOUT = (OfInt)$LAYOUT.select(groupElement("scaling"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t scaling
+     * }
+     */
+    public static final OfInt scaling$layout() {
+        return scaling$LAYOUT;
+    }
+
+    private static final long scaling$OFFSET = $LAYOUT.byteOffset(groupElement("scaling"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t scaling
+     * }
+     */
+    public static final long scaling$offset() {
+        return scaling$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t scaling
+     * }
+     */
+    public static int scaling(MemorySegment struct) {
+        return struct.get(scaling$LAYOUT, scaling$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t scaling
+     * }
+     */
+    public static void scaling(MemorySegment struct, int fieldValue) {
+        struct.set(scaling$LAYOUT, scaling$OFFSET, fieldValue);
+    }
+
+    private static final OfInt sparsity$LAYOUT = (OfInt)$LAYOUT.select(groupElement("sparsity"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t sparsity
+     * }
+     */
+    public static final OfInt sparsity$layout() {
+        return sparsity$LAYOUT;
+    }
+
+    private static final long sparsity$OFFSET = $LAYOUT.byteOffset(groupElement("sparsity"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t sparsity
+     * }
+     */
+    public static final long sparsity$offset() {
+        return sparsity$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t sparsity
+     * }
+     */
+    public static int sparsity(MemorySegment struct) {
+        return struct.get(sparsity$LAYOUT, sparsity$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t sparsity
+     * }
+     */
+    public static void sparsity(MemorySegment struct, int fieldValue) {
+        struct.set(sparsity$LAYOUT, sparsity$OFFSET, fieldValue);
+    }
+
+    private static final OfInt operand$LAYOUT = (OfInt)$LAYOUT.select(groupElement("operand"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t operand
+     * }
+     */
+    public static final OfInt operand$layout() {
+        return operand$LAYOUT;
+    }
+
+    private static final long operand$OFFSET = $LAYOUT.byteOffset(groupElement("operand"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t operand
+     * }
+     */
+    public static final long operand$offset() {
+        return operand$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t operand
+     * }
+     */
+    public static int operand(MemorySegment struct) {
+        return struct.get(operand$LAYOUT, operand$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t operand
+     * }
+     */
+    public static void operand(MemorySegment struct, int fieldValue) {
+        struct.set(operand$LAYOUT, operand$OFFSET, fieldValue);
+    }
+
+    private static final OfInt reserved0$LAYOUT = (OfInt)$LAYOUT.select(groupElement("reserved0"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t reserved0
+     * }
+     */
+    public static final OfInt reserved0$layout() {
+        return reserved0$LAYOUT;
+    }
+
+    private static final long reserved0$OFFSET = $LAYOUT.byteOffset(groupElement("reserved0"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t reserved0
+     * }
+     */
+    public static final long reserved0$offset() {
+        return reserved0$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t reserved0
+     * }
+     */
+    public static int reserved0(MemorySegment struct) {
+        return struct.get(reserved0$LAYOUT, reserved0$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t reserved0
+     * }
+     */
+    public static void reserved0(MemorySegment struct, int fieldValue) {
+        struct.set(reserved0$LAYOUT, reserved0$OFFSET, fieldValue);
     }
 
     private static final OfLong n$LAYOUT = (OfLong)$LAYOUT.select(groupElement("n"));

@@ -24,6 +24,7 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     int64_t n_padded;
  *     int64_t k_padded;
  *     int64_t groups;
+ *     int64_t scale_columns;
  *     int64_t packed_bytes;
  * }
  * }
@@ -44,6 +45,7 @@ public class cul_pack_plan_result {
         culebra_h.C_LONG.withName("n_padded"),
         culebra_h.C_LONG.withName("k_padded"),
         culebra_h.C_LONG.withName("groups"),
+        culebra_h.C_LONG.withName("scale_columns"),
         culebra_h.C_LONG.withName("packed_bytes")
     ).withName("cul_pack_plan_result");
 
@@ -448,6 +450,50 @@ public class cul_pack_plan_result {
      */
     public static void groups(MemorySegment struct, long fieldValue) {
         struct.set(groups$LAYOUT, groups$OFFSET, fieldValue);
+    }
+
+    private static final OfLong scale_columns$LAYOUT = (OfLong)$LAYOUT.select(groupElement("scale_columns"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t scale_columns
+     * }
+     */
+    public static final OfLong scale_columns$layout() {
+        return scale_columns$LAYOUT;
+    }
+
+    private static final long scale_columns$OFFSET = $LAYOUT.byteOffset(groupElement("scale_columns"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t scale_columns
+     * }
+     */
+    public static final long scale_columns$offset() {
+        return scale_columns$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t scale_columns
+     * }
+     */
+    public static long scale_columns(MemorySegment struct) {
+        return struct.get(scale_columns$LAYOUT, scale_columns$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t scale_columns
+     * }
+     */
+    public static void scale_columns(MemorySegment struct, long fieldValue) {
+        struct.set(scale_columns$LAYOUT, scale_columns$OFFSET, fieldValue);
     }
 
     private static final OfLong packed_bytes$LAYOUT = (OfLong)$LAYOUT.select(groupElement("packed_bytes"));

@@ -3166,6 +3166,60 @@ public class culebra_h extends culebra_h$shared {
     public static int CUL_FORMAT_COMPRESSED_TENSORS() {
         return CUL_FORMAT_COMPRESSED_TENSORS;
     }
+    private static final int CUL_SCALING_GROUP = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_SCALING_GROUP = 0
+     * }
+     */
+    public static int CUL_SCALING_GROUP() {
+        return CUL_SCALING_GROUP;
+    }
+    private static final int CUL_SCALING_BLOCK128 = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_SCALING_BLOCK128 = 1
+     * }
+     */
+    public static int CUL_SCALING_BLOCK128() {
+        return CUL_SCALING_BLOCK128;
+    }
+    private static final int CUL_SPARSITY_NONE = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_SPARSITY_NONE = 0
+     * }
+     */
+    public static int CUL_SPARSITY_NONE() {
+        return CUL_SPARSITY_NONE;
+    }
+    private static final int CUL_SPARSITY_2_4 = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_SPARSITY_2_4 = 1
+     * }
+     */
+    public static int CUL_SPARSITY_2_4() {
+        return CUL_SPARSITY_2_4;
+    }
+    private static final int CUL_OPERAND_HALF = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_OPERAND_HALF = 0
+     * }
+     */
+    public static int CUL_OPERAND_HALF() {
+        return CUL_OPERAND_HALF;
+    }
+    private static final int CUL_OPERAND_BYTE = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_OPERAND_BYTE = 1
+     * }
+     */
+    public static int CUL_OPERAND_BYTE() {
+        return CUL_OPERAND_BYTE;
+    }
 
     private static class cul_pack_plan {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
@@ -3493,6 +3547,609 @@ public class culebra_h extends culebra_h$shared {
         try {
             if (TRACE_DOWNCALLS) {
                 traceDowncall("cul_w4a16_gemm", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_w4a16_sparse24_gemm {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_w4a16_sparse24_gemm");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_w4a16_sparse24_gemm(cul_stream *stream, const cul_w4a16_sparse24_gemm_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_w4a16_sparse24_gemm$descriptor() {
+        return cul_w4a16_sparse24_gemm.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_w4a16_sparse24_gemm(cul_stream *stream, const cul_w4a16_sparse24_gemm_args *args)
+     * }
+     */
+    public static MethodHandle cul_w4a16_sparse24_gemm$handle() {
+        return cul_w4a16_sparse24_gemm.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_w4a16_sparse24_gemm(cul_stream *stream, const cul_w4a16_sparse24_gemm_args *args)
+     * }
+     */
+    public static MemorySegment cul_w4a16_sparse24_gemm$address() {
+        return cul_w4a16_sparse24_gemm.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_w4a16_sparse24_gemm(cul_stream *stream, const cul_w4a16_sparse24_gemm_args *args)
+     * }
+     */
+    public static int cul_w4a16_sparse24_gemm(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_w4a16_sparse24_gemm.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_w4a16_sparse24_gemm", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_w8a16_gemm {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_w8a16_gemm");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_w8a16_gemm(cul_stream *stream, const cul_w8a16_gemm_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_w8a16_gemm$descriptor() {
+        return cul_w8a16_gemm.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_w8a16_gemm(cul_stream *stream, const cul_w8a16_gemm_args *args)
+     * }
+     */
+    public static MethodHandle cul_w8a16_gemm$handle() {
+        return cul_w8a16_gemm.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_w8a16_gemm(cul_stream *stream, const cul_w8a16_gemm_args *args)
+     * }
+     */
+    public static MemorySegment cul_w8a16_gemm$address() {
+        return cul_w8a16_gemm.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_w8a16_gemm(cul_stream *stream, const cul_w8a16_gemm_args *args)
+     * }
+     */
+    public static int cul_w8a16_gemm(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_w8a16_gemm.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_w8a16_gemm", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_w6a16_gemm {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_w6a16_gemm");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_w6a16_gemm(cul_stream *stream, const cul_w6a16_gemm_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_w6a16_gemm$descriptor() {
+        return cul_w6a16_gemm.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_w6a16_gemm(cul_stream *stream, const cul_w6a16_gemm_args *args)
+     * }
+     */
+    public static MethodHandle cul_w6a16_gemm$handle() {
+        return cul_w6a16_gemm.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_w6a16_gemm(cul_stream *stream, const cul_w6a16_gemm_args *args)
+     * }
+     */
+    public static MemorySegment cul_w6a16_gemm$address() {
+        return cul_w6a16_gemm.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_w6a16_gemm(cul_stream *stream, const cul_w6a16_gemm_args *args)
+     * }
+     */
+    public static int cul_w6a16_gemm(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_w6a16_gemm.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_w6a16_gemm", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int CUL_QUANTIZE_PER_TOKEN = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_QUANTIZE_PER_TOKEN = 0
+     * }
+     */
+    public static int CUL_QUANTIZE_PER_TOKEN() {
+        return CUL_QUANTIZE_PER_TOKEN;
+    }
+    private static final int CUL_QUANTIZE_PER_BLOCK128 = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_QUANTIZE_PER_BLOCK128 = 1
+     * }
+     */
+    public static int CUL_QUANTIZE_PER_BLOCK128() {
+        return CUL_QUANTIZE_PER_BLOCK128;
+    }
+    private static final int CUL_QUANTIZE_STATIC = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_QUANTIZE_STATIC = 2
+     * }
+     */
+    public static int CUL_QUANTIZE_STATIC() {
+        return CUL_QUANTIZE_STATIC;
+    }
+
+    private static class cul_quantize_activations {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_quantize_activations");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_quantize_activations(cul_stream *stream, const cul_quantize_activations_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_quantize_activations$descriptor() {
+        return cul_quantize_activations.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_quantize_activations(cul_stream *stream, const cul_quantize_activations_args *args)
+     * }
+     */
+    public static MethodHandle cul_quantize_activations$handle() {
+        return cul_quantize_activations.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_quantize_activations(cul_stream *stream, const cul_quantize_activations_args *args)
+     * }
+     */
+    public static MemorySegment cul_quantize_activations$address() {
+        return cul_quantize_activations.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_quantize_activations(cul_stream *stream, const cul_quantize_activations_args *args)
+     * }
+     */
+    public static int cul_quantize_activations(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_quantize_activations.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_quantize_activations", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int CUL_FP8_SCALING_TENSOR = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FP8_SCALING_TENSOR = 0
+     * }
+     */
+    public static int CUL_FP8_SCALING_TENSOR() {
+        return CUL_FP8_SCALING_TENSOR;
+    }
+    private static final int CUL_FP8_SCALING_TOKEN_CHANNEL = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FP8_SCALING_TOKEN_CHANNEL = 1
+     * }
+     */
+    public static int CUL_FP8_SCALING_TOKEN_CHANNEL() {
+        return CUL_FP8_SCALING_TOKEN_CHANNEL;
+    }
+    private static final int CUL_FP8_SCALING_BLOCK128 = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FP8_SCALING_BLOCK128 = 2
+     * }
+     */
+    public static int CUL_FP8_SCALING_BLOCK128() {
+        return CUL_FP8_SCALING_BLOCK128;
+    }
+
+    private static class cul_fp8_gemm {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_fp8_gemm");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_fp8_gemm(cul_stream *stream, const cul_fp8_gemm_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_fp8_gemm$descriptor() {
+        return cul_fp8_gemm.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_fp8_gemm(cul_stream *stream, const cul_fp8_gemm_args *args)
+     * }
+     */
+    public static MethodHandle cul_fp8_gemm$handle() {
+        return cul_fp8_gemm.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_fp8_gemm(cul_stream *stream, const cul_fp8_gemm_args *args)
+     * }
+     */
+    public static MemorySegment cul_fp8_gemm$address() {
+        return cul_fp8_gemm.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_fp8_gemm(cul_stream *stream, const cul_fp8_gemm_args *args)
+     * }
+     */
+    public static int cul_fp8_gemm(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_fp8_gemm.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_fp8_gemm", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_w4a8_gemm {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_w4a8_gemm");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_w4a8_gemm(cul_stream *stream, const cul_w4a8_gemm_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_w4a8_gemm$descriptor() {
+        return cul_w4a8_gemm.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_w4a8_gemm(cul_stream *stream, const cul_w4a8_gemm_args *args)
+     * }
+     */
+    public static MethodHandle cul_w4a8_gemm$handle() {
+        return cul_w4a8_gemm.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_w4a8_gemm(cul_stream *stream, const cul_w4a8_gemm_args *args)
+     * }
+     */
+    public static MemorySegment cul_w4a8_gemm$address() {
+        return cul_w4a8_gemm.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_w4a8_gemm(cul_stream *stream, const cul_w4a8_gemm_args *args)
+     * }
+     */
+    public static int cul_w4a8_gemm(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_w4a8_gemm.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_w4a8_gemm", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_w6a8_gemm {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_w6a8_gemm");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_w6a8_gemm(cul_stream *stream, const cul_w6a8_gemm_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_w6a8_gemm$descriptor() {
+        return cul_w6a8_gemm.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_w6a8_gemm(cul_stream *stream, const cul_w6a8_gemm_args *args)
+     * }
+     */
+    public static MethodHandle cul_w6a8_gemm$handle() {
+        return cul_w6a8_gemm.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_w6a8_gemm(cul_stream *stream, const cul_w6a8_gemm_args *args)
+     * }
+     */
+    public static MemorySegment cul_w6a8_gemm$address() {
+        return cul_w6a8_gemm.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_w6a8_gemm(cul_stream *stream, const cul_w6a8_gemm_args *args)
+     * }
+     */
+    public static int cul_w6a8_gemm(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_w6a8_gemm.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_w6a8_gemm", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_sparse_mlp {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_sparse_mlp");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_sparse_mlp(cul_stream *stream, const cul_sparse_mlp_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_sparse_mlp$descriptor() {
+        return cul_sparse_mlp.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_sparse_mlp(cul_stream *stream, const cul_sparse_mlp_args *args)
+     * }
+     */
+    public static MethodHandle cul_sparse_mlp$handle() {
+        return cul_sparse_mlp.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_sparse_mlp(cul_stream *stream, const cul_sparse_mlp_args *args)
+     * }
+     */
+    public static MemorySegment cul_sparse_mlp$address() {
+        return cul_sparse_mlp.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_sparse_mlp(cul_stream *stream, const cul_sparse_mlp_args *args)
+     * }
+     */
+    public static int cul_sparse_mlp(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_sparse_mlp.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_sparse_mlp", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_linear_logprob {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_linear_logprob");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_linear_logprob(cul_stream *stream, const cul_linear_logprob_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_linear_logprob$descriptor() {
+        return cul_linear_logprob.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_linear_logprob(cul_stream *stream, const cul_linear_logprob_args *args)
+     * }
+     */
+    public static MethodHandle cul_linear_logprob$handle() {
+        return cul_linear_logprob.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_linear_logprob(cul_stream *stream, const cul_linear_logprob_args *args)
+     * }
+     */
+    public static MemorySegment cul_linear_logprob$address() {
+        return cul_linear_logprob.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_linear_logprob(cul_stream *stream, const cul_linear_logprob_args *args)
+     * }
+     */
+    public static int cul_linear_logprob(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_linear_logprob.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_linear_logprob", stream, args);
             }
             return (int)mh$.invokeExact(stream, args);
         } catch (Error | RuntimeException ex) {
