@@ -64,7 +64,7 @@ case ${1:-} in
   test) shift; exec "$home/runtime/bin/java" --enable-native-access=ALL-UNNAMED $options -cp "$home/tests/*:$home/lib/*" dev.culebra.tests.RunTagged cuda "$@" ;;
   jmh) shift; exec "$home/runtime/bin/java" --enable-native-access=ALL-UNNAMED $options -cp "$home/benchmarks/culebra-benchmarks.jar" org.openjdk.jmh.Main "$@" ;;
   probes) exec "$home/bin/probes" ;;
-  *) exec "$home/runtime/bin/java" --enable-native-access=dev.culebra.bindings,dev.culebra,ai.djl.tokenizers,com.sun.jna $options --module-path "$home/lib" --add-modules ALL-MODULE-PATH -m dev.culebra.cli/dev.culebra.cli.Main "$@" ;;
+  *) exec "$home/runtime/bin/java" --enable-native-access=dev.culebra.bindings,ai.djl.tokenizers,com.sun.jna $options --module-path "$home/lib" --add-modules ALL-MODULE-PATH -m dev.culebra.cli/dev.culebra.cli.Main "$@" ;;
 esac
 LAUNCHER
 chmod +x "$stage/bin/culebra"

@@ -34,7 +34,7 @@ awk '/^```java example/ {on = 1; next} /^```/ {on = 0} on' README.md >"$example/
 if [ ! -s "$example/Example.java" ]; then
   complain "README.md: no Java example found"
 else
-  java --enable-native-access=dev.culebra.bindings,dev.culebra -Dculebra.library="${CULEBRA_LIBRARY:-$root/build/release/libculebra.so}" \
+  java --enable-native-access=dev.culebra.bindings -Dculebra.library="${CULEBRA_LIBRARY:-$root/build/release/libculebra.so}" \
     --module-path cli/target/lib --add-modules ALL-MODULE-PATH "$example/Example.java" || complain "README.md: the Java example fails"
 fi
 exit $bad

@@ -1,6 +1,7 @@
 package dev.culebra;
 
 import dev.culebra.bindings.generated.culebra_h;
+import dev.culebra.bindings.Native;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import org.jspecify.annotations.Nullable;
@@ -40,11 +41,10 @@ final class Storage extends Uses {
     }
 
     /** Fresh pinned host memory; {@link #host} is closed to Java when {@link #hide} is called. */
-    @SuppressWarnings("restricted") // the size is that of the allocation, the lifetime that of the arena
     static Storage pin(Device device, long bytes) {
         var address = device.allocatePinned(bytes);
         var arena = Arena.ofShared();
-        return new Storage(device, Kind.PINNED, address, bytes, address.reinterpret(bytes, arena, null), arena);
+        return new Storage(device, Kind.PINNED, address, bytes, Native.memory(address, bytes, arena), arena);
     }
 
     /** The memory of a native segment. */

@@ -1,6 +1,7 @@
 package dev.culebra.bindings;
 
 import dev.culebra.bindings.generated.culebra_h;
+import java.lang.foreign.Arena;
 import java.lang.foreign.FunctionDescriptor;
 import java.lang.foreign.Linker;
 import java.lang.foreign.MemorySegment;
@@ -67,6 +68,12 @@ public final class Native {
     /** {@code SHAPE} for {@code CUL_SHAPE}; {@code UNKNOWN} for a number that is no status. */
     public static String statusName(int status) {
         return culebra_h.cul_status_name(status).getString(0);
+    }
+
+    /** The {@code bytes} bytes of host memory at {@code address}, for as long as {@code arena} is open. */
+    @SuppressWarnings("restricted") // size and lifetime are the caller's word
+    public static MemorySegment memory(MemorySegment address, long bytes, Arena arena) {
+        return address.reinterpret(bytes, arena, null);
     }
 
     private static MethodHandle critical(String name, FunctionDescriptor descriptor) {

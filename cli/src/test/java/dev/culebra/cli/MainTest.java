@@ -78,7 +78,7 @@ class MainTest {
 
     private static Run process(String property, String... args) throws IOException, InterruptedException {
         var command = new ArrayList<>(List.of(System.getProperty("java.home") + "/bin/java", property,
-                "--enable-native-access=dev.culebra.bindings,dev.culebra",
+                "--enable-native-access=dev.culebra.bindings",
                 "--module-path", System.getProperty("jdk.module.path"), "--add-modules", "ALL-MODULE-PATH",
                 "-m", "dev.culebra.cli/dev.culebra.cli.Main"));
         command.addAll(List.of(args));
