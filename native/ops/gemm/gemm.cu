@@ -1,11 +1,10 @@
 #include "ops/gemm/gemm.h"
 
+#include "ops/gemm/f32_tile.cuh"
 #include "ops/gemm/half_weights.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
-
-constexpr int kTile = 64, kDepth = 16, kF32Threads = 256;
 
 constexpr Activation activation_of(int32_t act) {
   return act == CUL_ACT_SILU ? Activation::silu : act == CUL_ACT_GELU ? Activation::gelu : Activation::none;
@@ -23,48 +22,13 @@ Output output_of(const GemmParams& p) {
 // Order:    k ascending, one FMA chain per element; independent of m and n.
 // Numerics: f32 FMA, no TF32.
 // Needs:    sm_80. Limit: 2 m n k operations of the FMA pipes.
-// Source:   register-blocked outer products; next k in registers while the present one is multiplied.
+// Source:   register-blocked outer products (f32_tile.cuh).
 __global__ void __launch_bounds__(kF32Threads) gemm_f32(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t k, Output o,
                                                         int64_t row_tiles) {
-  CUL_SHARED(float, a_tile, [kDepth][kTile + 4]);
-  CUL_SHARED(float, b_tile, [kDepth][kTile + 4]);
   const int thread = static_cast<int>(threadIdx.x), tx = thread % 16, ty = thread / 16;
-  const int64_t row0 = blockIdx.x % row_tiles * kTile, column0 = blockIdx.x / row_tiles * kTile;
-
-  // Thread (tx, ty) fetches k = tx of the rows ty, ty + 16, ...
-  float next_a[4], next_b[4], sum[4][4] = {};
-  const auto fetch = [&](int64_t k0) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int64_t row = row0 + ty + 16 * i, column = column0 + ty + 16 * i, depth = k0 + tx;
-      next_a[i] = row < o.m && depth < k ? a[row * lda + depth] : 0.0f;
-      next_b[i] = column < o.n && depth < k ? b[column * ldb + depth] : 0.0f;
-    }
-  };
-  fetch(0);
-  for (int64_t k0 = 0; k0 < k; k0 += kDepth) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      a_tile[tx][ty + 16 * i] = next_a[i];
-      b_tile[tx][ty + 16 * i] = next_b[i];
-    }
-    __syncthreads();
-    if (k0 + kDepth < k) fetch(k0 + kDepth);
-#pragma unroll
-    for (int depth = 0; depth < kDepth; ++depth) {
-      float x[4], y[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        x[i] = a_tile[depth][ty + 16 * i];
-        y[i] = b_tile[depth][tx + 16 * i];
-      }
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-#pragma unroll
-        for (int j = 0; j < 4; ++j) sum[i][j] = fmaf(x[i], y[j], sum[i][j]);
-    }
-    __syncthreads();
-  }
+  const int64_t row0 = blockIdx.x % row_tiles * kF32Tile, column0 = blockIdx.x / row_tiles * kF32Tile;
+  float sum[4][4];
+  f32_tile(a, lda, o.m, b, ldb, o.n, k, row0, column0, sum);
 #pragma unroll
   for (int i = 0; i < 4; ++i)
 #pragma unroll
@@ -108,7 +72,7 @@ void gemm(const GemmParams& p, NativeStream stream) {
   if (p.m == 0 || p.n == 0) return;
   if (p.dtype == DType::f16) return run_half<half_t>(p, stream);
   if (p.dtype == DType::bf16) return run_half<bfloat16_t>(p, stream);
-  const int64_t rows = (p.m + kTile - 1) / kTile, columns = (p.n + kTile - 1) / kTile;
+  const int64_t rows = (p.m + kF32Tile - 1) / kF32Tile, columns = (p.n + kF32Tile - 1) / kF32Tile;
   launch(gemm_f32, dim3(static_cast<unsigned>(rows * columns)), dim3(kF32Threads), 0, stream, static_cast<const float*>(p.a), p.lda,
          static_cast<const float*>(p.b), p.ldb, p.k, output_of(p), rows);
 }

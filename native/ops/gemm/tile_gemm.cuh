@@ -81,27 +81,21 @@ CUL_DEVICE_FN BlockTile block_tile(const TileProblem& p) {
   return {band * kBand + within % rows, within / rows, static_cast<int>(blockIdx.x) / tiles};
 }
 
-// Computes: one kTokens x kColumns tile of c = epilogue(a w^T + bias), or of a split's f32 partial sums.
-// Shapes:   a [m, k], w [64 column_blocks, 64 slices] as the policy stores it, c [m, n]; any m, n, k.
-// Layouts:  a row-major, any row stride; w: the policy's; c row-major.
-// Tiles:    Tile (tile_gemm.h): per warp 64 columns x 8 kTokenTiles tokens; a stage is kKWarps slices of 64 k.
-// Shared:   kStages x (kKWarps x (kTokens x 128 + the policy's slice) bytes); then the f32 tile of c, rows padded by 16 bytes.
-// Order:    k ascending within a slice; a warp takes every kKWarps-th slice; k warps are added in order 0, 1, ..; splits in order.
-// Numerics: products of half operands exact, sums f32; one rounding to c. Bits depend on the tile and the split, not on the run.
-// Needs:    sm_80 (cp.async, mma.m16n8k16).
-// Source:   Frantar et al., MARLIN, arXiv:2408.11743 (pipeline, streamed weights, k-split warps); operand order and layout ours.
+// The f32 sums of one tile of a w^T, left in shared memory as [kTokens][sums_row<Tile>]; every thread of the block calls, and may
+// read them all when it returns. Shared memory: shared_bytes<Tile, Weights>(); to be called again after a __syncthreads.
+template <class Tile>
+inline constexpr int sums_row = Tile::kColumns + 4;  // a row of the tile, padded by 16 bytes against bank conflicts
+
 template <class Tile, class Weights>
-__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm) tile_gemm(TileProblem p, Weights weights) {
+CUL_DEVICE_FN float* sum_tile(const TileProblem& p, const Weights& weights, const BlockTile& at, unsigned char* shared) {
   using T = typename Weights::Element;
   constexpr int kTokenBytes = Tile::kTokens * kSliceRows * 2;
   constexpr int kSliceBytes = kTokenBytes + Tile::kColumnWarps * Weights::kSliceBytes;
   constexpr int kStageBytes = Tile::kKWarps * kSliceBytes;
-  CUL_DYNAMIC_SHARED(unsigned char, shared, 128);
 
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   const int token_warp = warp % Tile::kTokenWarps, column_warp = warp / Tile::kTokenWarps % Tile::kColumnWarps,
             k_warp = warp / (Tile::kTokenWarps * Tile::kColumnWarps);
-  const BlockTile at = block_tile(p);
   const int64_t first_token = int64_t{at.token_tile} * Tile::kTokens;
   const int first_slice = at.split * p.slices_per_split, slice_end = min(first_slice + p.slices_per_split, p.slices);
   const int stages = (slice_end - first_slice + Tile::kKWarps - 1) / Tile::kKWarps;
@@ -170,7 +164,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm) tile_gemm(
   __syncthreads();
 
   // The k warps' sums, added in order in one f32 tile.
-  constexpr int kRow = Tile::kColumns + 4;
+  constexpr int kRow = sums_row<Tile>;
   float* const sums = reinterpret_cast<float*>(shared);
 #pragma unroll
   for (int turn = 0; turn < Tile::kKWarps; ++turn) {
@@ -191,13 +185,31 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm) tile_gemm(
     }
     __syncthreads();
   }
+  return sums;
+}
+
+// Computes: one kTokens x kColumns tile of c = epilogue(a w^T + bias), or of a split's f32 partial sums.
+// Shapes:   a [m, k], w [64 column_blocks, 64 slices] as the policy stores it, c [m, n]; any m, n, k.
+// Layouts:  a row-major, any row stride; w: the policy's; c row-major.
+// Tiles:    Tile (tile_gemm.h): per warp 64 columns x 8 kTokenTiles tokens; a stage is kKWarps slices of 64 k.
+// Shared:   kStages x (kKWarps x (kTokens x 128 + the policy's slice) bytes); then the f32 tile of c, rows padded by 16 bytes.
+// Order:    k ascending within a slice; a warp takes every kKWarps-th slice; k warps are added in order 0, 1, ..; splits in order.
+// Numerics: products of half operands exact, sums f32; one rounding to c. Bits depend on the tile and the split, not on the run.
+// Needs:    sm_80 (cp.async, mma.m16n8k16).
+// Source:   Frantar et al., MARLIN, arXiv:2408.11743 (pipeline, streamed weights, k-split warps); operand order and layout ours.
+template <class Tile, class Weights>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm) tile_gemm(TileProblem p, Weights weights) {
+  CUL_DYNAMIC_SHARED(unsigned char, shared, 128);
+  const BlockTile at = block_tile(p);
+  const float* const sums = sum_tile<Tile>(p, weights, at, shared);
+  const int64_t first_token = int64_t{at.token_tile} * Tile::kTokens;
 
   const int columns = p.pair_blocks > 0 ? kColumnBlock : Tile::kColumns;  // that c has of this tile
-  for (int i = thread; i < Tile::kTokens * Tile::kColumns / 8; i += Tile::kThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < Tile::kTokens * Tile::kColumns / 8; i += Tile::kThreads) {
     const int row = i / (Tile::kColumns / 8), column = i % (Tile::kColumns / 8) * 8;
     const int64_t token = first_token + row;
     if (token >= p.m) break;
-    const float* const values = sums + row * kRow + column;
+    const float* const values = sums + row * sums_row<Tile> + column;
     if (p.partials) {
       const int64_t to = int64_t{at.column_tile} * Tile::kColumns + column;
       if (to >= p.partial_width) continue;
@@ -205,7 +217,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm) tile_gemm(
       out[0] = *reinterpret_cast<const float4*>(values);
       out[1] = *reinterpret_cast<const float4*>(values + 4);
     } else if (column < columns) {
-      finish_columns<T>(p.output, token, int64_t{at.column_tile} * columns + column, values, values + kColumnBlock);
+      finish_columns<typename Weights::Element>(p.output, token, int64_t{at.column_tile} * columns + column, values, values + kColumnBlock);
     }
   }
 }
@@ -214,7 +226,7 @@ template <class Tile, class Weights>
 constexpr size_t shared_bytes() {
   constexpr size_t stages = size_t{Tile::kStages} * Tile::kKWarps *
                             (Tile::kTokens * kSliceRows * 2 + Tile::kColumnWarps * Weights::kSliceBytes);
-  constexpr size_t tile = size_t{Tile::kTokens} * (Tile::kColumns + 4) * 4;
+  constexpr size_t tile = size_t{Tile::kTokens} * sums_row<Tile> * 4;
   return stages > tile ? stages : tile;
 }
 
