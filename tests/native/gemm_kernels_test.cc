@@ -66,7 +66,7 @@ class Int4Problem {
         weights_.push_back((q.get(i, j) - (c.zeros ? zeros.get(i, g) : 8)) * scales.get(i, g));
       }
     cul_tensor host_q = q.host(), host_scales = scales.host(), host_zeros = zeros.host(), host_index = g_idx.host();
-    cul_checkpoint checkpoint{sizeof checkpoint, CUL_FORMAT_PLAIN, 4, c.group, n, k, &host_q, &host_scales, c.zeros ? &host_zeros : nullptr,
+    cul_checkpoint checkpoint{sizeof checkpoint, CUL_FORMAT_PLAIN, 4, c.group, 0, 0, 0, 0, n, k, &host_q, &host_scales, c.zeros ? &host_zeros : nullptr,
                               c.act_order ? &host_index : nullptr};
     plan_.struct_size = sizeof plan_;
     EXPECT_EQ(cul_pack_plan(context.device, &checkpoint, &plan_, nullptr, nullptr), CUL_OK) << cul_last_error();

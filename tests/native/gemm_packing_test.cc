@@ -75,7 +75,7 @@ struct HostCheckpoint {
     zeros = {zero_words.data(), {CUL_DEVICE_CPU, 0}, 2, kI32, zero_shape, nullptr, 0};
     scales = {scale_bits.data(), {CUL_DEVICE_CPU, 0}, 2, kF16, scale_shape, nullptr, 0};
     index = {g_idx.data(), {CUL_DEVICE_CPU, 0}, 1, kI32, index_shape, nullptr, 0};
-    checkpoint = {sizeof(cul_checkpoint), CUL_FORMAT_GPTQ_AUTO, 4, group, n, k, &weights, &scales, &zeros, g_idx.empty() ? nullptr : &index};
+    checkpoint = {sizeof(cul_checkpoint), CUL_FORMAT_GPTQ_AUTO, 4, group, 0, 0, 0, 0, n, k, &weights, &scales, &zeros, g_idx.empty() ? nullptr : &index};
   }
   PackPlan plan(int32_t backend = CUL_BACKEND_SIMT) {
     DeviceCaps caps;
@@ -244,7 +244,7 @@ void round_trip(int32_t backend, const Trip& trip, uint32_t seed) {
   g_idx.fill([&](auto, auto j) { return order[static_cast<size_t>(j)]; });
 
   cul_tensor host_weights = weights.host(), host_scales = scales.host(), host_zeros = zeros.host(), host_index = g_idx.host();
-  cul_checkpoint checkpoint{sizeof checkpoint, trip.format, trip.bits, trip.group, n, k, &host_weights, &host_scales, &host_zeros,
+  cul_checkpoint checkpoint{sizeof checkpoint, trip.format, trip.bits, trip.group, 0, 0, 0, 0, n, k, &host_weights, &host_scales, &host_zeros,
                             trip.act_order ? &host_index : nullptr};
   cul_pack_plan_result plan{};
   plan.struct_size = sizeof plan;
@@ -327,7 +327,7 @@ TEST_P(PackingTest, overlapsAndHalfAPermutationAreRefused) {
   Context context(GetParam());
   DeviceTensor q(context, kU8, {64, 64}), scales(context, kF16, {64, 1}), packed(context, kU8, {64 * 64 / 2}),
       packed_scales(context, kF16, {1, 64}), perm(context, kI32, {64});
-  cul_checkpoint checkpoint{sizeof checkpoint, CUL_FORMAT_PLAIN, 4, 64, 64, 64, &q.tensor, &scales.tensor, nullptr, nullptr};
+  cul_checkpoint checkpoint{sizeof checkpoint, CUL_FORMAT_PLAIN, 4, 64, 0, 0, 0, 0, 64, 64, &q.tensor, &scales.tensor, nullptr, nullptr};
   cul_pack_weights_args args{};
   args.checkpoint = &checkpoint;
   args.packed = &packed.tensor, args.packed_scales = &packed_scales.tensor, args.packed_group = 64;
