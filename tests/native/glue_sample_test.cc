@@ -56,11 +56,12 @@ int64_t sample_reference(const std::vector<double>& logits, const SampleRow& s, 
   const auto near = [&](double a, double b) { *near_a_boundary |= std::abs(a - b) < 1e-6 * std::max(1e-3, std::abs(b)); };
   if (s.top_k > 0) kept = std::min(kept, static_cast<size_t>(s.top_k));
   if (static_cast<float>(s.top_p) < 1) {
+    const double reach = static_cast<float>(s.top_p) * std::accumulate(p.begin(), p.begin() + static_cast<int64_t>(kept), 0.0);
     double sum = 0;
     for (size_t i = 0; i < kept; ++i) {
       sum += p[i];
-      near(sum, static_cast<float>(s.top_p));
-      if (sum >= static_cast<float>(s.top_p)) kept = i + 1;
+      near(sum, reach);
+      if (sum >= reach) kept = i + 1;
     }
   }
   double mass = 0;

@@ -143,8 +143,8 @@ typedef struct cul_copy_strided_args {
 CUL_API cul_status cul_copy_strided(cul_stream* stream, const cul_copy_strided_args* args);
 
 /* One token a row from logits [B,V] (f32 or half): p = softmax(logits / temperature), cut to the top_k largest
- * (0 = all), then to the smallest set of largest ones whose sum reaches top_p (1 = all), then to those of at least
- * min_p times the largest (0 = all); renormalised; drawn by inverse transform in order of descending probability (equal
+ * (0 = all), then to the smallest set of largest ones that hold top_p of what is left (1 = all), then to those of at
+ * least min_p times the largest (0 = all); renormalised; drawn by inverse transform in order of descending probability (equal
  * ones by ascending id) with one uniform number of Philox4x32-10, counter (position, 0), key seed. A row depends on its own
  * seed and position alone. temperature 0 = argmax. ids i32 [B]; logprob? f32 [B]: log of the softmax of the raw logits
  * at the chosen id. temperature, top_p, min_p f32 [B]; top_k i32 [B]; seed, position i64 [B]. */

@@ -140,7 +140,7 @@ struct Candidates {
 template <class T>
 CUL_DEVICE_FN int32_t draw(const SampleParams& p, int64_t row, Candidates<T>& candidates) {
   const uint64_t least = sample_least(p.min_p[row], p.shift);
-  uint64_t total = 0, kept = 0;  // of all tokens, of those that min_p keeps
+  uint64_t total = 0, likely = 0;  // of all tokens, of those that min_p keeps
   candidates.coarse.clear();
   candidates.for_logits([&](float logit) {
     const uint32_t key = candidates.key(logit);
@@ -148,21 +148,22 @@ CUL_DEVICE_FN int32_t draw(const SampleParams& p, int64_t row, Candidates<T>& ca
     if (weight == 0) return;
     candidates.coarse.add(key >> digit_shift(0), weight);
     total += weight;
-    if (weight >= least) kept += weight;
+    if (weight >= least) likely += weight;
   });
   const auto plus = [](uint64_t a, uint64_t b) { return a + b; };
   total = SampleTeam::reduce(total, plus);
-  kept = SampleTeam::reduce(kept, plus);
+  likely = SampleTeam::reduce(likely, plus);
   if (total == 0) return 0;  // nothing but NaN
-  const int32_t top_k = p.top_k[row];
-  const uint64_t reach = sample_mass(p.top_p[row], total);
-  if (top_k > 0 || reach < total) {
+  const auto kept_by = [&](int32_t top_k, uint64_t reach) {
     const Crossing at = candidates.cross([&](uint64_t count, uint64_t mass) {
       return mass >= reach || (top_k > 0 && count >= static_cast<uint64_t>(top_k));
     });
-    const uint64_t cut = kept_mass(at, candidates.weight(at.key), top_k, reach);
-    if (cut < kept) kept = cut;
-  }
+    return kept_mass(at, candidates.weight(at.key), top_k, reach);
+  };
+  const int32_t top_k = p.top_k[row];
+  uint64_t kept = top_k > 0 ? kept_by(top_k, total) : total;
+  if (const uint64_t reach = sample_mass(p.top_p[row], kept); reach < kept) kept = std::min(kept, kept_by(0, reach));
+  kept = std::min(kept, likely);
   const uint64_t target = sample_target(kept, p.seed[row], p.position[row]);
   const Crossing at = candidates.cross([&](uint64_t, uint64_t mass) { return mass > target; });
   return candidates.id(at.key, (target - at.mass) / candidates.weight(at.key));
@@ -171,7 +172,7 @@ CUL_DEVICE_FN int32_t draw(const SampleParams& p, int64_t row, Candidates<T>& ca
 // Computes: one token a row: softmax(logits / temperature) cut to top_k, top_p, min_p and drawn by inverse transform; log softmax at it
 // Shapes:   logits [B,V], V in 1..2^31-1; temperature, top_p, min_p f32, top_k i32, seed, position i64 [B] -> ids i32, logprob f32 [B]
 // Layouts:  rows with inner stride 1, f32, f16 or bf16; 16-byte accesses where every row is aligned
-// Tiles:    a row per block of 512 threads, which looks at it seven times (five without cuts), once more for logprob: from L2 after the first
+// Tiles:    a row per block of 512 threads, which looks at it five times, two more for each of top_k and top_p, once more for logprob: from L2 after the first
 // Shared:   histograms of 1024 and 2048 bins of 12 bytes: 36 KB
 // Order:    integer sums: none. The sum of logprob: each thread its packs, then butterflies
 // Numerics: weights and their sums are fixed-point integers, the same on every backend (sample_weights.h)

@@ -87,16 +87,16 @@ thread_local std::vector<uint32_t> Candidates::keys_;
 int32_t draw(const SampleParams& p, int64_t row, const Candidates& candidates) {
   const uint64_t total = candidates.total();
   if (total == 0) return 0;  // nothing but NaN
-  const int32_t top_k = p.top_k[row];
-  const uint64_t reach = sample_mass(p.top_p[row], total), least = sample_least(p.min_p[row], p.shift);
-  uint64_t kept = total;
-  if (top_k > 0 || reach < total) {
+  const auto kept_by = [&](int32_t top_k, uint64_t reach) {
     const Crossing at = candidates.cross([&](uint64_t count, uint64_t mass) {
       return mass >= reach || (top_k > 0 && count >= static_cast<uint64_t>(top_k));
     });
-    kept = kept_mass(at, candidates.weight(at.key), top_k, reach);
-  }
-  if (least > 0) kept = std::min(kept, candidates.mass_of(least));
+    return kept_mass(at, candidates.weight(at.key), top_k, reach);
+  };
+  const int32_t top_k = p.top_k[row];
+  uint64_t kept = top_k > 0 ? kept_by(top_k, total) : total;
+  if (const uint64_t reach = sample_mass(p.top_p[row], kept); reach < kept) kept = std::min(kept, kept_by(0, reach));
+  if (const uint64_t least = sample_least(p.min_p[row], p.shift); least > 0) kept = std::min(kept, candidates.mass_of(least));
   const uint64_t target = sample_target(kept, p.seed[row], p.position[row]);
   const Crossing at = candidates.cross([&](uint64_t, uint64_t mass) { return mass > target; });
   return candidates.id(at.key, (target - at.mass) / candidates.weight(at.key));

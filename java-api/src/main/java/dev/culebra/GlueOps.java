@@ -299,7 +299,7 @@ abstract class GlueOps extends AttentionOps {
 
     /**
      * Draws one token a row: softmax of {@code logits / temperature}, cut to the top_k largest, then to the smallest
-     * set whose sum reaches top_p, then to those of at least min_p times the largest; renormalised; drawn by inverse
+     * set of largest ones that hold top_p of what is left, then to those of at least min_p times the largest; renormalised; drawn by inverse
      * transform, in descending order, with one number of Philox4x32-10. A row depends on its own seed and position
      * alone, never on the batch.
      *

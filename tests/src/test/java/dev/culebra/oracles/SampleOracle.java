@@ -5,7 +5,7 @@ import java.util.Comparator;
 import java.util.stream.IntStream;
 
 /**
- * Softmax of logits / temperature, cut to the top_k largest, to the smallest set whose sum reaches top_p, to those of at
+ * Softmax of logits / temperature, cut to the top_k largest, to the smallest set that holds top_p of them, to those of at
  * least min_p times the largest; drawn by inverse transform in descending order.
  */
 final class SampleOracle implements Oracle {
@@ -44,11 +44,10 @@ final class SampleOracle implements Oracle {
         var kept = topK > 0 ? Math.min(topK, width) : width;
         var topP = p.values("top_p")[row];
         if (topP < 1) {
-            // Of all tokens: nothing is renormalised before the last cut.
-            var total = Arrays.stream(weights).sum();
+            var left = Arrays.stream(weights, 0, kept).sum();
             var sum = 0.0;
             var count = 0;
-            while (count < kept && (count == 0 || sum < topP * total)) {
+            while (count < kept && (count == 0 || sum < topP * left)) {
                 sum += weights[count++];
             }
             kept = count;
