@@ -1,6 +1,7 @@
 // The one way to launch a kernel.
 //
 //   launch(kernel<64>, dim3(blocks), dim3(128), shared_bytes, stream, x, y, n);
+//   launch(kernel<64>, LaunchShape{.grid = blocks, .block = 128, .shared_bytes = bytes, .cluster = 4}, stream, x, y, n);
 //
 // Arguments are converted to the kernel's parameter types and copied at the call. Throws culebra::DeviceError when the launch is
 // refused. On cuda, what goes wrong later is the stream's; on simt the grid runs when the queue is synchronized, and a fault of the
@@ -8,6 +9,7 @@
 #pragma once
 
 #include <type_traits>
+#include <utility>
 
 #include "abi/status.h"
 #include "device/portable.h"
@@ -26,6 +28,14 @@
 #endif
 
 namespace culebra::CUL_DEVICE_NS {
+
+// cluster and overlap need compute capability 9.0.
+struct LaunchShape {
+  dim3 grid = 1, block = 1;
+  size_t shared_bytes = 0;
+  dim3 cluster = 1;      // the grid is a multiple of it; up to 8 blocks
+  bool overlap = false;  // may start before the stream's previous kernel has ended: wait_for_previous_kernel (cluster.h)
+};
 
 #if CUL_EMULATED
 
@@ -52,14 +62,14 @@ struct Call {
 };
 
 }  // namespace detail
+using LaunchOn = detail::LaunchTarget;
 
 template <class... P, class... A>
-void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_shared_bytes, detail::LaunchTarget target,
-            A&&... arguments) {
+void launch(void (*kernel)(P...), const LaunchShape& shape, LaunchOn target, A&&... arguments) {
   static_assert(sizeof...(P) == sizeof...(A), "launch: the kernel takes another number of arguments");
   static_assert((std::is_trivially_copyable_v<P> && ...),
                 "launch: kernel parameters are copied bytewise to the device");
-  const Launch request{grid, block, dynamic_shared_bytes, target.here};
+  const Launch request{shape.grid, shape.block, shape.shared_bytes, target.here, shape.cluster};
   check_launch(request);
   auto call = std::make_shared<detail::Call<P...>>(detail::Call<P...>{kernel, {static_cast<P>(arguments)...}});
   target.queue->enqueue([request, call] { run_grid(request, &detail::Call<P...>::run, call.get(), sizeof(*call)); });
@@ -68,17 +78,20 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_shared_b
 #else
 
 using NativeStream = cudaStream_t;
+using LaunchOn = NativeStream;
 
 namespace detail {
 
-inline void check(cudaError_t error, const char* what, dim3 grid, dim3 block, size_t dynamic_shared_bytes) {
+inline std::string text(dim3 extent) {
+  return std::to_string(extent.x) + " x " + std::to_string(extent.y) + " x " + std::to_string(extent.z);
+}
+
+inline void check(cudaError_t error, const char* what, const LaunchShape& shape) {
   if (error == cudaSuccess) return;
   (void)cudaGetLastError();
-  throw DeviceError("cuda: " + std::string(what) + ": " + cudaGetErrorString(error) + " (grid " +
-                    std::to_string(grid.x) + " x " + std::to_string(grid.y) + " x " + std::to_string(grid.z) +
-                    ", block " + std::to_string(block.x) + " x " + std::to_string(block.y) + " x " +
-                    std::to_string(block.z) + ", " + std::to_string(dynamic_shared_bytes) +
-                    " bytes of dynamic shared memory)");
+  throw DeviceError("cuda: " + std::string(what) + ": " + cudaGetErrorString(error) + " (grid " + text(shape.grid) +
+                    ", block " + text(shape.block) + ", cluster " + text(shape.cluster) + ", " +
+                    std::to_string(shape.shared_bytes) + " bytes of dynamic shared memory)");
 }
 
 // Above 48 KB a kernel must be told, once per device: the highest figure so far is kept for each.
@@ -110,20 +123,36 @@ inline cudaError_t allow_shared(const void* kernel, size_t bytes) {
 }  // namespace detail
 
 template <class... P, class... A>
-void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_shared_bytes, NativeStream stream,
-            A&&... arguments) {
+void launch(void (*kernel)(P...), const LaunchShape& shape, LaunchOn stream, A&&... arguments) {
   static_assert(sizeof...(P) == sizeof...(A), "launch: the kernel takes another number of arguments");
-  detail::check(detail::allow_shared(reinterpret_cast<const void*>(kernel), dynamic_shared_bytes), "shared memory",
-                grid, block, dynamic_shared_bytes);
+  detail::check(detail::allow_shared(reinterpret_cast<const void*>(kernel), shape.shared_bytes), "shared memory", shape);
+  cudaLaunchAttribute attributes[2]{};
   cudaLaunchConfig_t config{};
-  config.gridDim = grid;
-  config.blockDim = block;
-  config.dynamicSmemBytes = dynamic_shared_bytes;
+  config.gridDim = shape.grid;
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = stream;
-  detail::check(cudaLaunchKernelEx(&config, kernel, static_cast<P>(arguments)...), "launch", grid, block,
-                dynamic_shared_bytes);
+  config.attrs = attributes;
+  if (shape.cluster.x * shape.cluster.y * shape.cluster.z > 1) {
+    cudaLaunchAttribute& cluster = attributes[config.numAttrs++];
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = shape.cluster.x;
+    cluster.val.clusterDim.y = shape.cluster.y;
+    cluster.val.clusterDim.z = shape.cluster.z;
+  }
+  if (shape.overlap) {
+    cudaLaunchAttribute& overlap = attributes[config.numAttrs++];
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+  }
+  detail::check(cudaLaunchKernelEx(&config, kernel, static_cast<P>(arguments)...), "launch", shape);
 }
 
 #endif
+
+template <class... P, class... A>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, LaunchOn stream, A&&... arguments) {
+  launch(kernel, LaunchShape{grid, block, shared_bytes}, stream, std::forward<A>(arguments)...);
+}
 
 }  // namespace culebra::CUL_DEVICE_NS

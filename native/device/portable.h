@@ -69,6 +69,20 @@
 
 #endif
 
+// What this pass of the compiler may use. The body of a kernel for 9.0 stands inside #if CUL_HAS_SM90 (mbarriers, bulk copies, clusters),
+// or inside #if CUL_HAS_SM90A (wgmma and register reallocation, which no later device has): the other passes compile it empty, and
+// plans never choose it there.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define CUL_HAS_SM90 1
+#else
+#define CUL_HAS_SM90 0
+#endif
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define CUL_HAS_SM90A 1
+#else
+#define CUL_HAS_SM90A 0
+#endif
+
 namespace culebra::CUL_DEVICE_NS {
 
 // The 32-bit address in the shared window that ldmatrix, cp.async and mbarrier take.

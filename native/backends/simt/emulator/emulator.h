@@ -7,6 +7,10 @@
 
 #include "backends/simt/emulator/vector_types.h"
 
+namespace culebra {
+struct TensorMap;
+}
+
 namespace culebra::simt {
 
 // Where a kernel called an emulated instruction: a default argument, evaluated at the caller. One pointer wide.
@@ -70,6 +74,37 @@ void cp_async(uint32_t destination, const void* source, int bytes, int source_by
 void cp_async_commit();
 void cp_async_wait(int groups, Here here);
 
+// ---- barriers in shared memory that count arrivals and bytes, and the copy engine that completes them
+void mbarrier_init(uint32_t barrier, int arrivals, Here here = Here::current());
+void mbarrier_init_fence();
+void mbarrier_arrive(uint32_t barrier, Here here = Here::current());
+void mbarrier_arrive_expect_bytes(uint32_t barrier, uint32_t bytes, Here here = Here::current());
+void mbarrier_wait(uint32_t barrier, uint32_t parity, Here here = Here::current());
+void fence_async_proxy();
+void bulk_copy(uint32_t destination, const void* source, uint32_t bytes, uint32_t barrier, Here here = Here::current());
+void tensor_copy(uint32_t destination, const TensorMap& map, const int* at, int rank, uint32_t barrier, Here here);
+
+// ---- asynchronous products of a warpgroup; a is null where its descriptor counts
+enum class ProductType : uint8_t { f16, bf16, e4m3, s8 };
+void warpgroup_product(ProductType type, int columns, void* d, const uint32_t* a, uint64_t a_descriptor,
+                       uint64_t b_descriptor, bool accumulate, Here here);
+void wgmma_fence(Here here = Here::current());
+void wgmma_commit(Here here = Here::current());
+void wgmma_wait(int groups, Here here);
+void reallocate_registers(int count, Here here);
+
+// ---- clusters of blocks
+uint32_t cluster_rank();
+uint32_t cluster_size();
+void cluster_arrive(Here here = Here::current());
+void cluster_wait(Here here = Here::current());
+uint32_t cluster_address(uint32_t address, uint32_t rank, Here here = Here::current());
+void read_cluster(void* value, uint32_t address, size_t bytes, Here here);
+
+// Grids of one queue run one after the other.
+inline void wait_for_previous_kernel() {}
+inline void start_next_kernel() {}
+
 // ---- memory: explicit accesses of emulated instructions, atomics, ordering
 void check_read(const void* pointer, size_t bytes, Here here);
 void check_write(void* pointer, size_t bytes, Here here);
@@ -90,6 +125,7 @@ struct Launch {
   dim3 grid, block;
   size_t dynamic_shared_bytes;
   Here here;
+  dim3 cluster = 1;
 };
 // Throws DeviceError when no device would take it.
 void check_launch(const Launch& launch);

@@ -171,16 +171,18 @@ void Grid::abandon() {
 }
 
 void check_launch(const Launch& launch) {
-  const auto& [grid, block, bytes, here] = launch;
+  const auto& [grid, block, bytes, here, cluster] = launch;
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
+  const uint64_t blocks = uint64_t{cluster.x} * cluster.y * cluster.z;
   if (threads == 0 || threads > 1024 || block.z > 64 || grid.x == 0 || grid.y == 0 || grid.z == 0 ||
-      grid.x > INT32_MAX || grid.y > 65535 || grid.z > 65535 || bytes > kSharedLimitBytes) {
-    char text[256];
+      grid.x > INT32_MAX || grid.y > 65535 || grid.z > 65535 || bytes > kSharedLimitBytes || blocks == 0 ||
+      blocks > kMaxClusterBlocks || grid.x % cluster.x || grid.y % cluster.y || grid.z % cluster.z) {
+    char text[320];
     std::snprintf(text, sizeof text,
-                  "simt: invalid launch at %s: grid (%u, %u, %u), block (%u, %u, %u), %zu bytes of dynamic shared "
-                  "memory (limit %zu)",
-                  Site(Op::launch, here).where(), grid.x, grid.y, grid.z, block.x, block.y, block.z, bytes,
-                  kSharedLimitBytes);
+                  "simt: invalid launch at %s: grid (%u, %u, %u), block (%u, %u, %u), cluster (%u, %u, %u), %zu bytes "
+                  "of dynamic shared memory (limit %zu)",
+                  Site(Op::launch, here).where(), grid.x, grid.y, grid.z, block.x, block.y, block.z, cluster.x,
+                  cluster.y, cluster.z, bytes, kSharedLimitBytes);
     throw DeviceError(text);
   }
 }

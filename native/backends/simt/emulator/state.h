@@ -81,6 +81,7 @@ struct SharedVariable {
 // Offset 0 of the shared window stays unused, so that a null address is never valid.
 inline constexpr size_t kSharedBase = 1024;
 inline constexpr size_t kSharedLimitBytes = 227 << 10;  // static and dynamic together, sm_90
+inline constexpr uint64_t kMaxClusterBlocks = 8;        // what every device of 9.0 takes
 inline constexpr size_t kArenaBytes = 512 << 10;        // the limit, red zones and alignment
 
 // Each stack is two mappings of the process, which has 65530 by default.
