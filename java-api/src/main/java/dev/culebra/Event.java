@@ -2,6 +2,7 @@ package dev.culebra;
 
 import dev.culebra.bindings.generated.culebra_h;
 import dev.culebra.internal.Backoff;
+import dev.culebra.internal.WaitEvent;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
@@ -37,6 +38,10 @@ public final class Event implements AutoCloseable {
      * @throws DeviceFailedException if work in front of it failed
      */
     public void synchronize() {
+        WaitEvent.record("event_synchronize", device.backend(), this::await);
+    }
+
+    private void await() {
         if (Thread.currentThread().isVirtual() && device.backend() != Backend.SIMT) {
             for (var backoff = new Backoff(); !isDone(); ) {
                 backoff.pause();

@@ -8,6 +8,7 @@ import dev.culebra.internal.Backoff;
 import dev.culebra.internal.CopyEvent;
 import dev.culebra.internal.Diagnostics;
 import dev.culebra.internal.OpEvent;
+import dev.culebra.internal.WaitEvent;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
@@ -15,6 +16,7 @@ import java.lang.invoke.MethodHandles;
 import java.lang.invoke.VarHandle;
 import java.util.IdentityHashMap;
 import java.util.Map;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import org.jspecify.annotations.Nullable;
 
@@ -97,6 +99,10 @@ public final class Stream implements AutoCloseable {
     }
 
     private void await() {
+        WaitEvent.record(op, device.backend(), this::awaitQueue);
+    }
+
+    private void awaitQueue() {
         // simt runs its queue on the calling thread: there is nothing to wait for.
         if (Thread.currentThread().isVirtual() && device.backend() != Backend.SIMT) {
             for (var backoff = new Backoff(); !queryDone(); ) {
@@ -104,6 +110,43 @@ public final class Stream implements AutoCloseable {
             }
         }
         check(culebra_h.cul_stream_synchronize(handle));
+    }
+
+    /**
+     * A future of everything queued so far: done when it has run, failed with a {@link DeviceFailedException} if some of
+     * it failed. Queues a mark and returns; a virtual thread waits. (On simt, which runs its queue on the caller's
+     * thread, this call runs it.) Cancelling the future does not stop the work; closing the device before it is done
+     * fails it with a {@link ClosedException}.
+     *
+     * @throws UnsupportedException during a capture
+     */
+    public CompletableFuture<@Nullable Void> toFuture() {
+        var mark = device.openEvent();
+        try {
+            record(mark);
+        } catch (RuntimeException e) {
+            mark.close();
+            if (e instanceof DeviceFailedException) {
+                return CompletableFuture.failedFuture(e);
+            }
+            throw e;
+        }
+        var future = new CompletableFuture<@Nullable Void>();
+        Runnable wait = () -> {
+            try (mark) {
+                mark.synchronize();
+            } catch (RuntimeException e) {
+                future.completeExceptionally(e);
+                return;
+            }
+            future.complete(null);
+        };
+        if (device.backend() == Backend.SIMT) {
+            wait.run();
+        } else {
+            Thread.ofVirtual().name("culebra-future").start(wait);
+        }
+        return future;
     }
 
     /** If everything queued so far has run. On simt this call runs it. */

@@ -12,6 +12,7 @@ import dev.culebra.bindings.generated.culebra_h;
 import dev.culebra.internal.Numeric;
 import java.io.IOException;
 import java.nio.file.Path;
+import jdk.jfr.Configuration;
 import jdk.jfr.Recording;
 import jdk.jfr.consumer.RecordingFile;
 import org.junit.jupiter.api.Test;
@@ -143,16 +144,16 @@ class SurfaceTest {
     }
 
     @Test
-    void recordsEventsForJfr(@TempDir Path directory) throws IOException {
+    void recordsEventsForJfr(@TempDir Path directory) throws Exception {
         var file = directory.resolve("culebra.jfr");
-        try (var recording = new Recording(); var device = Device.open("cpu"); var stream = device.openStream();
+        var settings = Configuration.create(Path.of("..", "docs", "culebra.jfc"));
+        try (var recording = new Recording(settings); var device = Device.open("cpu"); var stream = device.openStream();
                 var scope = device.openScope()) {
-            for (var name : new String[] {"dev.culebra.Op", "dev.culebra.Copy", "dev.culebra.Allocation"}) {
-                recording.enable(name);
-            }
+            recording.enable("dev.culebra.Wait").withoutThreshold();
             recording.start();
             var x = scope.floats(stream, new float[] {1, 2}, 2);
             Ops.scale(stream, x, scope.allocate(DType.F32, 2), 2);
+            stream.synchronize();
             recording.stop();
             recording.dump(file);
         }
@@ -162,6 +163,8 @@ class SurfaceTest {
         assertEquals(2, events.stream().filter(event -> event.getEventType().getName().equals("dev.culebra.Allocation")
                 && event.getLong("bytes") == 8).count());
         assertTrue(events.stream().anyMatch(event -> event.getEventType().getName().equals("dev.culebra.Copy")));
+        assertTrue(events.stream().anyMatch(event -> event.getEventType().getName().equals("dev.culebra.Wait")
+                && event.getString("op").equals("stream_synchronize")));
     }
 
     @Test
