@@ -121,15 +121,11 @@ public final class Stream implements AutoCloseable {
      * @throws UnsupportedException during a capture
      */
     public CompletableFuture<@Nullable Void> toFuture() {
-        var mark = device.openEvent();
+        Event mark;
         try {
-            record(mark);
-        } catch (RuntimeException e) {
-            mark.close();
-            if (e instanceof DeviceFailedException) {
-                return CompletableFuture.failedFuture(e);
-            }
-            throw e;
+            mark = recorded();
+        } catch (DeviceFailedException e) {
+            return CompletableFuture.failedFuture(e);
         }
         var future = new CompletableFuture<@Nullable Void>();
         Runnable wait = () -> {
@@ -147,6 +143,18 @@ public final class Stream implements AutoCloseable {
             Thread.ofVirtual().name("culebra-future").start(wait);
         }
         return future;
+    }
+
+    /** A new event behind everything queued so far. */
+    private Event recorded() {
+        var mark = device.openEvent();
+        try {
+            record(mark);
+            return mark;
+        } catch (RuntimeException e) {
+            mark.close();
+            throw e;
+        }
     }
 
     /** If everything queued so far has run. On simt this call runs it. */
