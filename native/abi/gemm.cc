@@ -6,6 +6,7 @@
 #include "abi/registry.h"
 #include "ops/gemm/gemm.h"
 #include "ops/gemm/packed_weights.h"
+#include "ops/gemm/quantize_activations.h"
 #include "ops/gemm/quantize_weights.h"
 #include "ops/gemm/w4a16_gemm.h"
 
@@ -19,10 +20,13 @@ constexpr Op<UnpackParams> kUnpackWeights{"unpack_weights", "gemm", "u8", cpu::u
                                           CUL_SIMT(unpack_weights)};
 constexpr Op<QuantizeWeightsParams> kQuantizeWeights{"quantize_weights", "gemm", "f32 f16 bf16", cpu::quantize_weights,
                                                      CUL_CUDA(quantize_weights), CUL_SIMT(quantize_weights)};
+constexpr Op<QuantizeActivationsParams> kQuantizeActivations{"quantize_activations", "gemm", "f32 f16 bf16", cpu::quantize_activations,
+                                                             CUL_CUDA(quantize_activations), CUL_SIMT(quantize_activations)};
 constexpr Op<W4A16GemmParams> kW4A16Gemm{"w4a16_gemm", "gemm", "f16 bf16", cpu::w4a16_gemm, CUL_CUDA(w4a16_gemm),
                                          CUL_SIMT(w4a16_gemm)};
 
-const OpRecord* const kOps[] = {&kGemm, &kPackWeights, &kUnpackWeights, &kQuantizeWeights, &kW4A16Gemm};
+const OpRecord* const kOps[] = {&kGemm, &kPackWeights, &kUnpackWeights, &kQuantizeWeights, &kQuantizeActivations,
+                                &kW4A16Gemm};
 
 }  // namespace
 
@@ -58,6 +62,9 @@ cul_status cul_unpack_weights(cul_stream* stream, const cul_unpack_weights_args*
 }
 cul_status cul_quantize_weights(cul_stream* stream, const cul_quantize_weights_args* args) {
   return run_op(kQuantizeWeights, stream, args, check_quantize_weights);
+}
+cul_status cul_quantize_activations(cul_stream* stream, const cul_quantize_activations_args* args) {
+  return run_op(kQuantizeActivations, stream, args, check_quantize_activations);
 }
 cul_status cul_w4a16_gemm(cul_stream* stream, const cul_w4a16_gemm_args* args) {
   return run_op(kW4A16Gemm, stream, args, check_w4a16_gemm);

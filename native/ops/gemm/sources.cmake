@@ -5,6 +5,8 @@ culebra_family(gemm
     gemm_plan
     packed_weights
     packed_weights_cpu
+    quantize_activations
+    quantize_activations_cpu
     quantize_weights
     quantize_weights_cpu
     w4a16_gemm
@@ -12,11 +14,13 @@ culebra_family(gemm
   KERNELS
     gemm
     packed_weights
+    quantize_activations
     quantize_weights
     split_sum
     w4a16_gemm
   TESTS
     gemm_cpu
+    gemm_fp8
     gemm_kernels
     gemm_packing
     gemm_plan)
