@@ -4,6 +4,7 @@
 
 #include "abi/call.h"
 #include "abi/fence.h"
+#include "abi/trace.h"
 #include "backends/backend.h"
 
 struct CUstream_st;
@@ -74,6 +75,7 @@ cul_status run_op(const Op<Params>& op, cul_stream* handle, const Args* args,
                   Params (*check)(const Call&, const Args&)) noexcept {
   return fence([&] {
     check_call(op, handle, args ? &args->call : nullptr, sizeof(Args));
+    const TraceRange range(op.name);
     Stream& stream = *Stream::from(handle);
     const Call call(op.name, stream.device().caps(), args->call);
     const Params params = check(call, *args);
