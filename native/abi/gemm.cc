@@ -5,6 +5,7 @@
 
 #include "abi/registry.h"
 #include "ops/gemm/gemm.h"
+#include "ops/gemm/linear_logprob.h"
 #include "ops/gemm/packed_weights.h"
 #include "ops/gemm/quantize_activations.h"
 #include "ops/gemm/quantize_weights.h"
@@ -24,9 +25,18 @@ constexpr Op<QuantizeActivationsParams> kQuantizeActivations{"quantize_activatio
                                                              CUL_CUDA(quantize_activations), CUL_SIMT(quantize_activations)};
 constexpr Op<W4A16GemmParams> kW4A16Gemm{"w4a16_gemm", "gemm", "f16 bf16", cpu::w4a16_gemm, CUL_CUDA(w4a16_gemm),
                                          CUL_SIMT(w4a16_gemm)};
+constexpr Op<LogprobParams> kLinearLogprob{"linear_logprob", "gemm", "f32 f16 bf16", cpu::linear_logprob, CUL_CUDA(linear_logprob),
+                                           CUL_SIMT(linear_logprob)};
 
-const OpRecord* const kOps[] = {&kGemm, &kPackWeights, &kUnpackWeights, &kQuantizeWeights, &kQuantizeActivations,
-                                &kW4A16Gemm};
+const OpRecord* const kOps[] = {
+    &kGemm,
+    &kLinearLogprob,
+    &kPackWeights,
+    &kQuantizeActivations,
+    &kQuantizeWeights,
+    &kUnpackWeights,
+    &kW4A16Gemm,
+};
 
 }  // namespace
 
@@ -68,6 +78,9 @@ cul_status cul_quantize_activations(cul_stream* stream, const cul_quantize_activ
 }
 cul_status cul_w4a16_gemm(cul_stream* stream, const cul_w4a16_gemm_args* args) {
   return run_op(kW4A16Gemm, stream, args, check_w4a16_gemm);
+}
+cul_status cul_linear_logprob(cul_stream* stream, const cul_linear_logprob_args* args) {
+  return run_op(kLinearLogprob, stream, args, check_linear_logprob);
 }
 
 }  // extern "C"

@@ -16,7 +16,7 @@
 namespace culebra::testing {
 
 inline constexpr cul_dtype kF32{CUL_FLOAT, 32, 1}, kF16{CUL_FLOAT, 16, 1}, kBf16{CUL_BFLOAT, 16, 1}, kI32{CUL_INT, 32, 1},
-    kU8{CUL_UINT, 8, 1}, kI8{CUL_INT, 8, 1}, kF8{CUL_FLOAT8_E4M3FN, 8, 1};
+    kI64{CUL_INT, 64, 1}, kU8{CUL_UINT, 8, 1}, kI8{CUL_INT, 8, 1}, kF8{CUL_FLOAT8_E4M3FN, 8, 1};
 
 inline void set_element(cul_dtype type, void* data, int64_t i, double value) {
   switch (dtype_of(type)) {
@@ -25,6 +25,7 @@ inline void set_element(cul_dtype type, void* data, int64_t i, double value) {
     case DType::bf16: static_cast<bfloat16_t*>(data)[i] = from_float<bfloat16_t>(static_cast<float>(value)); break;
     case DType::f8e4m3: static_cast<float8_e4m3_t*>(data)[i] = from_float<float8_e4m3_t>(static_cast<float>(value)); break;
     case DType::i32: static_cast<int32_t*>(data)[i] = static_cast<int32_t>(static_cast<int64_t>(value)); break;
+    case DType::i64: static_cast<int64_t*>(data)[i] = static_cast<int64_t>(value); break;
     default: static_cast<uint8_t*>(data)[i] = static_cast<uint8_t>(static_cast<int64_t>(value)); break;
   }
 }
@@ -35,6 +36,7 @@ inline double get_element(cul_dtype type, const void* data, int64_t i) {
     case DType::bf16: return to_float(static_cast<const bfloat16_t*>(data)[i]);
     case DType::f8e4m3: return to_float(static_cast<const float8_e4m3_t*>(data)[i]);
     case DType::i32: return static_cast<const int32_t*>(data)[i];
+    case DType::i64: return static_cast<double>(static_cast<const int64_t*>(data)[i]);
     case DType::i8: return static_cast<const int8_t*>(data)[i];
     default: return static_cast<const uint8_t*>(data)[i];
   }

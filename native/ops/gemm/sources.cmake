@@ -3,6 +3,8 @@ culebra_family(gemm
     gemm
     gemm_cpu
     gemm_plan
+    linear_logprob
+    linear_logprob_cpu
     packed_weights
     packed_weights_cpu
     quantize_activations
@@ -13,6 +15,7 @@ culebra_family(gemm
     w4a16_gemm_cpu
   KERNELS
     gemm
+    linear_logprob
     packed_weights
     quantize_activations
     quantize_weights
@@ -23,6 +26,7 @@ culebra_family(gemm
     gemm_fp8
     gemm_kernels
     gemm_packing
-    gemm_plan)
+    gemm_plan
+    linear_logprob)
 # Every backend of quantize_weights must choose the same integers.
 set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/quantize_weights_cpu.cc PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
