@@ -1,13 +1,14 @@
 package dev.culebra;
 
+import dev.culebra.bindings.generated.cul_fp8_gemm_args;
 import dev.culebra.bindings.generated.cul_gemm_args;
-import dev.culebra.bindings.generated.cul_quantize_weights_args;
-import dev.culebra.bindings.generated.cul_unpack_weights_args;
-import dev.culebra.bindings.generated.cul_w4a16_gemm_args;
+import dev.culebra.bindings.generated.cul_linear_logprob_args;
+import dev.culebra.bindings.generated.cul_quantize_activations_args;
+import dev.culebra.bindings.generated.cul_sparse_mlp_args;
 import dev.culebra.bindings.generated.culebra_h;
 import org.jspecify.annotations.Nullable;
 
-/** Matrix products. */
+/** Products of matrices as they are, and what goes with them. */
 abstract class GemmOps {
     GemmOps() {}
 
@@ -34,103 +35,139 @@ abstract class GemmOps {
     }
 
     /**
-     * Round-to-nearest quantization: {@code w = (q - z) * s}, with a search in each group for the clipping that
-     * minimises the squared error. The last group may be partial; an all-zero group gives exact zeros.
+     * {@code q = x / scale}, rounded to nearest even and saturated, with {@code scale = max(amax / qmax, 1e-12)} of a
+     * row or of 128 values of a row, qmax 127 (i8) or 448 (f8e4m3).
      *
-     * @param w [N, K], half or f32
-     * @param q u8 [N, K]; the zero point is 2^(bits-1) where symmetric
-     * @param scales [N, G], half or f32
-     * @param zeros u8 [N, G]; null: symmetric
-     * @param bits 4, 6 or 8
-     * @param group -1 (one group over all of K), 32, 64 or 128
+     * @param x [M, K], half or f32
+     * @param scale f32 [1] with {@link QuantizeMode#STATIC}, where integers saturate at -128; else null
+     * @param q [M, K], i8 or f8e4m3; overlaps nothing
+     * @param scales f32, [M, 1] with {@link QuantizeMode#PER_TOKEN}, [M, ceil(K/128)] with {@link
+     *     QuantizeMode#PER_BLOCK128}; else null
+     * @param mode which values share a scale
      */
-    public static void quantizeWeights(
-            Stream stream,
-            Tensor w,
-            Tensor q,
-            Tensor scales,
-            @Nullable Tensor zeros,
-            int bits,
-            int group) {
-        var args = stream.begin("quantize_weights", cul_quantize_weights_args.sizeof());
+    public static void quantizeActivations(
+            Stream stream, Tensor x, @Nullable Tensor scale, Tensor q, @Nullable Tensor scales, QuantizeMode mode) {
+        var args = stream.begin("quantize_activations", cul_quantize_activations_args.sizeof());
         try {
-            cul_quantize_weights_args.w(args, stream.in(w, "w"));
-            cul_quantize_weights_args.q(args, stream.out(q, "q"));
-            cul_quantize_weights_args.scales(args, stream.out(scales, "scales"));
-            cul_quantize_weights_args.zeros(args, stream.optionalOut(zeros, "zeros"));
-            cul_quantize_weights_args.bits(args, bits);
-            cul_quantize_weights_args.group(args, group);
-            cul_quantize_weights_args.symmetric(args, zeros == null ? 1 : 0);
-            while (stream.again(culebra_h.cul_quantize_weights(stream.handle(), args))) {}
+            cul_quantize_activations_args.x(args, stream.in(x, "x"));
+            cul_quantize_activations_args.scale(args, stream.optional(scale, "scale"));
+            cul_quantize_activations_args.q(args, stream.out(q, "q"));
+            cul_quantize_activations_args.scales(args, stream.optionalOut(scales, "scales"));
+            cul_quantize_activations_args.mode(args, mode.ordinal());
+            while (stream.again(culebra_h.cul_quantize_activations(stream.handle(), args))) {}
         } finally {
             stream.end();
         }
     }
 
     /**
-     * {@code c = epilogue(a w^T + bias)} with 4-bit weights. Any M. Frantar et al., MARLIN,
-     * <a href="https://arxiv.org/abs/2408.11743">arXiv:2408.11743</a>.
+     * {@code c = (a aScale) (b bScale)^T + bias} with 8-bit floats. At most 128 products are summed before they are
+     * added in f32. cuda: sm_90.
      *
-     * @param a [M, K], half
-     * @param w [N, K], 4-bit; its scales may be of the other half type
-     * @param bias [N] as a; null: none
-     * @param c [M, N] as a, or [M, N/2] with {@link Epilogue#SILU_MUL}; overlaps nothing
+     * @param a f8e4m3 [M, K], K a multiple of 16
+     * @param b f8e4m3 [N, K]
+     * @param aScale f32: [1], [M, 1] or [M, ceil(K/128)], by {@code scaling}
+     * @param bScale f32: [1], [N, 1] or [ceil(N/128), ceil(K/128)]
+     * @param bias [N] as c; null: none
+     * @param c [M, N], half or f32; overlaps nothing
+     * @param scaling what the scales belong to
      */
-    public static void w4a16Gemm(
+    public static void fp8Gemm(
             Stream stream,
             Tensor a,
-            PackedWeights w,
+            Tensor b,
+            Tensor aScale,
+            Tensor bScale,
             @Nullable Tensor bias,
             Tensor c,
-            Epilogue epilogue) {
-        var args = stream.begin("w4a16_gemm", cul_w4a16_gemm_args.sizeof());
+            Fp8Scaling scaling) {
+        var args = stream.begin("fp8_gemm", cul_fp8_gemm_args.sizeof());
         try {
-            cul_w4a16_gemm_args.a(args, stream.in(a, "a"));
-            cul_w4a16_gemm_args.packed(args, stream.in(w.packed(), "packed"));
-            cul_w4a16_gemm_args.packed_scales(args, stream.in(w.scales(), "packed_scales"));
-            cul_w4a16_gemm_args.packed_zeros(args, stream.optional(w.zeros(), "packed_zeros"));
-            cul_w4a16_gemm_args.perm(args, stream.optional(w.perm(), "perm"));
-            cul_w4a16_gemm_args.bias(args, stream.optional(bias, "bias"));
-            cul_w4a16_gemm_args.c(args, stream.out(c, "c"));
-            cul_w4a16_gemm_args.n(args, w.n());
-            cul_w4a16_gemm_args.k(args, w.k());
-            cul_w4a16_gemm_args.packed_group(args, w.packedGroup());
-            cul_w4a16_gemm_args.epilogue(args, epilogue.ordinal());
-            while (stream.again(culebra_h.cul_w4a16_gemm(stream.handle(), args))) {}
+            cul_fp8_gemm_args.a(args, stream.in(a, "a"));
+            cul_fp8_gemm_args.b(args, stream.in(b, "b"));
+            cul_fp8_gemm_args.a_scale(args, stream.in(aScale, "a_scale"));
+            cul_fp8_gemm_args.b_scale(args, stream.in(bScale, "b_scale"));
+            cul_fp8_gemm_args.bias(args, stream.optional(bias, "bias"));
+            cul_fp8_gemm_args.c(args, stream.out(c, "c"));
+            cul_fp8_gemm_args.scaling(args, scaling.ordinal());
+            while (stream.again(culebra_h.cul_fp8_gemm(stream.handle(), args))) {}
         } finally {
             stream.end();
         }
     }
 
     /**
-     * Packs a checkpoint's weights for the stream's device; the result belongs to {@code scope}. Waits for the stream:
-     * its zero points and group index are looked at on the host. The checkpoint may be closed afterwards.
+     * {@code h = silu(x wGate^T)}, {@code y = (h [|h| >= threshold] (x wUp^T)) wDownT}, each row on its own. Rows of
+     * wUp and wDownT that no row of x needs are not read. Lee et al., CATS,
+     * <a href="https://arxiv.org/abs/2404.08763">arXiv:2404.08763</a>.
      *
-     * @param weights on the stream's device
-     * @throws MemoryException if there is no memory for the packed weights
+     * @param x [B, D], half, B up to 4
+     * @param wGate [I, D] as x
+     * @param wUp [I, D] as x
+     * @param wDownT [I, D] as x: the transpose of the down projection
+     * @param y [B, D] as x; overlaps nothing
+     * @param active i32 [B], the rows of wUp that each row of x took; null: not asked for
+     * @param threshold at least 0; 0 takes every row
      */
-    public static PackedWeights packWeights(Stream stream, Scope scope, CheckpointWeights weights) {
-        return PackedWeights.pack(stream, scope, weights);
+    public static void sparseMlp(
+            Stream stream,
+            Tensor x,
+            Tensor wGate,
+            Tensor wUp,
+            Tensor wDownT,
+            Tensor y,
+            @Nullable Tensor active,
+            float threshold) {
+        var args = stream.begin("sparse_mlp", cul_sparse_mlp_args.sizeof());
+        try {
+            cul_sparse_mlp_args.x(args, stream.in(x, "x"));
+            cul_sparse_mlp_args.w_gate(args, stream.in(wGate, "w_gate"));
+            cul_sparse_mlp_args.w_up(args, stream.in(wUp, "w_up"));
+            cul_sparse_mlp_args.w_down_t(args, stream.in(wDownT, "w_down_t"));
+            cul_sparse_mlp_args.y(args, stream.out(y, "y"));
+            cul_sparse_mlp_args.active(args, stream.optionalOut(active, "active"));
+            cul_sparse_mlp_args.threshold(args, threshold);
+            while (stream.again(culebra_h.cul_sparse_mlp(stream.handle(), args))) {}
+        } finally {
+            stream.end();
+        }
     }
 
     /**
-     * The exact inverse of {@link #packWeights}: fills the tensors of {@code target} bit for bit. Its format may be
-     * another one than that of the source; {@link WeightFormat#PLAIN} gives unsigned integers, with zero points and
-     * group index in the original order of k.
+     * {@code lse = log sum_v exp(z_v)}, {@code logprob = z_target - lse}, {@code z = softcap(e c^T + bias)}, without
+     * storing z: scratch is O(N). Target t is row {@code t - vocabStart} of c; a target that is not there gives -inf,
+     * so that shards of a vocabulary merge by adding {@code exp(lse)} and {@code exp(logprob + lse)}; the ignored index
+     * gives 0. Wijmans et al., Cut Your Losses, <a href="https://arxiv.org/abs/2411.09009">arXiv:2411.09009</a>.
      *
-     * @param target of the packed weights' bits, group, N and K
+     * @param e [N, D], half or f32
+     * @param c [V, D] as e
+     * @param bias [V] as e, -inf masks a word; null: none
+     * @param targets i64 [N]
+     * @param logprob f32 [N]; overlaps nothing
+     * @param lse f32 [N]; overlaps nothing
+     * @param options softcap, ignored index, first word
      */
-    public static void unpackWeights(Stream stream, PackedWeights weights, CheckpointWeights target) {
-        var args = stream.begin("unpack_weights", cul_unpack_weights_args.sizeof());
+    public static void linearLogprob(
+            Stream stream,
+            Tensor e,
+            Tensor c,
+            @Nullable Tensor bias,
+            Tensor targets,
+            Tensor logprob,
+            Tensor lse,
+            LogprobOptions options) {
+        var args = stream.begin("linear_logprob", cul_linear_logprob_args.sizeof());
         try {
-            cul_unpack_weights_args.checkpoint(args, target.describe(stream, true));
-            cul_unpack_weights_args.perm(args, stream.optional(weights.perm(), "perm"));
-            cul_unpack_weights_args.group_source(args, stream.optional(weights.groupSource(), "group_source"));
-            cul_unpack_weights_args.packed(args, stream.in(weights.packed(), "packed"));
-            cul_unpack_weights_args.packed_scales(args, stream.in(weights.scales(), "packed_scales"));
-            cul_unpack_weights_args.packed_zeros(args, stream.optional(weights.zeros(), "packed_zeros"));
-            cul_unpack_weights_args.packed_group(args, weights.packedGroup());
-            while (stream.again(culebra_h.cul_unpack_weights(stream.handle(), args))) {}
+            cul_linear_logprob_args.e(args, stream.in(e, "e"));
+            cul_linear_logprob_args.c(args, stream.in(c, "c"));
+            cul_linear_logprob_args.bias(args, stream.optional(bias, "bias"));
+            cul_linear_logprob_args.targets(args, stream.in(targets, "targets"));
+            cul_linear_logprob_args.logprob(args, stream.out(logprob, "logprob"));
+            cul_linear_logprob_args.lse(args, stream.out(lse, "lse"));
+            cul_linear_logprob_args.ignore_index(args, options.ignoreIndex());
+            cul_linear_logprob_args.vocab_start(args, options.vocabStart());
+            cul_linear_logprob_args.softcap(args, options.softcap());
+            while (stream.again(culebra_h.cul_linear_logprob(stream.handle(), args))) {}
         } finally {
             stream.end();
         }

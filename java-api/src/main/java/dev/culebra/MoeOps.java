@@ -6,7 +6,7 @@ import dev.culebra.bindings.generated.culebra_h;
 import org.jspecify.annotations.Nullable;
 
 /** Mixture of experts. */
-abstract class MoeOps extends GemmOps {
+abstract class MoeOps extends PackedGemmOps {
     MoeOps() {}
 
     /**

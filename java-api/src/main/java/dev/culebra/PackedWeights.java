@@ -14,6 +14,19 @@ import org.jspecify.annotations.Nullable;
 /**
  * A quantized weight matrix [N, K] in the layout of its device's kernels: made by {@link Ops#packWeights}, never
  * changed. Belongs to the scope that it was made in.
+ *
+ * <p><b>Another device.</b> The layout is that of the device it was packed for. A product on a stream of another one,
+ * even of the same backend, is an {@link ArgumentException} of status {@link Status#DEVICE}; pack the checkpoint there.
+ *
+ * <p><b>Another product.</b> Bits, sparsity and operand were chosen when packing; a product that takes others is an
+ * {@link ArgumentException} of status {@link Status#RANGE} that names both.
+ *
+ * <p><b>After close</b> every use is a {@link ClosedException}. Products that were queued before it are not harmed: the
+ * memory is given back once every stream that used it has passed them.
+ *
+ * <p><b>Several streams.</b> Products only read it, so any number of streams, in any number of threads, may use it at
+ * once. Packing is work of one stream: another one waits for it before its first product, by {@link Stream#waitFor}
+ * or because the first was synchronized.
  */
 public final class PackedWeights implements AutoCloseable {
     private static final WeightFormat[] FORMATS = WeightFormat.values();
@@ -23,6 +36,9 @@ public final class PackedWeights implements AutoCloseable {
     private final int group;
     private final long n;
     private final long k;
+    private final CheckpointWeights.Scaling scaling;
+    private final CheckpointWeights.Sparsity sparsity;
+    private final CheckpointWeights.Operand operand;
     private final long packedGroup;
     private final Tensor packed;
     private final Tensor scales;
@@ -43,6 +59,9 @@ public final class PackedWeights implements AutoCloseable {
         this.group = source.group();
         this.n = source.n();
         this.k = source.k();
+        this.scaling = source.scaling();
+        this.sparsity = source.sparsity();
+        this.operand = source.operand();
         this.packedGroup = packedGroup;
         this.packed = packed;
         this.scales = scales;
@@ -60,8 +79,9 @@ public final class PackedWeights implements AutoCloseable {
         // What is allocated here belongs to the caller's scope only when all of it has succeeded.
         try (var building = device.openScope(); var arena = Arena.ofConfined()) {
             var plan = new Plan(stream, source, arena);
-            var packed = building.allocate(DType.U8, plan.packedBytes);
-            var scales = building.allocate(source.scales().dtype(), plan.groups, plan.paddedN);
+            var isF8 = source.qweight().dtype() == DType.F8E4M3;
+            var packed = building.allocate(isF8 ? DType.F8E4M3 : DType.U8, plan.packedBytes);
+            var scales = building.allocate(source.scales().dtype(), plan.groups, plan.scaleColumns);
             var zeros = plan.symmetric ? null : building.allocate(DType.U8, plan.groups, plan.paddedN);
             Tensor perm = null;
             Tensor groupSource = null;
@@ -107,6 +127,7 @@ public final class PackedWeights implements AutoCloseable {
         final long paddedN;
         final long paddedK;
         final long groups;
+        final long scaleColumns;
         final long packedBytes;
         final @Nullable MemorySegment perm;
         final @Nullable MemorySegment groupSource;
@@ -124,6 +145,7 @@ public final class PackedWeights implements AutoCloseable {
             paddedN = cul_pack_plan_result.n_padded(result);
             paddedK = cul_pack_plan_result.k_padded(result);
             groups = cul_pack_plan_result.groups(result);
+            scaleColumns = cul_pack_plan_result.scale_columns(result);
             packedBytes = cul_pack_plan_result.packed_bytes(result);
             if (cul_pack_plan_result.permuted(result) != 0) {
                 perm = arena.allocate(ValueLayout.JAVA_INT, paddedK);
@@ -142,12 +164,17 @@ public final class PackedWeights implements AutoCloseable {
                     handle -> culebra_h.cul_pack_plan(handle, checkpoint, result, perm, groupSource));
         }
 
-        /** Descriptors of qweight, scales, zeros and g_idx, the last two with their contents on the host. */
+        /**
+         * Descriptors of qweight, scales, zeros and g_idx: the last two, and weights whose sparsity is to be seen, with
+         * their contents on the host.
+         */
         private static MemorySegment[] checkpoint(Stream stream, CheckpointWeights source, Arena arena) {
             stream.enter("pack_weights");
             try {
+                var qweight = stream.in(source.qweight(), "qweight");
                 return new MemorySegment[] {
-                    copy(stream.in(source.qweight(), "qweight"), arena),
+                    source.sparsity() == CheckpointWeights.Sparsity.NONE
+                            ? copy(qweight, arena) : onHost(stream, qweight, source.qweight(), arena),
                     copy(stream.in(source.scales(), "scales"), arena),
                     onHost(stream, stream.optional(source.zeros(), "zeros"), source.zeros(), arena),
                     onHost(stream, stream.optional(source.groupIndex(), "g_idx"), source.groupIndex(), arena)
@@ -194,6 +221,21 @@ public final class PackedWeights implements AutoCloseable {
     /** The checkpoint's group: -1, 32, 64 or 128. */
     public int group() {
         return group;
+    }
+
+    /** Which weights share a scale. */
+    public CheckpointWeights.Scaling scaling() {
+        return scaling;
+    }
+
+    /** Where weights are zero by construction. */
+    public CheckpointWeights.Sparsity sparsity() {
+        return sparsity;
+    }
+
+    /** What they are multiplied with. */
+    public CheckpointWeights.Operand operand() {
+        return operand;
     }
 
     /** Output features. */
@@ -248,7 +290,40 @@ public final class PackedWeights implements AutoCloseable {
     /** {@code packed weights gptq_v1 int4 [5120, 4096] group 128}. */
     @Override
     public String toString() {
-        return "packed weights " + format + " int" + bits + " [" + n + ", " + k + "] group " + group;
+        return "packed weights " + format + " " + (packed.dtype() == DType.F8E4M3 ? "f8e4m3" : "int" + bits)
+                + (sparsity == CheckpointWeights.Sparsity.TWO_OF_FOUR ? " 2:4" : "")
+                + " [" + n + ", " + k + "] "
+                + (scaling == CheckpointWeights.Scaling.BLOCK128 ? "blocks of 128" : "group " + group)
+                + (operand == CheckpointWeights.Operand.BYTE ? " for bytes" : "");
+    }
+
+    /** These weights for a call on {@code stream}, which takes them packed in this way alone. */
+    static PackedWeights require(
+            Stream stream,
+            @Nullable PackedWeights w,
+            int bits,
+            CheckpointWeights.Sparsity sparsity,
+            CheckpointWeights.Operand operand) {
+        if (w == null) {
+            throw stream.failure(Status.NULL_POINTER, "w is null");
+        }
+        if (w.device() != stream.device()) {
+            throw stream.failure(Status.DEVICE, "w, " + w + ", was packed for " + w.device() + " but the stream is of "
+                    + stream.device() + "; pack the checkpoint there");
+        }
+        if (w.bits != bits) {
+            throw stream.failure(Status.RANGE, "w, " + w + ", was packed with " + w.bits + " bits; here " + bits
+                    + " are needed");
+        }
+        if (w.sparsity != sparsity) {
+            throw stream.failure(Status.RANGE, "w, " + w + ", was packed with sparsity " + w.sparsity + "; here "
+                    + sparsity + " is needed");
+        }
+        if (w.operand != operand) {
+            throw stream.failure(Status.RANGE, "w, " + w + ", was packed for the operand " + w.operand + "; here "
+                    + operand + " is needed");
+        }
+        return w;
     }
 
     Tensor packed() {

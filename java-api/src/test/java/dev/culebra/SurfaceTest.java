@@ -49,6 +49,27 @@ class SurfaceTest {
                 ordinals(WeightFormat.PLAIN, WeightFormat.GPTQ_V1, WeightFormat.GPTQ_V2, WeightFormat.GPTQ_AUTO,
                         WeightFormat.AWQ, WeightFormat.COMPRESSED_TENSORS));
         assertArrayEquals(
+                new int[] {culebra_h.CUL_SCALING_GROUP(), culebra_h.CUL_SCALING_BLOCK128()},
+                ordinals(CheckpointWeights.Scaling.GROUP, CheckpointWeights.Scaling.BLOCK128));
+        assertArrayEquals(
+                new int[] {culebra_h.CUL_SPARSITY_NONE(), culebra_h.CUL_SPARSITY_2_4()},
+                ordinals(CheckpointWeights.Sparsity.NONE, CheckpointWeights.Sparsity.TWO_OF_FOUR));
+        assertArrayEquals(
+                new int[] {culebra_h.CUL_OPERAND_HALF(), culebra_h.CUL_OPERAND_BYTE()},
+                ordinals(CheckpointWeights.Operand.HALF, CheckpointWeights.Operand.BYTE));
+        assertArrayEquals(
+                new int[] {
+                    culebra_h.CUL_QUANTIZE_PER_TOKEN(), culebra_h.CUL_QUANTIZE_PER_BLOCK128(),
+                            culebra_h.CUL_QUANTIZE_STATIC()
+                },
+                ordinals(QuantizeMode.PER_TOKEN, QuantizeMode.PER_BLOCK128, QuantizeMode.STATIC));
+        assertArrayEquals(
+                new int[] {
+                    culebra_h.CUL_FP8_SCALING_TENSOR(), culebra_h.CUL_FP8_SCALING_TOKEN_CHANNEL(),
+                            culebra_h.CUL_FP8_SCALING_BLOCK128()
+                },
+                ordinals(Fp8Scaling.TENSOR, Fp8Scaling.TOKEN_CHANNEL, Fp8Scaling.BLOCK128));
+        assertArrayEquals(
                 new int[] {culebra_h.CUL_GELU_ERF(), culebra_h.CUL_GELU_TANH()}, ordinals(Gelu.ERF, Gelu.TANH));
         assertArrayEquals(
                 new int[] {culebra_h.CUL_STATE_VK(), culebra_h.CUL_STATE_KV()},
