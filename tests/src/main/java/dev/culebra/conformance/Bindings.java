@@ -13,6 +13,7 @@ public final class Bindings {
         var all = new TreeMap<String, Binding>();
         GlueCases.register(all);
         GemmCases.register(all);
+        PackedGemmCases.register(all);
         MoeCases.register(all);
         LinearAttentionCases.register(all);
         AttentionCases.register(all);

@@ -14,7 +14,16 @@ public final class Oracles {
         GlueOracles.register(all);
         all.put("sample", new SampleOracle());
         all.put("gemm", new GemmOracle());
-        all.put("w4a16_gemm", new W4a16GemmOracle());
+        all.put("w4a16_gemm", new WeightOnlyGemmOracle(4));
+        all.put("w4a16_sparse24_gemm", new WeightOnlyGemmOracle(4));
+        all.put("w6a16_gemm", new WeightOnlyGemmOracle(6));
+        all.put("w8a16_gemm", new W8a16GemmOracle());
+        all.put("w6a8_gemm", new W6a8GemmOracle());
+        all.put("w4a8_gemm", new W4a8GemmOracle());
+        all.put("fp8_gemm", new Fp8GemmOracle());
+        all.put("quantize_activations", new QuantizeActivationsOracle());
+        all.put("sparse_mlp", new SparseMlpOracle());
+        all.put("linear_logprob", new LinearLogprobOracle());
         all.put("pack_weights", new PackWeightsOracle());
         all.put("gated_delta_rule", new GatedDeltaRuleOracle());
         all.put("causal_conv1d", new CausalConv1dOracle());

@@ -36,6 +36,7 @@ abstract class AgreementSuite {
         var cases = new ArrayList<Case>();
         cases.addAll(GlueCases.all(seed));
         cases.addAll(GemmCases.all(seed));
+        cases.addAll(PackedGemmCases.all(seed));
         cases.addAll(ModelCases.all(seed));
         return backends().stream().map(backend -> {
             var runner = new Runner(backend);

@@ -70,6 +70,12 @@ public final class CaseBuilder {
         return in(name, tensor);
     }
 
+    /** Integers from {@code from} to below {@code to}. */
+    public CaseBuilder integers(String name, DType dtype, int from, int to, long... shape) {
+        return in(name, HostTensor.of(dtype, shape,
+                random.ints(HostTensor.elements(shape), from, to).asDoubleStream().toArray()));
+    }
+
     /** Integers by their index. */
     public CaseBuilder ints(String name, DType dtype, int count, IntUnaryOperator value) {
         return in(name, HostTensor.of(dtype, new long[] {count},

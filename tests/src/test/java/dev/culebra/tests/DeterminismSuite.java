@@ -43,6 +43,7 @@ abstract class DeterminismSuite {
         var largest = new LinkedHashMap<String, Case>();
         var all = new ArrayList<Case>(GlueCases.all(1));
         all.addAll(GemmCases.all(1));
+        all.addAll(PackedGemmCases.all(1));
         all.addAll(ModelCases.all(1));
         all.removeIf(source -> bytes(source) > LARGEST_BYTES);
         for (var source : all) {
@@ -118,7 +119,7 @@ abstract class DeterminismSuite {
             var k = 288;
             var b = on.normal(DType.F16, n, k);
             assertRowsAlone(on, n, k, (a, c) -> Ops.gemm(on.stream, a, b, null, c, Activation.SILU));
-            var checkpoint = GemmCases.checkpoint(on.random, 4, n, k, 32, DType.F16, false, true, false);
+            var checkpoint = PackedGemmCases.checkpoint(on.random, 4, n, k, 32, DType.F16, false, true, false);
             var tensors = checkpoint.encode(WeightFormat.GPTQ_V2, true, true);
             var weights = Ops.packWeights(on.stream, on.scope, CheckpointWeights.of(WeightFormat.GPTQ_V2, 4, 32,
                     on.upload(tensors.get("qweight")), on.upload(tensors.get("scales")), on.upload(tensors.get("qzeros")),

@@ -38,7 +38,7 @@ abstract class GraphSuite {
             var y = on.zeros(DType.F16, tokens, width);
             var scores = on.zeros(DType.F16, tokens, width);
             var best = on.zeros(DType.I32, tokens);
-            var checkpoint = GemmCases.checkpoint(on.random, 4, 2 * width, width, 64, DType.F16, true, false, false);
+            var checkpoint = PackedGemmCases.checkpoint(on.random, 4, 2 * width, width, 64, DType.F16, true, false, false);
             var tensors = checkpoint.encode(WeightFormat.PLAIN, false, false);
             var weights = Ops.packWeights(stream, on.scope, CheckpointWeights.of(
                     WeightFormat.PLAIN, 4, 64, on.upload(tensors.get("q")), on.upload(tensors.get("scales")), null, null));

@@ -2,14 +2,11 @@ package dev.culebra.oracles;
 
 import dev.culebra.Epilogue;
 
-/** {@code c = epilogue(a w^T + bias)} with {@code w = (q - z) s}. */
-final class W4a16GemmOracle implements Oracle {
-    @Override
-    public void solve(Problem p) {
-        var weights = Checkpoint.decode(p, 4);
-        var m = p.size("a", 0);
-        var n = weights.n();
-        var c = GemmOracle.multiply(p.values("a"), weights.dequantize(), p.values("bias", n, 0), m, n, weights.k());
+/** What a product with packed weights does with its sums, which have their bias already. */
+final class Epilogues {
+    private Epilogues() {}
+
+    static void apply(Problem p, double[] c, int m, int n) {
         switch (p.attributes().oneOf("epilogue", Epilogue.NONE)) {
             case NONE -> p.out("c", c, m, n);
             case SILU -> {
