@@ -8,6 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.util.Random;
+import java.util.concurrent.atomic.AtomicReferenceArray;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
@@ -148,6 +149,118 @@ class PackedWeightsTest {
             assertEquals(2, scope.openTensors());
             assertThrows(ArgumentException.class, () -> CheckpointWeights.of(
                     WeightFormat.COMPRESSED_TENSORS, 4, GROUP, q, scales, null, null));
+        }
+    }
+
+    private static PackedWeights pack(Stream stream, Scope scope) {
+        var integers = new byte[N * K];
+        new Random(5).nextBytes(integers);
+        for (var i = 0; i < integers.length; i++) {
+            integers[i] &= 15;
+        }
+        try (var q = scope.allocate(DType.U8, N, K);
+                var scales = scope.floats(stream, DType.F16, random(6, N * GROUPS), N, GROUPS)) {
+            q.setBytes(stream, integers);
+            return Ops.packWeights(
+                    stream, scope, CheckpointWeights.of(WeightFormat.PLAIN, 4, GROUP, q, scales, null, null));
+        }
+    }
+
+    @ParameterizedTest
+    @MethodSource("dev.culebra.Backends#all")
+    void anotherDeviceRefusesThem(String backend) {
+        try (var here = Device.open(backend); var there = Device.open(backend); var stream = here.openStream();
+                var elsewhere = there.openStream(); var scope = here.openScope(); var away = there.openScope()) {
+            var packed = pack(elsewhere, away);
+            assertEquals(there, packed.device());
+            var a = scope.zeros(stream, DType.F16, 3, K);
+            var c = scope.zeros(stream, DType.F16, 3, N);
+            var error = assertThrows(ArgumentException.class,
+                    () -> Ops.w4a16Gemm(stream, a, packed, null, c, Epilogue.NONE));
+            assertEquals(Status.DEVICE, error.status());
+            assertTrue(error.getMessage().contains(packed + ", was packed for " + there), error.getMessage());
+        }
+    }
+
+    @ParameterizedTest
+    @MethodSource("dev.culebra.Backends#all")
+    void productsOfAnotherKindRefuseThem(String backend) {
+        try (var device = Device.open(backend); var stream = device.openStream(); var scope = device.openScope()) {
+            var packed = pack(stream, scope);
+            var a = scope.zeros(stream, DType.F16, 3, K);
+            var c = scope.zeros(stream, DType.F16, 3, N);
+            var error = assertThrows(ArgumentException.class,
+                    () -> Ops.w8a16Gemm(stream, a, packed, null, c, Epilogue.NONE));
+            assertEquals(Status.RANGE, error.status());
+            assertTrue(error.getMessage().endsWith("packed with 4 bits; here 8 bits are needed"), error.getMessage());
+            error = assertThrows(ArgumentException.class,
+                    () -> Ops.w4a16Sparse24Gemm(stream, a, packed, null, c, Epilogue.NONE));
+            assertEquals(Status.RANGE, error.status());
+            assertTrue(error.getMessage().contains("TWO_OF_FOUR"), error.getMessage());
+            var bytes = plainLike(scope).withOperand(CheckpointWeights.Operand.BYTE);
+            error = assertThrows(ArgumentException.class, () -> Ops.unpackWeights(stream, packed, bytes));
+            assertEquals(Status.RANGE, error.status());
+            assertTrue(error.getMessage().contains("BYTE"), error.getMessage());
+            error = assertThrows(ArgumentException.class,
+                    () -> Ops.w4a16Gemm(stream, a, null, null, c, Epilogue.NONE));
+            assertEquals(Status.NULL_POINTER, error.status());
+        }
+    }
+
+    /** Packed by one stream, read by four in as many threads at once. */
+    @ParameterizedTest
+    @MethodSource("dev.culebra.Backends#all")
+    void streamsShareThem(String backend) throws Exception {
+        try (var device = Device.open(backend); var stream = device.openStream(); var scope = device.openScope();
+                var ready = device.openEvent()) {
+            var a = scope.floats(stream, DType.F16, random(2, 3 * K), 3, K);
+            var packed = pack(stream, scope);
+            stream.record(ready);
+            var results = new AtomicReferenceArray<byte[]>(4);
+            var threads = new Thread[results.length()];
+            for (var i = 0; i < threads.length; i++) {
+                var at = i;
+                threads[i] = Thread.ofPlatform().start(() -> {
+                    try (var own = device.openStream(); var mine = device.openScope()) {
+                        own.waitFor(ready);
+                        var c = mine.allocate(DType.F16, 3, N);
+                        for (var run = 0; run < 5; run++) {
+                            Ops.w4a16Gemm(own, a, packed, null, c, Epilogue.NONE);
+                        }
+                        results.set(at, c.bytes(own));
+                    }
+                });
+            }
+            for (var thread : threads) {
+                thread.join();
+            }
+            var c = scope.allocate(DType.F16, 3, N);
+            Ops.w4a16Gemm(stream, a, packed, null, c, Epilogue.NONE);
+            var expected = c.bytes(stream);
+            for (var i = 0; i < threads.length; i++) {
+                assertArrayEquals(expected, results.get(i), "thread " + i);
+            }
+        }
+    }
+
+    @ParameterizedTest
+    @MethodSource("dev.culebra.Backends#all")
+    void queuedProductsOutliveTheirClose(String backend) {
+        try (var device = Device.open(backend, DeviceOptions.DEFAULT.withPoison(true));
+                var stream = device.openStream(); var scope = device.openScope()) {
+            var a = scope.floats(stream, DType.F16, random(2, 3 * K), 3, K);
+            var first = scope.allocate(DType.F16, 3, N);
+            var second = scope.allocate(DType.F16, 3, N);
+            var packed = pack(stream, scope);
+            Ops.w4a16Gemm(stream, a, packed, null, first, Epilogue.NONE);
+            var expected = first.bytes(stream);
+            Ops.w4a16Gemm(stream, a, packed, null, second, Epilogue.NONE);
+            packed.close();
+            var error = assertThrows(ClosedException.class,
+                    () -> Ops.w4a16Gemm(stream, a, packed, null, first, Epilogue.NONE));
+            assertTrue(error.getMessage().startsWith("w4a16_gemm: packed"), error.getMessage());
+            assertArrayEquals(expected, second.bytes(stream));
+            assertEquals(3, scope.openTensors());
         }
     }
 }

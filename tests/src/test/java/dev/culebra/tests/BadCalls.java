@@ -6,26 +6,21 @@ import static dev.culebra.DType.F32;
 import static dev.culebra.DType.F8E4M3;
 import static dev.culebra.DType.I32;
 import static dev.culebra.DType.I64;
-import static dev.culebra.DType.U8;
 
 import dev.culebra.Activation;
 import dev.culebra.AttentionOptions;
-import dev.culebra.CheckpointWeights;
 import dev.culebra.DType;
 import dev.culebra.DeltaRuleOptions;
-import dev.culebra.Epilogue;
 import dev.culebra.ExpertActivation;
 import dev.culebra.ExpertWeights;
 import dev.culebra.Gate;
 import dev.culebra.GateActivation;
 import dev.culebra.Gelu;
 import dev.culebra.Ops;
-import dev.culebra.PackedWeights;
 import dev.culebra.PagedCache;
 import dev.culebra.RouteOptions;
 import dev.culebra.Sequences;
 import dev.culebra.Tensor;
-import dev.culebra.WeightFormat;
 import dev.culebra.tests.ContractSuite.BadCall;
 import java.util.ArrayList;
 import java.util.List;
@@ -39,8 +34,8 @@ final class BadCalls {
 
     static List<BadCall> all() {
         var table = new BadCalls();
-        table.gemm();
-        table.weights();
+        GemmBadCalls.add(table);
+        PackedGemmBadCalls.add(table);
         table.glue();
         table.linearAttention();
         table.attention();
@@ -48,96 +43,18 @@ final class BadCalls {
         return table.calls;
     }
 
-    private void bad(String op, String fault, Refused refused, Consumer<TestDevice> call, String... fragments) {
-        calls.add(new BadCall(op, fault, refused, List.of(fragments), call));
+    void bad(String op, String fault, Refused refused, Consumer<TestDevice> call, String... fragments) {
+        refusedBy(op, op, fault, refused, call, fragments);
     }
 
-    private static void gemm(TestDevice on, Tensor a, Tensor b, Tensor bias, Tensor c) {
-        Ops.gemm(on.stream, a, b, bias, c, Activation.NONE);
+    /** A checkpoint for {@code op}, which the function that plans its packing refuses. */
+    void unpackable(String op, String fault, Refused refused, Consumer<TestDevice> call, String... fragments) {
+        refusedBy("pack_plan", op, fault, refused, call, fragments);
     }
 
-    private void gemm() {
-        bad("gemm", "K differs", Refused.SHAPE, on -> gemm(on, on.zeros(F16, 3, 64), on.zeros(F16, 16, 48), null,
-                on.zeros(F16, 3, 16)), "a", "b", "[3, 64]", "[16, 48]");
-        bad("gemm", "c is too narrow", Refused.SHAPE, on -> gemm(on, on.zeros(F16, 3, 64), on.zeros(F16, 16, 64), null,
-                on.zeros(F16, 3, 15)), "c", "[3, 15]");
-        bad("gemm", "rank", Refused.SHAPE, on -> gemm(on, on.zeros(F16, 3, 64, 1), on.zeros(F16, 16, 64), null,
-                on.zeros(F16, 3, 16)), "a");
-        bad("gemm", "bias is too short", Refused.SHAPE, on -> gemm(on, on.zeros(F16, 3, 64), on.zeros(F16, 16, 64),
-                on.zeros(F16, 15), on.zeros(F16, 3, 16)), "bias", "15", "16");
-        bad("gemm", "two types", Refused.DTYPE, on -> gemm(on, on.zeros(F16, 3, 64), on.zeros(BF16, 16, 64), null,
-                on.zeros(F16, 3, 16)), "a", "b", "f16", "bf16");
-        bad("gemm", "integers", Refused.DTYPE, on -> gemm(on, on.zeros(I32, 3, 64), on.zeros(I32, 16, 64), null,
-                on.zeros(F16, 3, 16)), "a", "i32");
-        bad("gemm", "no a", Refused.NULL, on -> gemm(on, null, on.zeros(F16, 16, 64), null, on.zeros(F16, 3, 16)), "a");
-        bad("gemm", "no c", Refused.NULL, on -> gemm(on, on.zeros(F16, 3, 64), on.zeros(F16, 16, 64), null, null), "c");
-        bad("gemm", "transposed a", Refused.STRIDE, on -> gemm(on, on.zeros(F16, 64, 3).transpose(0, 1),
-                on.zeros(F16, 16, 64), null, on.zeros(F16, 3, 16)), "a");
-        bad("gemm", "c is a", Refused.UNSUPPORTED, on -> {
-            var a = on.zeros(F16, 16, 16);
-            gemm(on, a, on.zeros(F16, 16, 16), null, a);
-        }, "c", "a");
-        bad("gemm", "a was closed", Refused.CLOSED, on -> {
-            var a = on.zeros(F16, 3, 64);
-            a.close();
-            gemm(on, a, on.zeros(F16, 16, 64), null, on.zeros(F16, 3, 16));
-        }, "a");
-    }
-
-    private static PackedWeights packed(TestDevice on, int n, int k) {
-        return Ops.packWeights(on.stream, on.scope, CheckpointWeights.of(
-                WeightFormat.PLAIN, 4, 32, on.zeros(U8, n, k), on.zeros(F16, n, k / 32), null, null));
-    }
-
-    private static void pack(TestDevice on, WeightFormat format, int bits, int group, Tensor q, Tensor scales, Tensor zeros,
-            Tensor order) {
-        Ops.packWeights(on.stream, on.scope, CheckpointWeights.of(format, bits, group, q, scales, zeros, order));
-    }
-
-    private void weights() {
-        bad("pack_weights", "group 48", Refused.RANGE, on -> pack(on, WeightFormat.PLAIN, 4, 48,
-                on.zeros(U8, 16, 96), on.zeros(F16, 16, 2), null, null), "group", "48");
-        bad("pack_weights", "5 bits", Refused.RANGE, on -> pack(on, WeightFormat.PLAIN, 5, 32,
-                on.zeros(U8, 16, 64), on.zeros(F16, 16, 2), null, null), "bits", "5");
-        bad("pack_weights", "6 bits in words", Refused.RANGE, on -> pack(on, WeightFormat.GPTQ_V1, 6, 32,
-                on.zeros(I32, 10, 16), on.zeros(F16, 1, 16), on.zeros(I32, 1, 3), null), "bits", "6");
-        bad("pack_weights", "too few scales", Refused.SHAPE, on -> pack(on, WeightFormat.PLAIN, 4, 32,
-                on.zeros(U8, 16, 96), on.zeros(F16, 16, 2), null, null), "scales", "[16, 2]");
-        bad("pack_weights", "scales in f32", Refused.DTYPE, on -> pack(on, WeightFormat.PLAIN, 4, 32,
-                on.zeros(U8, 16, 64), on.zeros(F32, 16, 2), null, null), "scales", "f32");
-        bad("pack_weights", "words as bytes", Refused.DTYPE, on -> pack(on, WeightFormat.GPTQ_V1, 4, 32,
-                on.zeros(U8, 8, 16), on.zeros(F16, 2, 16), on.zeros(I32, 2, 2), null), "qweight", "u8");
-        bad("pack_weights", "GPTQ without zero points", Refused.NULL, on -> pack(on, WeightFormat.GPTQ_V1, 4, 32,
-                on.zeros(I32, 8, 16), on.zeros(F16, 2, 16), null, null), "zeros");
-        bad("pack_weights", "g_idx is too long", Refused.SHAPE, on -> pack(on, WeightFormat.GPTQ_V1, 4, 32,
-                on.zeros(I32, 8, 16), on.zeros(F16, 2, 16), on.zeros(I32, 2, 2), on.zeros(I32, 65)), "g_idx", "65", "64");
-        bad("pack_weights", "g_idx names a group that is not there", Refused.RANGE, on -> {
-            var order = on.scope.allocate(I32, 64);
-            order.fill(on.stream, 2);
-            pack(on, WeightFormat.GPTQ_V1, 4, 32, on.zeros(I32, 8, 16), on.zeros(F16, 2, 16), on.zeros(I32, 2, 2), order);
-        }, "g_idx");
-        bad("w4a16_gemm", "K differs", Refused.SHAPE, on -> Ops.w4a16Gemm(on.stream, on.zeros(F16, 2, 120), packed(on, 64, 128),
-                null, on.zeros(F16, 2, 64), Epilogue.NONE), "a", "[2, 120]", "[64, 128]");
-        bad("w4a16_gemm", "c is too wide", Refused.SHAPE, on -> Ops.w4a16Gemm(on.stream, on.zeros(F16, 2, 128),
-                packed(on, 64, 128), null, on.zeros(F16, 2, 64), Epilogue.SILU_MUL), "c", "[2, 64]", "32");
-        bad("w4a16_gemm", "f32 activations", Refused.DTYPE, on -> Ops.w4a16Gemm(on.stream, on.zeros(F32, 2, 128),
-                packed(on, 64, 128), null, on.zeros(F32, 2, 64), Epilogue.NONE), "a", "f32");
-        bad("w4a16_gemm", "8-bit weights", Refused.SHAPE, on -> {
-            var weights = Ops.packWeights(on.stream, on.scope, CheckpointWeights.of(
-                    WeightFormat.PLAIN, 8, 32, on.zeros(U8, 64, 128), on.zeros(F16, 64, 4), null, null));
-            Ops.w4a16Gemm(on.stream, on.zeros(F16, 2, 128), weights, null, on.zeros(F16, 2, 64), Epilogue.NONE);
-        }, "packed");
-        bad("w4a16_gemm", "no a", Refused.NULL, on -> Ops.w4a16Gemm(on.stream, null, packed(on, 64, 128), null,
-                on.zeros(F16, 2, 64), Epilogue.NONE), "a");
-        bad("w4a16_gemm", "weights were closed", Refused.CLOSED, on -> {
-            var weights = packed(on, 64, 128);
-            weights.close();
-            Ops.w4a16Gemm(on.stream, on.zeros(F16, 2, 128), weights, null, on.zeros(F16, 2, 64), Epilogue.NONE);
-        }, "packed");
-        bad("quantize_weights", "3 bits", Refused.RANGE, on -> Ops.quantizeWeights(on.stream, on.zeros(F16, 16, 128),
-                on.zeros(U8, 16, 128), on.zeros(F16, 16, 1), null, 3, 128), "bits", "3");
-        bad("quantize_weights", "too few scales", Refused.SHAPE, on -> Ops.quantizeWeights(on.stream, on.zeros(F16, 16, 128),
-                on.zeros(U8, 16, 128), on.zeros(F16, 16, 3), null, 4, 32), "scales", "[16, 3]");
+    private void refusedBy(String refuser, String op, String fault, Refused refused, Consumer<TestDevice> call,
+            String... fragments) {
+        calls.add(new BadCall(refuser, op, fault, refused, List.of(fragments), call));
     }
 
     private void glue() {

@@ -82,6 +82,12 @@ public final class CaseBuilder {
                 IntStream.range(0, count).map(value).asDoubleStream().toArray()));
     }
 
+    /** Sets an element of an input to NaN, which a result must show. */
+    CaseBuilder nan(String name, long at) {
+        inputs.get(name).set(at, Double.NaN);
+        return this;
+    }
+
     public CaseBuilder check(String output, Metric metric, double bound) {
         checks.put(output, new Check(metric, bound));
         return this;

@@ -88,6 +88,9 @@ final class PackedGemmCases {
             if (i % 3 == 1) {
                 builder.normal("bias", dtype, 1, n);
             }
+            if (i % 12 == 11) {
+                builder.nan("weight_scale", i);
+            }
             cases.add(bounded(builder, dtype, epilogue).build(dtype));
         }
     }
@@ -127,6 +130,9 @@ final class PackedGemmCases {
                 .attribute("batch_invariant", i % 5 == 2);
         if (i % 3 == 1) {
             builder.normal("bias", dtype, 1, n);
+        }
+        if (i % 7 == 3 && weights.containsKey("scales")) {
+            builder.nan("scales", i);
         }
         cases.add(bounded(builder, dtype, epilogue).build(dtype));
     }
@@ -186,6 +192,9 @@ final class PackedGemmCases {
             } else {
                 builder.uniform("scales", dtype, 0.0005, 0.002, n, group > 0 ? Math.ceilDiv(k, group) : 1);
             }
+            if (i % 7 == 5) {
+                builder.nan("scales", 1);
+            }
             product(cases, builder, Map.of(), m, n, k, group, dtype, EPILOGUES[i % 7 % 3], i);
         }
     }
@@ -216,6 +225,12 @@ final class PackedGemmCases {
             if (i % 3 == 1) {
                 builder.normal("bias", dtype, 1, n);
             }
+            if (i % 8 == 3) {
+                builder.nan("scales", i);
+            }
+            if (i % 8 == 7 && m > 0) {
+                builder.nan("a_scale", m - 1);
+            }
             cases.add(bounded(builder, dtype, epilogue).build(dtype));
         }
     }
@@ -242,6 +257,9 @@ final class PackedGemmCases {
                     .attribute("out_dtype", dtype.toString())
                     .attribute("epilogue", epilogue)
                     .attribute("batch_invariant", i % 5 == 2);
+            if (i % 4 == 3) {
+                builder.nan(i == 3 ? "group_scale" : "channel_scale", i);
+            }
             cases.add((exact ? bounded(builder, dtype, epilogue) : builder.check("c", Metric.RMS_RATIO, 0.04)).build(dtype));
         }
     }

@@ -14,6 +14,7 @@ record Refused(Class<? extends CulebraException> exception, Status status) {
     static final Refused RANGE = new Refused(ArgumentException.class, Status.RANGE);
     static final Refused STRIDE = new Refused(ArgumentException.class, Status.STRIDE);
     static final Refused ALIGNMENT = new Refused(ArgumentException.class, Status.ALIGNMENT);
+    static final Refused DEVICE = new Refused(ArgumentException.class, Status.DEVICE);
     static final Refused CLOSED = new Refused(ClosedException.class, Status.CLOSED);
     static final Refused UNSUPPORTED = new Refused(UnsupportedException.class, Status.UNSUPPORTED);
 }
