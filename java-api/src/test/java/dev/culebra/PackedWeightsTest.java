@@ -192,7 +192,7 @@ class PackedWeightsTest {
             var error = assertThrows(ArgumentException.class,
                     () -> Ops.w8a16Gemm(stream, a, packed, null, c, Epilogue.NONE));
             assertEquals(Status.RANGE, error.status());
-            assertTrue(error.getMessage().endsWith("packed with 4 bits; here 8 bits are needed"), error.getMessage());
+            assertTrue(error.getMessage().endsWith("packed with 4 bits; here 8 are needed"), error.getMessage());
             error = assertThrows(ArgumentException.class,
                     () -> Ops.w4a16Sparse24Gemm(stream, a, packed, null, c, Epilogue.NONE));
             assertEquals(Status.RANGE, error.status());
