@@ -15,9 +15,9 @@ namespace culebra {
 namespace {
 
 constexpr Op<GemmParams> kGemm{"gemm", "gemm", "f32 f16 bf16", cpu::gemm, CUL_CUDA(gemm), CUL_SIMT(gemm)};
-constexpr Op<PackParams> kPackWeights{"pack_weights", "gemm", "i32 u8 i8", cpu::pack_weights, CUL_CUDA(pack_weights),
+constexpr Op<PackParams> kPackWeights{"pack_weights", "gemm", "i32 u8 i8 f8e4m3", cpu::pack_weights, CUL_CUDA(pack_weights),
                                       CUL_SIMT(pack_weights)};
-constexpr Op<UnpackParams> kUnpackWeights{"unpack_weights", "gemm", "u8", cpu::unpack_weights, CUL_CUDA(unpack_weights),
+constexpr Op<UnpackParams> kUnpackWeights{"unpack_weights", "gemm", "u8 f8e4m3", cpu::unpack_weights, CUL_CUDA(unpack_weights),
                                           CUL_SIMT(unpack_weights)};
 constexpr Op<QuantizeWeightsParams> kQuantizeWeights{"quantize_weights", "gemm", "f32 f16 bf16", cpu::quantize_weights,
                                                      CUL_CUDA(quantize_weights), CUL_SIMT(quantize_weights)};

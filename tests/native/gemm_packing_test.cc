@@ -2,12 +2,12 @@
 #include "ops/gemm/packed_weights.h"
 
 #include <algorithm>
-#include <set>
+#include <bit>
+#include <map>
+#include <typeinfo>
 
 #include "backends/backend.h"
 #include "gemm_harness.h"
-#include "ops/gemm/cpu_layout.h"
-#include "ops/gemm/marlin_layout.h"
 
 namespace culebra {
 namespace {
@@ -15,43 +15,91 @@ namespace {
 using namespace culebra::testing;
 
 template <class Layout>
-void expect_bijection(int64_t n_padded, int64_t k_padded) {
-  std::set<int64_t> seen;
-  for (int64_t n = 0; n < n_padded; ++n)
-    for (int64_t k = 0; k < k_padded; ++k) {
-      const int64_t word = Layout::word(n, k, n_padded, k_padded);
-      const int nibble = Layout::nibble(n, k);
-      ASSERT_TRUE(word >= 0 && word < Layout::bytes(n_padded, k_padded) / 4 && nibble >= 0 && nibble < 8);
-      ASSERT_TRUE(seen.insert(word * 8 + nibble).second) << n << ", " << k;
+std::vector<uint32_t> pack_all(int bits, PackedSize size, auto get) {
+  std::vector<uint32_t> words(static_cast<size_t>(size.n * size.k * bits / 32));
+  for (size_t i = 0; i < words.size(); ++i) words[i] = Layout::pack(static_cast<int64_t>(i), size, get);
+  return words;
+}
+
+// Each weight with all bits set alone moves as many bits as it has, which no other weight moves, and comes back.
+template <class Layout>
+void expect_own_places(int bits) {
+  SCOPED_TRACE(::testing::PrintToString(bits) + " bits, " + typeid(Layout).name());
+  const PackedSize size{2 * Layout::kNTile, Layout::kKTile};
+  std::vector<int> q(static_cast<size_t>(size.n * size.k));
+  std::mt19937 rng(20260805);
+  for (int& x : q) x = static_cast<int>(rng() % (1u << bits));
+  const auto at = [&](int64_t n, int64_t k) { return q[static_cast<size_t>(n * size.k + k)]; };
+  const std::vector<uint32_t> words = pack_all<Layout>(bits, size, at);
+  const auto load = [&](int64_t word) { return words.at(static_cast<size_t>(word)); };
+  for (int64_t n = 0; n < size.n; ++n)
+    for (int64_t k = 0; k < size.k; ++k) ASSERT_EQ(Layout::unpack(n, k, size, load), at(n, k)) << n << ", " << k;
+  std::vector<uint32_t> taken(words.size());  // bits that some weight moved
+  const std::vector<uint32_t> zeros = pack_all<Layout>(bits, size, [](auto, auto) { return 0; });
+  for (int64_t n = 0; n < size.n; n += Layout::kNTile - 1)
+    for (int64_t k = 0; k < size.k; ++k) {
+      const auto one = pack_all<Layout>(bits, size, [&](int64_t i, int64_t j) { return i == n && j == k ? (1 << bits) - 1 : 0; });
+      int moved = 0;
+      for (size_t i = 0; i < one.size(); ++i) {
+        const uint32_t change = one[i] ^ zeros[i];
+        ASSERT_EQ(change & taken[i], 0u) << n << ", " << k;
+        taken[i] |= change;
+        moved += std::popcount(change);
+      }
+      ASSERT_EQ(moved, bits);
     }
 }
 
 TEST(PackedLayout, everyWeightHasItsOwnPlace) {
-  expect_bijection<MarlinLayout>(128, 192);
-  expect_bijection<CpuLayout>(96, 96);
+  expect_own_places<MarlinLayout>(4);
+  expect_own_places<Int4ByteFragments>(4);
+  expect_own_places<SixBitFragments>(6);
+  expect_own_places<SixBitByteFragments>(6);
+  expect_own_places<ByteFragments>(8);
+  expect_own_places<CpuLayout>(4);
+  expect_own_places<CpuSixBitLayout>(6);
+  expect_own_places<CpuByteLayout>(8);
 }
 
-TEST(PackedLayout, theMarlinLayoutKnowsItsInverse) {
-  for (int64_t n = 0; n < 128; ++n)
-    for (int64_t k = 0; k < 192; ++k) {
-      const WeightIndex at = MarlinLayout::at(MarlinLayout::word(n, k, 128, 192), MarlinLayout::nibble(n, k), 128, 192);
-      ASSERT_EQ(at.n, n);
-      ASSERT_EQ(at.k, k);
-    }
-}
-
-// The picture of device/mma.h: operand A register r of lane 4g + t holds row g + 8 (r % 2), columns 2t + 8 (r / 2) and the next.
-TEST(PackedLayout, aMarlinWordIsTheOperandOfItsLane) {
+// The picture of device/mma.h: register r of lane 4g + t of operand A holds row g + 8 (r % 2); m16n8k16: k = 2t + 8 (r / 2) + e; m16n8k32:
+// k = 4t + 16 (r / 2) + e. Row g + 8h of weight tile w is column 8g + 2w + h. f(lane, w, r, e, n, k) for each weight of a step.
+void each_operand(int elements, auto f) {
   for (int lane = 0; lane < 32; ++lane)
     for (int w = 0; w < 4; ++w)
       for (int r = 0; r < 4; ++r)
-        for (int e = 0; e < 2; ++e) {
-          const int g = lane / 4, t = lane % 4;
-          const int64_t n = 8 * g + 2 * w + r % 2, k = 2 * t + 8 * (r / 2) + e;
-          const int p = r % 2 * 2 + r / 2;  // the pair that int4_weights.cuh unpacks into register r
-          EXPECT_EQ(MarlinLayout::word(n, k, 64, 64), lane * 4 + w);
-          EXPECT_EQ(MarlinLayout::nibble(n, k), p + 4 * e);
-        }
+        for (int e = 0; e < elements; ++e)
+          f(lane, w, r, e, int64_t{lane / 4 * 8 + 2 * w + r % 2}, int64_t{lane % 4 * elements + r / 2 * 4 * elements + e});
+}
+// The bits that the weight (n, k) moves in a packed matrix of one tile.
+template <class Layout>
+std::map<int64_t, uint32_t> places(int bits, int64_t n, int64_t k) {
+  const PackedSize size{Layout::kNTile, Layout::kKTile};
+  std::map<int64_t, uint32_t> result;
+  for (int64_t i = 0; i < size.n * size.k * bits / 32; ++i) {
+    const uint32_t change = Layout::pack(i, size, [&](int64_t a, int64_t b) { return a == n && b == k ? (1 << bits) - 1 : 0; }) ^
+                            Layout::pack(i, size, [](auto, auto) { return 0; });
+    if (change) result[i] = change;
+  }
+  return result;
+}
+using Places = std::map<int64_t, uint32_t>;
+
+TEST(PackedLayout, wordsAreTheOperandsOfTheirLane) {
+  each_operand(2, [](int lane, int w, int r, int e, int64_t n, int64_t k) {
+    const int pair = r % 2 * 2 + r / 2;  // the pair that int4_weights.cuh unpacks into register r
+    ASSERT_EQ(places<MarlinLayout>(4, n, k), (Places{{lane * 4 + w, 0xfu << (4 * pair + 16 * e)}}));
+    ASSERT_EQ(places<ByteFragments>(8, n, k), (Places{{w / 2 * 128 + lane * 4 + w % 2 * 2 + r % 2, 0xffu << (8 * (r / 2) + 16 * e)}}));
+    const int high = 2 * (r % 2 + 2 * (r / 2) + 4 * (w % 2)) + 16 * e;
+    ASSERT_EQ(places<SixBitFragments>(6, n, k),
+              (Places{{lane * 4 + w, 0xfu << (4 * pair + 16 * e)}, {512 + lane * 4 + w / 2, 3u << high}}));
+  });
+  each_operand(4, [](int lane, int w, int r, int e, int64_t n, int64_t k) {
+    ASSERT_EQ(places<Int4ByteFragments>(4, n, k),
+              (Places{{w / 2 * 128 + lane * 4 + w % 2 * 2 + r % 2, 0xfu << (4 * e + 16 * (r / 2))}}));
+    ASSERT_EQ(places<SixBitByteFragments>(6, n, k),
+              (Places{{w / 2 * 128 + lane * 4 + w % 2 * 2 + r % 2, 0xfu << (8 * e + 4 * (r / 2))},
+                      {1024 + lane * 4 + w, 3u << (8 * e + 2 * (r / 2 + 2 * (r % 2)))}}));
+  });
 }
 
 // ---------------------------------------------------------------------------------------------------------- plans
@@ -321,6 +369,128 @@ TEST_P(PackingTest, unpackingGivesBackTheCheckpoint) {
                         {CUL_FORMAT_PLAIN, 6, 128, 50, 200, false, false},
                         {CUL_FORMAT_PLAIN, 8, -1, 1, 1, false, false}};
   for (uint32_t i = 0; i < std::size(trips); ++i) round_trip(GetParam(), trips[i], seed + i);
+}
+
+// Weights of the byte products and of f8e4m3: random bytes of q and scales, packed and unpacked to the same bytes.
+struct Kind {
+  cul_dtype q, scales;
+  int32_t bits, group, scaling, operand;
+  int64_t n, k;
+};
+
+TEST_P(PackingTest, everyKindComesBackBitForBit) {
+  const auto block = CUL_SCALING_BLOCK128, each = CUL_SCALING_GROUP;
+  const auto half = CUL_OPERAND_HALF, byte = CUL_OPERAND_BYTE;
+  const Kind kinds[] = {{kF8, kBf16, 8, -1, each, half, 77, 131}, {kF8, kF16, 8, 32, each, half, 33, 70},
+                        {kF8, kF32, 8, -1, block, half, 200, 320}, {kI8, kF32, 8, -1, block, half, 129, 129},
+                        {kI8, kF16, 8, 64, each, half, 65, 100},  {kI8, kF16, 6, 128, each, half, 50, 200},
+                        {kU8, kBf16, 6, 128, each, byte, 65, 130}, {kI8, kF16, 6, 128, each, byte, 72, 384},
+                        {kI8, kF8, 4, 128, each, byte, 136, 256}, {kU8, kF8, 4, 128, each, byte, 1, 1}};
+  uint32_t seed = 20260820;
+  for (const Kind& kind : kinds) {
+    SCOPED_TRACE(::testing::Message() << "kind " << &kind - kinds << ", seed " << seed);
+    Context context(GetParam());
+    std::mt19937 rng(seed++);
+    const int64_t scale_rows = kind.scaling == block ? (kind.n + 127) / 128 : kind.n;
+    const int64_t group = kind.scaling == block ? 128 : kind.group, groups = group == -1 ? 1 : (kind.k + group - 1) / group;
+    DeviceTensor q(context, kind.q, {kind.n, kind.k}, 3), scales(context, kind.scales, {scale_rows, groups}, 2),
+        q2(context, kind.q, {kind.n, kind.k}, 5), scales2(context, kind.scales, {scale_rows, groups});
+    const int span = 1 << kind.bits, low = kind.q.code == CUL_INT ? -span / 2 : 0;
+    q.fill([&](auto, auto) { return static_cast<int>(rng() % static_cast<unsigned>(span)) + low; });
+    scales.fill([&](auto, auto) { return static_cast<double>(rng() % 256); });
+    cul_tensor host_q = q.host(), host_scales = scales.host();
+    cul_checkpoint checkpoint{sizeof checkpoint, CUL_FORMAT_PLAIN, kind.bits, kind.group, kind.scaling, CUL_SPARSITY_NONE, kind.operand, 0,
+                              kind.n, kind.k, &host_q, &host_scales, nullptr, nullptr};
+    cul_pack_plan_result plan{};
+    plan.struct_size = sizeof plan;
+    ASSERT_EQ(cul_pack_plan(context.device, &checkpoint, &plan, nullptr, nullptr), CUL_OK) << cul_last_error();
+    EXPECT_EQ(plan.symmetric, 1);
+    EXPECT_EQ(plan.permuted, 0);
+    EXPECT_EQ(plan.packed_bytes, plan.n_padded * plan.k_padded * kind.bits / 8);
+    EXPECT_EQ(plan.scale_columns, kind.scaling == block ? (plan.n_padded + 127) / 128 : plan.n_padded);
+    DeviceTensor packed(context, kind.q.code == kF8.code ? kF8 : kU8, {plan.packed_bytes}),
+        packed_scales(context, kind.scales, {plan.groups, plan.scale_columns});
+    checkpoint.qweight = &q.tensor, checkpoint.scales = &scales.tensor;
+    cul_pack_weights_args pack{};
+    pack.checkpoint = &checkpoint, pack.packed = &packed.tensor, pack.packed_scales = &packed_scales.tensor, pack.packed_group = plan.group;
+    ASSERT_EQ(context.run(cul_pack_weights, pack), CUL_OK) << cul_last_error();
+    packed.download();
+    packed_scales.download();
+    if (kind.bits == 8 && kind.q.code == kF8.code) {  // padding is +0
+      std::map<double, int64_t> before, after;
+      for (int64_t i = 0; i < kind.n; ++i)
+        for (int64_t j = 0; j < kind.k; ++j) ++before[q.get(i, j)];
+      before[0] += plan.packed_bytes - kind.n * kind.k;
+      for (int64_t i = 0; i < plan.packed_bytes; ++i) ++after[packed.get(0, i)];
+      EXPECT_EQ(before, after);
+    }
+    for (int64_t g = 0; g < plan.groups; ++g)
+      for (int64_t i = 0; i < plan.scale_columns; ++i)
+        ASSERT_EQ(packed_scales.get(g, i), i < scale_rows && g < groups ? scales.get(i, g) : 0) << g << ", " << i;
+    checkpoint.qweight = &q2.tensor, checkpoint.scales = &scales2.tensor;
+    cul_unpack_weights_args unpack{};
+    unpack.checkpoint = &checkpoint, unpack.packed = pack.packed, unpack.packed_scales = pack.packed_scales;
+    unpack.packed_group = plan.group;
+    ASSERT_EQ(context.run(cul_unpack_weights, unpack), CUL_OK) << cul_last_error();
+    q2.download();
+    scales2.download();
+    int64_t wrong = 0;
+    for (int64_t i = 0; i < kind.n; ++i)
+      for (int64_t j = 0; j < kind.k; ++j) wrong += q.get(i, j) != q2.get(i, j);
+    for (int64_t i = 0; i < scale_rows; ++i)
+      for (int64_t g = 0; g < groups; ++g) wrong += scales.get(i, g) != scales2.get(i, g);
+    EXPECT_EQ(wrong, 0);
+    EXPECT_TRUE(q2.guards_untouched());
+  }
+}
+
+TEST(PackPlan, impossibleKindsAreNamed) {
+  static int8_t q_data[2 * 256];
+  static float scale_data[2];
+  int64_t q_shape[] = {2, 256}, scale_shape[] = {2, 2}, zero_shape[] = {2, 2}, index_shape[] = {256};
+  cul_tensor q{q_data, {CUL_DEVICE_CPU, 0}, 2, kI8, q_shape, nullptr, 0}, scales{scale_data, {CUL_DEVICE_CPU, 0}, 2, kF16, scale_shape, nullptr, 0};
+  cul_tensor zeros{q_data, {CUL_DEVICE_CPU, 0}, 2, kI8, zero_shape, nullptr, 0}, index{q_data, {CUL_DEVICE_CPU, 0}, 1, kI32, index_shape, nullptr, 0};
+  const cul_checkpoint byte6{sizeof byte6, CUL_FORMAT_PLAIN, 6, 128, 0, 0, CUL_OPERAND_BYTE, 0, 2, 256, &q, &scales, nullptr, nullptr};
+  const auto refused = [&](cul_status status, const char* text, auto change) {
+    cul_checkpoint c = byte6;
+    q.dtype = kI8, scales.dtype = kF16, scale_shape[0] = scale_shape[1] = 2;
+    change(c);
+    DeviceCaps caps;
+    caps.backend = CUL_BACKEND_CPU;
+    try {
+      plan_packing(caps, &c);
+      ADD_FAILURE() << "accepted, not: " << text;
+    } catch (const Refusal& e) {
+      EXPECT_EQ(e.status(), status) << e.what();
+      EXPECT_NE(std::string(e.what()).find(text), std::string::npos) << e.what() << " lacks " << text;
+    }
+  };
+  using C = cul_checkpoint;
+  refused(CUL_RANGE, "checkpoint.scaling", [](C& c) { c.scaling = 2; });
+  refused(CUL_RANGE, "checkpoint.sparsity", [](C& c) { c.sparsity = 2; });
+  refused(CUL_RANGE, "checkpoint.operand", [](C& c) { c.operand = -1; });
+  refused(CUL_RANGE, "checkpoint.bits (of weights for byte operands)", [](C& c) { c.bits = 8; });
+  refused(CUL_RANGE, "checkpoint.group (of 6-bit weights)", [](C& c) { c.group = 64, c.operand = CUL_OPERAND_HALF; });
+  refused(CUL_RANGE, "checkpoint.group (of weights for byte operands)", [](C& c) { c.bits = 4, c.group = 32; });
+  refused(CUL_RANGE, "checkpoint.bits (of blocks of 128 x 128)", [](C& c) { c.scaling = CUL_SCALING_BLOCK128; });
+  refused(CUL_RANGE, "checkpoint.group (of blocks of 128 x 128)",
+          [](C& c) { c.scaling = CUL_SCALING_BLOCK128, c.bits = 8, c.operand = CUL_OPERAND_HALF; });
+  refused(CUL_UNSUPPORTED, "checkpoint.zeros is given, which weights for byte operands", [&](C& c) { c.zeros = &zeros; });
+  refused(CUL_UNSUPPORTED, "checkpoint.g_idx is given, which weights for byte operands", [&](C& c) { c.g_idx = &index; });
+  refused(CUL_DTYPE, "checkpoint.qweight is f8e4m3", [&](C&) { q.dtype = kF8; });
+  refused(CUL_DTYPE, "checkpoint.scales is f16", [](C& c) { c.bits = 4; });
+  refused(CUL_DTYPE, "checkpoint.scales is f32", [&](C&) { scales.dtype = kF32; });
+  refused(CUL_DTYPE, "checkpoint.scales is f16",
+          [](C& c) { c.scaling = CUL_SCALING_BLOCK128, c.bits = 8, c.operand = CUL_OPERAND_HALF, c.group = -1; });
+  refused(CUL_UNSUPPORTED, "checkpoint.zeros is given, which f8e4m3 weights",
+          [&](C& c) { c.bits = 8, c.operand = CUL_OPERAND_HALF, q.dtype = kF8, c.zeros = &zeros; });
+  refused(CUL_SHAPE, "checkpoint.scales is [2, 3]", [&](C&) { scale_shape[1] = 3; });
+  refused(CUL_SHAPE, "checkpoint.scales is [2, 2]", [&](C& c) {
+    c.scaling = CUL_SCALING_BLOCK128, c.bits = 8, c.operand = CUL_OPERAND_HALF, c.group = -1, scales.dtype = kF32;
+  });
+  std::fill_n(q_data, 3, int8_t{1});
+  refused(CUL_RANGE, "row 0 has 3 weights that are not zero among k = 0 .. 3",
+          [](C& c) { c.bits = 4, c.sparsity = CUL_SPARSITY_2_4, c.operand = CUL_OPERAND_HALF; });
 }
 
 TEST_P(PackingTest, overlapsAndHalfAPermutationAreRefused) {

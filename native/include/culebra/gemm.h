@@ -48,7 +48,7 @@ typedef struct cul_checkpoint {
   uint32_t struct_size;
   int32_t format;
   int32_t bits;     /* 4, 6 (plain only) or 8 */
-  int32_t group;    /* -1, 32, 64, 128 */
+  int32_t group;    /* -1, 32, 64, 128; 6 bits: 128 */
   int32_t scaling;  /* CUL_SCALING_* */
   int32_t sparsity; /* CUL_SPARSITY_* */
   int32_t operand;  /* CUL_OPERAND_*; byte: bits 4 or 6, plain, symmetric, group 128, no g_idx */

@@ -8,12 +8,14 @@
 //   compressed_tensors  [N, K/per], element = k              [N/per, G], element = n    [N, G]
 //   plain               [N, K], a byte each                  [N, G], a byte each        [N, G]
 //
-// Partial words round up. gptq_v1 stores z - 1, modulo 2^b. Plain i8 values are signed: 2^(b-1) less than here.
+// Partial words round up. gptq_v1 stores z - 1, modulo 2^b. Plain i8 values are signed: 2^(b-1) less than here. Plain f8e4m3 bytes
+// are moved as they are. Scaling block128: a group is 128 k, and scales [ceil(N/128), G] are shared by 128 rows.
 #pragma once
 #include <cstdint>
 
 #include "culebra/gemm.h"
 #include "device/numeric.h"
+#include "ops/gemm/packed_layout.h"
 
 namespace culebra {
 
@@ -21,11 +23,14 @@ struct Checkpoint {
   int32_t format;  // CUL_FORMAT_*, AUTO resolved
   int32_t bits;
   int32_t signed_bytes;  // plain i8
+  int32_t floats;        // plain f8e4m3: no zero points
+  int32_t scale_bytes;   // of one scale: 1, 2 or 4
+  int32_t scale_block;   // rows n that share a scale: 1 or 128
   int64_t n, k, groups;
   int64_t group;  // rows per group; k for one group over all
   void* weights;
   int64_t weights_stride;
-  uint16_t* scales;  // f16 or bf16: moved, never computed with
+  void* scales;  // moved, never computed with
   int64_t scales_stride;
   void* zeros;  // or null
   int64_t zeros_stride;
@@ -35,15 +40,14 @@ struct Checkpoint {
 struct Extent2 {
   int64_t rows, columns;
 };
-struct WeightIndex {
-  int64_t n, k;
-};
 
 CUL_NUMERIC int elements_per_word(const Checkpoint& c) { return c.format == CUL_FORMAT_PLAIN ? 1 : 32 / c.bits; }
-CUL_NUMERIC int zero_point_of_symmetric(int bits) { return 1 << (bits - 1); }
+CUL_NUMERIC int zero_point_of_symmetric(const Checkpoint& c) { return c.floats ? 0 : 1 << (c.bits - 1); }
 CUL_NUMERIC bool scales_by_group(const Checkpoint& c) {  // [G, N] rather than [N, G]
   return c.format != CUL_FORMAT_PLAIN && c.format != CUL_FORMAT_COMPRESSED_TENSORS;
 }
+CUL_NUMERIC int64_t scale_columns(const Checkpoint& c, int64_t n) { return (n + c.scale_block - 1) / c.scale_block; }
+// Of the scale of block n of rows.
 CUL_NUMERIC int64_t scale_offset(const Checkpoint& c, int64_t n, int64_t g) {
   return scales_by_group(c) ? g * c.scales_stride + n : n * c.scales_stride + g;
 }
@@ -95,12 +99,12 @@ CUL_NUMERIC ZeroIndex zero_at(const Checkpoint& c, int64_t row, int64_t column, 
 CUL_NUMERIC int word_element(const void* words, int64_t offset, int i, int bits) {
   return static_cast<int>(static_cast<const uint32_t*>(words)[offset] >> (i * bits) & ((1u << bits) - 1));
 }
-CUL_NUMERIC int byte_bias(const Checkpoint& c) { return c.signed_bytes ? zero_point_of_symmetric(c.bits) : 0; }
+CUL_NUMERIC int byte_bias(const Checkpoint& c) { return c.signed_bytes ? zero_point_of_symmetric(c) : 0; }
 CUL_NUMERIC int byte_element(const Checkpoint& c, const void* bytes, int64_t offset) {
   return (static_cast<const uint8_t*>(bytes)[offset] + byte_bias(c)) & ((1 << c.bits) - 1);
 }
 
-// The weight as an unsigned integer 0 .. 2^bits - 1.
+// The weight as an unsigned integer 0 .. 2^bits - 1; of a float its bits.
 CUL_NUMERIC int weight(const Checkpoint& c, int64_t n, int64_t k) {
   const int per = elements_per_word(c);
   switch (c.format) {
@@ -132,7 +136,7 @@ CUL_NUMERIC int stored_zero(const Checkpoint& c, int64_t n, int64_t g) {
   }
 }
 CUL_NUMERIC int zero_point(const Checkpoint& c, int64_t n, int64_t g) {
-  return c.zeros ? decode_zero(c, stored_zero(c, n, g)) : zero_point_of_symmetric(c.bits);
+  return c.zeros ? decode_zero(c, stored_zero(c, n, g)) : zero_point_of_symmetric(c);
 }
 
 }  // namespace culebra

@@ -3,15 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "ops/gemm/cpu_layout.h"
-#include "ops/gemm/marlin_layout.h"
-
 namespace culebra {
 namespace {
-
-struct ByteLayout {  // 6 and 8 bits: u8 [n_padded, k_padded]
-  static constexpr int64_t kNTile = 64, kKTile = 64;
-};
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
@@ -19,6 +12,12 @@ long long ll(int64_t v) { return v; }
 
 // Uneven act-order groups are padded to chunks of this many rows: the smallest group that the kernels take.
 constexpr int64_t kChunk = 32;
+
+constexpr int32_t kScaleBlock = 128;  // rows and columns of scaling block128
+
+// One scale for all of a row's k, however long.
+bool is_one_group(const cul_checkpoint& c) { return c.group == -1 && c.scaling == CUL_SCALING_GROUP; }
+WeightKind kind_of(const cul_checkpoint& c) { return {c.bits, c.operand, c.sparsity}; }
 
 struct CheckpointViews {
   View weights, scales, zeros, g_idx;
@@ -31,8 +30,43 @@ void check_attributes(const Call& call, const cul_checkpoint& c) {
     call.one_of(c.bits, {4, 6, 8}, "checkpoint.bits");
   else
     call.one_of(c.bits, {4, 8}, "checkpoint.bits (6 only in the plain format)");
-  call.one_of(c.group, {-1, 32, 64, 128}, "checkpoint.group");
+  if (c.bits == 6)
+    call.one_of(c.group, {128}, "checkpoint.group (of 6-bit weights)");
+  else
+    call.one_of(c.group, {-1, 32, 64, 128}, "checkpoint.group");
+  call.one_of(c.scaling, {CUL_SCALING_GROUP, CUL_SCALING_BLOCK128}, "checkpoint.scaling");
+  call.one_of(c.sparsity, {CUL_SPARSITY_NONE, CUL_SPARSITY_2_4}, "checkpoint.sparsity");
+  call.one_of(c.operand, {CUL_OPERAND_HALF, CUL_OPERAND_BYTE}, "checkpoint.operand");
+  if (c.scaling == CUL_SCALING_BLOCK128) {
+    call.one_of(c.format, {CUL_FORMAT_PLAIN}, "checkpoint.format (of blocks of 128 x 128)");
+    call.one_of(c.bits, {8}, "checkpoint.bits (of blocks of 128 x 128)");
+    call.one_of(c.group, {-1}, "checkpoint.group (of blocks of 128 x 128)");
+  }
+  if (c.operand == CUL_OPERAND_BYTE) {
+    call.one_of(c.format, {CUL_FORMAT_PLAIN}, "checkpoint.format (of weights for byte operands)");
+    call.one_of(c.bits, {4, 6}, "checkpoint.bits (of weights for byte operands)");
+    call.one_of(c.group, {128}, "checkpoint.group (of weights for byte operands)");
+  }
+  if (c.sparsity == CUL_SPARSITY_2_4) {
+    call.one_of(c.format, {CUL_FORMAT_PLAIN}, "checkpoint.format (of 2:4 weights)");
+    call.one_of(c.bits, {4}, "checkpoint.bits (of 2:4 weights)");
+    call.one_of(c.operand, {CUL_OPERAND_HALF}, "checkpoint.operand (of 2:4 weights)");
+    call.one_of(c.group, {-1, 128}, "checkpoint.group (of 2:4 weights)");
+  }
   if (c.n < 1 || c.k < 1) call.refuse(CUL_SHAPE, "checkpoint is N = %lld by K = %lld; both must be positive", ll(c.n), ll(c.k));
+}
+
+// Weights without zero points, without an order of their own, or without either.
+void check_absent(const Call& call, const cul_checkpoint& c, const CheckpointViews& v) {
+  const char* const kind = c.operand == CUL_OPERAND_BYTE       ? "weights for byte operands"
+                           : c.sparsity == CUL_SPARSITY_2_4    ? "2:4 weights"
+                           : c.scaling == CUL_SCALING_BLOCK128 ? "weights in blocks of 128 x 128"
+                                                               : nullptr;
+  if (v.g_idx && c.format == CUL_FORMAT_AWQ)
+    call.refuse(CUL_UNSUPPORTED, "checkpoint.g_idx is given, which the awq format does not have");
+  if (v.g_idx && kind) call.refuse(CUL_UNSUPPORTED, "checkpoint.g_idx is given, which %s do not have", kind);
+  if (v.zeros && (kind || v.weights.dtype == DType::f8e4m3))
+    call.refuse(CUL_UNSUPPORTED, "checkpoint.zeros is given, which %s do not have", kind ? kind : "f8e4m3 weights");
 }
 
 // Row stride of a two-dimensional view whose extent may be 1 (then its stride is free).
@@ -50,33 +84,44 @@ Checkpoint check_checkpoint(const Call& call, const cul_checkpoint& c, const Che
   if (!v.zeros && (c.format == CUL_FORMAT_GPTQ_V1 || c.format == CUL_FORMAT_GPTQ_V2 || c.format == CUL_FORMAT_GPTQ_AUTO ||
                    c.format == CUL_FORMAT_AWQ))
     call.refuse(CUL_NULL_POINTER, "checkpoint.zeros is required in the gptq and awq formats");
-  if (plain)
-    call.dtype(v.weights, {DType::u8, DType::i8});
-  else
+  if (!plain)
     call.dtype(v.weights, {DType::i32});
-  call.dtype(v.scales, {DType::f16, DType::bf16});
+  else if (c.bits == 8)
+    call.dtype(v.weights, {DType::u8, DType::i8, DType::f8e4m3});
+  else
+    call.dtype(v.weights, {DType::u8, DType::i8});
+  if (c.scaling == CUL_SCALING_BLOCK128)
+    call.dtype(v.scales, {DType::f32});
+  else if (c.operand == CUL_OPERAND_BYTE && c.bits == 4)
+    call.dtype(v.scales, {DType::f8e4m3});
+  else
+    call.dtype(v.scales, {DType::f16, DType::bf16});
+  check_absent(call, c, v);
   if (v.zeros) call.same_dtype(v.zeros, v.weights);
 
   Checkpoint out{};
   out.format = c.format;
   out.bits = c.bits;
   out.signed_bytes = v.weights.dtype == DType::i8;
+  out.floats = v.weights.dtype == DType::f8e4m3;
+  out.scale_bytes = static_cast<int32_t>(size_of(v.scales.dtype));
+  out.scale_block = c.scaling == CUL_SCALING_BLOCK128 ? kScaleBlock : 1;
   out.n = c.n;
   out.k = c.k;
-  out.group = c.group == -1 ? c.k : c.group;
+  out.group = c.scaling == CUL_SCALING_BLOCK128 ? kScaleBlock : c.group == -1 ? c.k : c.group;
   out.groups = ceil_div(out.k, out.group);
 
   check_extents(call, v.weights, weight_words(out), c);
-  check_extents(call, v.scales, scales_by_group(out) ? Extent2{out.groups, out.n} : Extent2{out.n, out.groups}, c);
+  const int64_t scale_rows = scale_columns(out, out.n);
+  check_extents(call, v.scales, scales_by_group(out) ? Extent2{out.groups, scale_rows} : Extent2{scale_rows, out.groups}, c);
   if (v.zeros) check_extents(call, v.zeros, zero_words(out), c);
   if (v.g_idx) {
-    if (c.format == CUL_FORMAT_AWQ) call.refuse(CUL_UNSUPPORTED, "checkpoint.g_idx is given, which the awq format does not have");
     call.dtype(v.g_idx, {DType::i32});
     call.shape(v.g_idx, {c.k}, "[K]");
   }
   out.weights = v.weights.data;
   out.weights_stride = row_stride(v.weights);
-  out.scales = v.scales.as<uint16_t>();
+  out.scales = v.scales.data;
   out.scales_stride = row_stride(v.scales);
   out.zeros = v.zeros.data;
   out.zeros_stride = v.zeros ? row_stride(v.zeros) : 0;
@@ -114,15 +159,26 @@ View shape_of(const Call& call, const cul_tensor* t, const char* name) {
 int32_t resolve_gptq(const Checkpoint& c) {
   bool all_v2 = true;
   for (int64_t g = 0; g < c.groups; ++g)
-    for (int64_t n = 0; n < c.n; ++n) all_v2 &= stored_zero(c, n, g) == zero_point_of_symmetric(c.bits);
+    for (int64_t n = 0; n < c.n; ++n) all_v2 &= stored_zero(c, n, g) == zero_point_of_symmetric(c);
   return all_v2 ? CUL_FORMAT_GPTQ_V2 : CUL_FORMAT_GPTQ_V1;
 }
 
 bool all_symmetric(const Checkpoint& c) {
   for (int64_t g = 0; g < c.groups; ++g)
     for (int64_t n = 0; n < c.n; ++n)
-      if (zero_point(c, n, g) != zero_point_of_symmetric(c.bits)) return false;
+      if (zero_point(c, n, g) != zero_point_of_symmetric(c)) return false;
   return true;
+}
+
+void check_2_4(const Call& call, const Checkpoint& c) {
+  for (int64_t n = 0; n < c.n; ++n)
+    for (int64_t k = 0; k < c.k; k += 4) {
+      int kept = 0;
+      for (int64_t i = k; i < std::min(k + 4, c.k); ++i) kept += weight(c, n, i) != zero_point_of_symmetric(c);
+      if (kept > 2)
+        call.refuse(CUL_RANGE, "checkpoint.qweight is not 2:4 sparse: row %lld has %d weights that are not zero among k = %lld .. %lld", ll(n),
+                    kept, ll(k), ll(k + 3));
+    }
 }
 
 // Whether the rows are already in the order of their groups; refuses values that are no group.
@@ -172,8 +228,9 @@ PackParams check_packing(const Call& call, const cul_checkpoint& c, const Checkp
     call.refuse(CUL_RANGE, "checkpoint.format is gptq_auto, which cul_pack_plan resolves to gptq_v1 or gptq_v2");
   PackParams out{};
   out.checkpoint = check_checkpoint(call, c, cv);
-  const PackedTile tile = packed_tile(call.caps().backend, c.bits);
-  const int64_t step = std::max<int64_t>(tile.k, c.group);
+  const Checkpoint& layout = out.checkpoint;
+  out.kind = kind_of(c);
+  const PackedTile tile = packed_tile(call.caps().backend, out.kind);
   out.n_padded = round_up(c.n, tile.n);
   if (p.perm) {
     call.dtype(p.perm, {DType::i32});
@@ -187,18 +244,20 @@ PackParams check_packing(const Call& call, const cul_checkpoint& c, const Checkp
       call.refuse(CUL_SHAPE, "perm is %s; it must hold at least K = %lld rows in multiples of %lld", shape_text(p.perm).c_str(),
                   ll(c.k), ll(std::max(packed_group, tile.k)));
   } else {
-    out.k_padded = round_up(c.k, step);
-    call.one_of(packed_group, {c.group == -1 ? out.k_padded : c.group}, "packed_group");
+    const bool one_group = is_one_group(c);
+    out.k_padded = round_up(c.k, one_group ? tile.k : std::max(tile.k, layout.group));
+    call.one_of(packed_group, {one_group ? out.k_padded : layout.group}, "packed_group");
   }
   out.group = packed_group;
   out.groups = out.k_padded / packed_group;
   if (p.perm) call.shape(p.group_source, {out.groups}, "[groups]");
-  call.dtype(p.packed, {DType::u8});
-  call.shape(p.packed, {packed_bytes(c.bits, out.n_padded, out.k_padded)}, "[packed_bytes]");
+  call.dtype(p.packed, {layout.floats ? DType::f8e4m3 : DType::u8});
+  call.shape(p.packed, {packed_bytes(out.kind, out.n_padded, out.k_padded)}, "[packed_bytes]");
   call.same_dtype(p.scales, cv.scales);
-  call.shape(p.scales, {out.groups, out.n_padded}, "[groups, n_padded]");
+  call.shape(p.scales, {out.groups, scale_columns(layout, out.n_padded)}, "[groups, scale_columns]");
   call.compact(p.scales);
   if (p.zeros) {
+    if (layout.floats) call.refuse(CUL_UNSUPPORTED, "packed_zeros is given, which f8e4m3 weights do not have");
     call.dtype(p.zeros, {DType::u8});
     call.shape(p.zeros, {out.groups, out.n_padded}, "[groups, n_padded]");
     call.compact(p.zeros);
@@ -206,7 +265,7 @@ PackParams check_packing(const Call& call, const cul_checkpoint& c, const Checkp
   out.perm = p.perm.as<const int32_t>();
   out.group_source = p.group_source.as<const int32_t>();
   out.packed = p.packed.as<uint8_t>();
-  out.scales = p.scales.as<uint16_t>();
+  out.scales = p.scales.data;
   out.zeros = p.zeros.as<uint8_t>();
   return out;
 }
@@ -240,15 +299,12 @@ PackParams check_both(const Call& call, const Args& args, bool packing) {
 
 }  // namespace
 
-PackedTile packed_tile(int32_t backend, int32_t bits) {
-  if (bits != 4) return {ByteLayout::kNTile, ByteLayout::kKTile};
-  if (backend == CUL_BACKEND_CPU) return {CpuLayout::kNTile, CpuLayout::kKTile};
-  return {MarlinLayout::kNTile, MarlinLayout::kKTile};
-}
-
-int64_t packed_bytes(int32_t bits, int64_t n_padded, int64_t k_padded) {
-  static_assert(CpuLayout::bytes(64, 64) == MarlinLayout::bytes(64, 64), "both layouts pack two weights into a byte");
-  return bits == 4 ? MarlinLayout::bytes(n_padded, k_padded) : n_padded * k_padded;
+PackedTile packed_tile(int32_t backend, WeightKind kind) {
+  PackedTile tile{};
+  const auto take = [&](auto layout) { tile = {layout.kNTile, layout.kKTile}; };
+  if (backend == CUL_BACKEND_CPU ? CpuLayouts::visit(kind, take) : DeviceLayouts::visit(kind, take)) return tile;
+  refuse(CUL_UNSUPPORTED, "backend %s has no packed layout for %s%d-bit weights and %s operands", cul_backend_name(backend),
+         kind.sparsity == CUL_SPARSITY_2_4 ? "2:4 sparse " : "", kind.bits, kind.operand == CUL_OPERAND_BYTE ? "byte" : "half");
 }
 
 PackPlan plan_packing(const DeviceCaps& caps, const cul_checkpoint* checkpoint) {
@@ -258,12 +314,15 @@ PackPlan plan_packing(const DeviceCaps& caps, const cul_checkpoint* checkpoint) 
   const Call call("pack_plan", host, none);
   check_head(call, checkpoint);
   const cul_checkpoint& c = *checkpoint;
-  const CheckpointViews views{shape_of(call, c.qweight, "checkpoint.qweight"), shape_of(call, c.scales, "checkpoint.scales"),
-                              host_view(call, c.zeros, "checkpoint.zeros"), host_view(call, c.g_idx, "checkpoint.g_idx")};
+  const bool reads_weights = c.sparsity == CUL_SPARSITY_2_4;
+  const CheckpointViews views{reads_weights ? host_view(call, c.qweight, "checkpoint.qweight") : shape_of(call, c.qweight, "checkpoint.qweight"),
+                              shape_of(call, c.scales, "checkpoint.scales"), host_view(call, c.zeros, "checkpoint.zeros"),
+                              host_view(call, c.g_idx, "checkpoint.g_idx")};
   check_attributes(call, c);
   Checkpoint layout = check_checkpoint(call, c, views);
   if (layout.format == CUL_FORMAT_GPTQ_AUTO) layout.format = resolve_gptq(layout);
-  const PackedTile tile = packed_tile(caps.backend, c.bits);
+  if (reads_weights) check_2_4(call, layout);
+  const PackedTile tile = packed_tile(caps.backend, kind_of(c));
 
   PackPlan plan;
   cul_pack_plan_result& r = plan.result;
@@ -275,12 +334,13 @@ PackPlan plan_packing(const DeviceCaps& caps, const cul_checkpoint* checkpoint) 
   if (r.permuted) {
     order_rows(layout, tile.k, plan);
   } else {
-    r.k_padded = round_up(c.k, std::max<int64_t>(tile.k, c.group));
-    r.group = c.group == -1 ? static_cast<int32_t>(r.k_padded) : c.group;
+    const bool one_group = is_one_group(c);
+    r.k_padded = round_up(c.k, one_group ? tile.k : std::max(tile.k, layout.group));
+    r.group = static_cast<int32_t>(one_group ? r.k_padded : layout.group);
   }
   r.groups = r.k_padded / r.group;
-  r.scale_columns = r.n_padded;
-  r.packed_bytes = packed_bytes(c.bits, r.n_padded, r.k_padded);
+  r.scale_columns = scale_columns(layout, r.n_padded);
+  r.packed_bytes = packed_bytes(kind_of(c), r.n_padded, r.k_padded);
   return plan;
 }
 

@@ -1,5 +1,4 @@
 #include "device/launch.h"
-#include "ops/gemm/marlin_layout.h"
 #include "ops/gemm/packed_weights_device.h"
 
 namespace culebra::CUL_DEVICE_NS {
@@ -16,29 +15,21 @@ void launch_items(Kernel kernel, int64_t items, NativeStream stream, const auto&
   launch(kernel, dim3(static_cast<unsigned>(blocks < 0x7fffffff ? blocks : 0x7fffffff)), dim3(kThreads), 0, stream, params);
 }
 
-// Computes: the packed matrix of a checkpoint, in MarlinLayout (4 bits) or as bytes (6, 8 bits).
+// Computes: the packed matrix of a checkpoint.
 // Shapes:   checkpoint [n, k] in any format -> n_padded x k_padded.
-// Layouts:  checkpoint.h, marlin_layout.h.
-// Tiles:    one packed word (4 bits) or byte per thread; grid-stride.
+// Layouts:  checkpoint.h, packed_layouts.h.
+// Tiles:    one packed word per thread; grid-stride.
 // Shared:   none.
 // Order:    none: integers are moved.
 // Numerics: exact.
 // Needs:    sm_80. Load time: not tuned.
 // Source:   formats of AutoGPTQ, AutoAWQ and compressed-tensors; padding ours.
-__global__ void __launch_bounds__(kThreads) pack_kernel(PackParams p) {
-  const int64_t bytes = p.n_padded * p.k_padded, items = p.checkpoint.bits == 4 ? bytes / 8 : bytes;
-  for (int64_t i = first_item(); i < items; i += item_step()) {
-    if (p.checkpoint.bits != 4) {
-      p.packed[i] = static_cast<uint8_t>(packed_weight(p, i / p.k_padded, i % p.k_padded));
-      continue;
-    }
-    uint32_t word = 0;
-    for (int nibble = 0; nibble < 8; ++nibble) {
-      const WeightIndex at = MarlinLayout::at(i, nibble, p.n_padded, p.k_padded);
-      word |= static_cast<uint32_t>(packed_weight(p, at.n, at.k)) << (4 * nibble);
-    }
-    reinterpret_cast<uint32_t*>(p.packed)[i] = word;
-  }
+template <class Layout>
+__global__ void __launch_bounds__(kThreads, 4) pack_kernel(PackParams p) {
+  const int64_t words = packed_bytes(p.kind, p.n_padded, p.k_padded) / 4;
+  for (int64_t i = first_item(); i < words; i += item_step())
+    reinterpret_cast<uint32_t*>(p.packed)[i] =
+        Layout::pack(i, {p.n_padded, p.k_padded}, [&](int64_t n, int64_t j) { return packed_weight(p, n, j); });
 }
 
 // Computes: packed scales and zeros.
@@ -69,20 +60,18 @@ __global__ void __launch_bounds__(kThreads) invert_kernel(UnpackParams p) {
 
 // Computes: a checkpoint's weights from the packed ones, bit for bit.
 // Shapes:   n_padded x k_padded -> checkpoint [n, k] in any format.
-// Layouts:  checkpoint.h, marlin_layout.h.
+// Layouts:  checkpoint.h, packed_layouts.h.
 // Tiles:    one checkpoint word (plain: byte) per thread; grid-stride.
 // Shared:   none.
 // Order:    none.
 // Numerics: exact.
 // Needs:    sm_80. Not tuned.
 // Source:   the inverse of pack_kernel.
+template <class Layout>
 __global__ void __launch_bounds__(kThreads) unpack_kernel(UnpackParams p) {
   const PackParams& q = p.packing;
-  const auto get = [&](int64_t n, int64_t j) -> int {
-    if (q.checkpoint.bits != 4) return q.packed[n * q.k_padded + j];
-    const uint32_t word = reinterpret_cast<const uint32_t*>(q.packed)[MarlinLayout::word(n, j, q.n_padded, q.k_padded)];
-    return static_cast<int>(word >> (4 * MarlinLayout::nibble(n, j)) & 15u);
-  };
+  const auto load = [&](int64_t word) { return reinterpret_cast<const uint32_t*>(q.packed)[word]; };
+  const auto get = [&](int64_t n, int64_t j) { return Layout::unpack(n, j, {q.n_padded, q.k_padded}, load); };
   const Extent2 words = weight_words(q.checkpoint);
   for (int64_t i = first_item(); i < words.rows * words.columns; i += item_step())
     unpack_weight_word(p, i / words.columns, i % words.columns, get);
@@ -100,7 +89,8 @@ __global__ void __launch_bounds__(kThreads) unpack_kernel(UnpackParams p) {
 __global__ void __launch_bounds__(kThreads) unpack_groups_kernel(UnpackParams p) {
   const Checkpoint& c = p.packing.checkpoint;
   const Extent2 zeros = zero_words(c);
-  for (int64_t i = first_item(); i < c.groups * c.n; i += item_step()) unpack_scale(p, i % c.n, i / c.n);
+  const int64_t columns = scale_columns(c, c.n);
+  for (int64_t i = first_item(); i < c.groups * columns; i += item_step()) unpack_scale(p, i % columns, i / columns);
   if (c.zeros)
     for (int64_t i = first_item(); i < zeros.rows * zeros.columns; i += item_step())
       unpack_zero_word(p, i / zeros.columns, i % zeros.columns);
@@ -111,8 +101,9 @@ __global__ void __launch_bounds__(kThreads) unpack_groups_kernel(UnpackParams p)
 }  // namespace
 
 void pack_weights(const PackParams& p, NativeStream stream) {
-  const int64_t weights = p.n_padded * p.k_padded;
-  launch_items(pack_kernel, p.checkpoint.bits == 4 ? weights / 8 : weights, stream, p);
+  DeviceLayouts::visit(p.kind, [&](auto layout) {
+    launch_items(pack_kernel<decltype(layout)>, packed_bytes(p.kind, p.n_padded, p.k_padded) / 4, stream, p);
+  });
   launch_items(pack_groups_kernel, p.groups * p.n_padded, stream, p);
 }
 
@@ -120,7 +111,9 @@ void unpack_weights(const UnpackParams& p, NativeStream stream) {
   if (p.packing.perm) launch_items(invert_kernel, p.packing.k_padded, stream, p);
   const Checkpoint& c = p.packing.checkpoint;
   const Extent2 words = weight_words(c);
-  launch_items(unpack_kernel, words.rows * words.columns, stream, p);
+  DeviceLayouts::visit(p.packing.kind, [&](auto layout) {
+    launch_items(unpack_kernel<decltype(layout)>, words.rows * words.columns, stream, p);
+  });
   launch_items(unpack_groups_kernel, c.groups * c.n, stream, p);
 }
 

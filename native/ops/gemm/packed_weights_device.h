@@ -16,16 +16,27 @@ CUL_NUMERIC int64_t source_group(const PackParams& p, int64_t i) {
 }
 CUL_NUMERIC int packed_zero_point(const PackParams& p, int64_t n, int64_t j) {
   const int64_t g = source_group(p, j / p.group);
-  return n < p.checkpoint.n && g >= 0 ? zero_point(p.checkpoint, n, g) : zero_point_of_symmetric(p.checkpoint.bits);
+  return n < p.checkpoint.n && g >= 0 ? zero_point(p.checkpoint, n, g) : zero_point_of_symmetric(p.checkpoint);
 }
 // What the packed matrix holds at column n, packed row j.
 CUL_NUMERIC int packed_weight(const PackParams& p, int64_t n, int64_t j) {
   const int64_t k = source_row(p, j);
   return n < p.checkpoint.n && k >= 0 ? weight(p.checkpoint, n, k) : packed_zero_point(p, n, j);
 }
+// One scale; without a source, zeros.
+CUL_NUMERIC void move_scale(int bytes, const void* from, int64_t from_at, void* to, int64_t to_at) {
+  if (bytes == 1) static_cast<uint8_t*>(to)[to_at] = from ? static_cast<const uint8_t*>(from)[from_at] : uint8_t{0};
+  if (bytes == 2) static_cast<uint16_t*>(to)[to_at] = from ? static_cast<const uint16_t*>(from)[from_at] : uint16_t{0};
+  if (bytes == 4) static_cast<uint32_t*>(to)[to_at] = from ? static_cast<const uint32_t*>(from)[from_at] : 0u;
+}
+// The n-th scale and zero point of packed group i; blocks of columns have fewer scales than there are columns.
 CUL_NUMERIC void pack_group_entry(const PackParams& p, int64_t i, int64_t n) {
-  const int64_t g = source_group(p, i);
-  p.scales[i * p.n_padded + n] = n < p.checkpoint.n && g >= 0 ? p.checkpoint.scales[scale_offset(p.checkpoint, n, g)] : 0;
+  const Checkpoint& c = p.checkpoint;
+  const int64_t g = source_group(p, i), columns = scale_columns(c, p.n_padded);
+  if (n < columns) {
+    const bool inside = n < scale_columns(c, c.n) && g >= 0;
+    move_scale(c.scale_bytes, inside ? c.scales : nullptr, inside ? scale_offset(c, n, g) : 0, p.scales, i * columns + n);
+  }
   if (p.zeros) p.zeros[i * p.n_padded + n] = static_cast<uint8_t>(packed_zero_point(p, n, i * p.group));
 }
 
@@ -65,7 +76,7 @@ CUL_NUMERIC void unpack_zero_word(const UnpackParams& p, int64_t row, int64_t co
   for (int i = 0; i < elements_per_word(c); ++i) {
     const ZeroIndex at = zero_at(c, row, column, i);
     if (at.n >= c.n) continue;
-    const int z = q.zeros ? q.zeros[packed_group(p, at.g) * q.n_padded + at.n] : zero_point_of_symmetric(c.bits);
+    const int z = q.zeros ? q.zeros[packed_group(p, at.g) * q.n_padded + at.n] : zero_point_of_symmetric(c);
     if (c.format == CUL_FORMAT_PLAIN) {
       static_cast<uint8_t*>(c.zeros)[offset] = static_cast<uint8_t>(z - byte_bias(c));
       return;
@@ -77,7 +88,8 @@ CUL_NUMERIC void unpack_zero_word(const UnpackParams& p, int64_t row, int64_t co
 
 CUL_NUMERIC void unpack_scale(const UnpackParams& p, int64_t n, int64_t g) {
   const PackParams& q = p.packing;
-  q.checkpoint.scales[scale_offset(q.checkpoint, n, g)] = q.scales[packed_group(p, g) * q.n_padded + n];
+  const Checkpoint& c = q.checkpoint;
+  move_scale(c.scale_bytes, q.scales, packed_group(p, g) * scale_columns(c, q.n_padded) + n, c.scales, scale_offset(c, n, g));
 }
 CUL_NUMERIC void unpack_g_idx(const UnpackParams& p, int64_t k) {
   const PackParams& q = p.packing;
