@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "abi/registry.h"
+#include "ops/gemm/fp8_gemm.h"
 #include "ops/gemm/gemm.h"
 #include "ops/gemm/linear_logprob.h"
 #include "ops/gemm/packed_weights.h"
@@ -23,6 +24,7 @@ constexpr Op<QuantizeWeightsParams> kQuantizeWeights{"quantize_weights", "gemm",
                                                      CUL_CUDA(quantize_weights), CUL_SIMT(quantize_weights)};
 constexpr Op<QuantizeActivationsParams> kQuantizeActivations{"quantize_activations", "gemm", "f32 f16 bf16", cpu::quantize_activations,
                                                              CUL_CUDA(quantize_activations), CUL_SIMT(quantize_activations)};
+constexpr Op<Fp8GemmParams> kFp8Gemm{"fp8_gemm", "gemm", "f8e4m3", cpu::fp8_gemm, nullptr, nullptr};
 constexpr Op<W4A16GemmParams> kW4A16Gemm{"w4a16_gemm", "gemm", "f16 bf16", cpu::w4a16_gemm, CUL_CUDA(w4a16_gemm),
                                          CUL_SIMT(w4a16_gemm)};
 constexpr Op<LogprobParams> kLinearLogprob{"linear_logprob", "gemm", "f32 f16 bf16", cpu::linear_logprob, CUL_CUDA(linear_logprob),
@@ -37,6 +39,8 @@ const OpRecord* const kOps[] = {
     &kUnpackWeights,
     &kW4A16Gemm,
 };
+const OpRecord* const kOps[] = {&kGemm, &kPackWeights, &kUnpackWeights, &kQuantizeWeights, &kQuantizeActivations,
+                                &kFp8Gemm, &kW4A16Gemm};
 
 }  // namespace
 
@@ -76,6 +80,7 @@ cul_status cul_quantize_weights(cul_stream* stream, const cul_quantize_weights_a
 cul_status cul_quantize_activations(cul_stream* stream, const cul_quantize_activations_args* args) {
   return run_op(kQuantizeActivations, stream, args, check_quantize_activations);
 }
+cul_status cul_fp8_gemm(cul_stream* stream, const cul_fp8_gemm_args* args) { return run_op(kFp8Gemm, stream, args, check_fp8_gemm); }
 cul_status cul_w4a16_gemm(cul_stream* stream, const cul_w4a16_gemm_args* args) {
   return run_op(kW4A16Gemm, stream, args, check_w4a16_gemm);
 }

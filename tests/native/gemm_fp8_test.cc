@@ -1,135 +1,201 @@
-// quantize_activations on every backend that is here: the same bits as the formula, whatever the shape and stride.
-#include "gemm_harness.h"
+// fp8_gemm on every backend that has it, against sums in double precision of the values as stored.
+#include <functional>
 
-#include "ops/gemm/quantize_activations.h"
+#include "backends/cpu/simd.h"
+#include "gemm_harness.h"
+#include "hwy/highway.h"
 
 namespace culebra::testing {
 namespace {
 
-class QuantizeActivations : public ::testing::TestWithParam<int32_t> {};
-INSTANTIATE_TEST_SUITE_P(Backends, QuantizeActivations, ::testing::ValuesIn(backends_here()), backend_test_name);
+// Runs f on the backend; on the cpu once for every instruction set that this processor has.
+void on_backend(int32_t backend, const std::function<void(Context&)>& f) {
+  Context context(backend);
+  if (backend != CUL_BACKEND_CPU) return f(context);
+  for (const int64_t target : {HWY_AVX3_DL, HWY_AVX3, HWY_AVX2, HWY_SSE4, HWY_NEON}) {
+    hwy::SetSupportedTargetsForTest(0);
+    if (!(hwy::SupportedTargets() & target)) continue;
+    SCOPED_TRACE(hwy::TargetName(target));
+    hwy::SetSupportedTargetsForTest(target);
+    f(context);
+  }
+  hwy::SetSupportedTargetsForTest(0);
+}
 
-struct Shape {
-  int64_t m, k, pad_x, pad_q;
+double tolerance(cul_dtype type) {
+  return dtype_of(type) == DType::f32 ? 1e-5 : dtype_of(type) == DType::f16 ? 2e-3 : 5e-3;
+}
+
+struct Case {
+  int64_t m, n, k;
+  int32_t scaling;
+  cul_dtype out;
+  bool bias = false;
+  int64_t pad = 0;  // elements between rows, a multiple of 16 where rows must stay aligned
 };
 
-// What q must be, as a number; NaN where f8 says NaN.
-double expected(float x, float scale, bool f8) {
-  const float quotient = x / scale;
-  if (f8) return to_float(from_float<float8_e4m3_t>(quotient));
-  return std::isnan(quotient) ? 0 : std::clamp(std::nearbyint(double{quotient}), -128.0, 127.0);
-}
+struct Problem {
+  Case c;
+  DeviceTensor a, b, a_scale, b_scale, bias, out;
+  cul_fp8_gemm_args args{};
 
-bool same(double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); }
-
-void compare(Context& context, const Shape& shape, cul_dtype x_type, cul_dtype q_type, int32_t mode, uint32_t seed) {
-  SCOPED_TRACE(::testing::Message() << shape.m << " x " << shape.k << " " << name_of(dtype_of(x_type)) << " -> " << name_of(dtype_of(q_type))
-                                    << " mode " << mode);
-  const bool f8 = dtype_of(q_type) == DType::f8e4m3;
-  const int64_t block = mode == CUL_QUANTIZE_PER_BLOCK128 ? 128 : std::max<int64_t>(shape.k, 1);
-  const int64_t blocks = mode == CUL_QUANTIZE_PER_BLOCK128 ? (shape.k + 127) / 128 : 1;
-  DeviceTensor x(context, x_type, {shape.m, shape.k}, shape.pad_x), q(context, q_type, {shape.m, shape.k}, shape.pad_q),
-      scales(context, kF32, {shape.m, blocks}, 3), scale(context, kF32, {1});
-  std::mt19937 rng(seed);
-  std::normal_distribution<double> normal;
-  x.fill([&](int64_t r, int64_t c) {
-    if (r == 1 && c < 300) return 0.0;                                  // a row of zeros, or a block of them
-    if (c == 5 && r % 7 == 2) return std::nan("");
-    if (c == 6 && r % 7 == 3) return -std::numeric_limits<double>::infinity();
-    if (r == 5 && c > 200) return 1e-11 * normal(rng);                  // below the smallest scale
-    if (r == 6) return c == 9 ? 3e38 : 1e36 * normal(rng);               // infinite as f16
-    return r == 4 ? double(int(rng() % 255) - 127) + 0.5 : normal(rng) * std::exp(4 * normal(rng));
-  });
-  scale.fill([](int64_t, int64_t) { return 0.375; });
-  cul_quantize_activations_args args{};
-  args.x = &x.tensor;
-  args.q = &q.tensor;
-  (mode == CUL_QUANTIZE_STATIC ? args.scale : args.scales) = mode == CUL_QUANTIZE_STATIC ? &scale.tensor : &scales.tensor;
-  args.mode = mode;
-  ASSERT_EQ(context.run(cul_quantize_activations, args), CUL_OK) << cul_last_error();
-  q.download();
-  scales.download();
-  EXPECT_TRUE(q.guards_untouched());
-  EXPECT_TRUE(scales.guards_untouched());
-  for (int64_t r = 0; r < shape.m; ++r)
-    for (int64_t b = 0; b < blocks; ++b) {
-      float s = 0.375f;
-      if (mode != CUL_QUANTIZE_STATIC) {
-        float amax = 0;
-        for (int64_t c = b * block; c < std::min(shape.k, (b + 1) * block); ++c) {
-          const float magnitude = std::fabs(static_cast<float>(x.get(r, c)));
-          amax = magnitude > amax || std::isnan(magnitude) ? magnitude : amax;
-          if (std::isnan(amax)) break;
-        }
-        s = amax / (f8 ? 448.0f : 127.0f);
-        s = s <= 1e-12f ? 1e-12f : s;
-        ASSERT_TRUE(same(scales.get(r, b), s)) << "scale " << r << ", " << b << ": " << scales.get(r, b) << " for " << s;
-      }
-      for (int64_t c = b * block; c < std::min(shape.k, (b + 1) * block); ++c)
-        ASSERT_TRUE(same(q.get(r, c), expected(static_cast<float>(x.get(r, c)), s, f8)))
-            << "q " << r << ", " << c << ": " << q.get(r, c) << " for " << expected(static_cast<float>(x.get(r, c)), s, f8);
-    }
-}
-
-TEST_P(QuantizeActivations, GivesTheBitsOfTheFormula) {
-  Context context(GetParam());
-  uint32_t seed = 1;
-  for (const Shape& shape : {Shape{9, 320, 0, 0}, Shape{5, 1, 0, 3}, Shape{6, 129, 7, 7}, Shape{3, 1032, 8, 16}})
-    for (const cul_dtype x : {kF32, kF16, kBf16})
-      for (const cul_dtype q : {kI8, kF8})
-        for (const int32_t mode : {CUL_QUANTIZE_PER_TOKEN, CUL_QUANTIZE_PER_BLOCK128, CUL_QUANTIZE_STATIC})
-          compare(context, shape, x, q, mode, seed++);
-}
-
-// Rows that do not fit the registers of a block of threads are read twice.
-TEST_P(QuantizeActivations, TakesLongRows) {
-  Context context(GetParam());
-  compare(context, {2, 8192 + 24, 0, 0}, kF16, kI8, CUL_QUANTIZE_PER_TOKEN, 90);
-  compare(context, {1, 32768 + 1000, 0, 0}, kBf16, kF8, CUL_QUANTIZE_PER_TOKEN, 91);
-  compare(context, {1, 32768 + 1000, 0, 0}, kBf16, kF8, CUL_QUANTIZE_PER_BLOCK128, 92);
-}
-
-TEST_P(QuantizeActivations, SucceedsOnEmptyTensors) {
-  Context context(GetParam());
-  for (const int32_t mode : {CUL_QUANTIZE_PER_TOKEN, CUL_QUANTIZE_PER_BLOCK128, CUL_QUANTIZE_STATIC}) {
-    compare(context, {0, 64, 0, 0}, kF16, kI8, mode, 1);
-    compare(context, {3, 0, 0, 0}, kF16, kF8, mode, 1);
+  static int64_t blocks(int64_t extent) { return (extent + 127) / 128; }
+  static std::vector<int64_t> scale_shape(int32_t scaling, int64_t rows, int64_t block_rows, int64_t k) {
+    if (scaling == CUL_FP8_SCALING_TENSOR) return {1};
+    if (scaling == CUL_FP8_SCALING_TOKEN_CHANNEL) return {rows, 1};
+    return {block_rows, blocks(k)};
   }
+
+  Problem(Context& context, const Case& c, uint32_t seed)
+      : c(c),
+        a(context, kF8, {c.m, c.k}, c.pad),
+        b(context, kF8, {c.n, c.k}, c.pad),
+        a_scale(context, kF32, scale_shape(c.scaling, c.m, c.m, c.k), c.pad),
+        b_scale(context, kF32, scale_shape(c.scaling, c.n, blocks(c.n), c.k), c.pad),
+        bias(context, c.out, {c.n}),
+        out(context, c.out, {c.m, c.n}, c.pad) {
+    std::mt19937 rng(seed);
+    std::normal_distribution<double> normal;
+    const auto value = [&](int64_t, int64_t) { return normal(rng) * (rng() % 16 ? 1.0 : 0.004); };  // some are subnormal
+    a.fill(value);
+    b.fill(value);
+    const auto scale = [&](int64_t, int64_t) { return 0.01 * std::exp(normal(rng)); };
+    a_scale.fill(scale);
+    b_scale.fill(scale);
+    bias.fill(value);
+    args.a = &a.tensor;
+    args.b = &b.tensor;
+    args.a_scale = &a_scale.tensor;
+    args.b_scale = &b_scale.tensor;
+    args.bias = c.bias ? &bias.tensor : nullptr;
+    args.c = &out.tensor;
+    args.scaling = c.scaling;
+  }
+
+  double reference(int64_t row, int64_t column) const {
+    double total = 0;
+    for (int64_t k0 = 0; k0 < c.k; k0 += 128) {
+      double sum = 0;
+      for (int64_t k = k0; k < std::min(c.k, k0 + 128); ++k) sum += a.get(row, k) * b.get(column, k);
+      if (c.scaling == CUL_FP8_SCALING_BLOCK128) sum *= a_scale.get(row, k0 / 128) * b_scale.get(column / 128, k0 / 128);
+      total += sum;
+    }
+    if (c.scaling == CUL_FP8_SCALING_TENSOR) total *= a_scale.get(0, 0) * b_scale.get(0, 0);
+    if (c.scaling == CUL_FP8_SCALING_TOKEN_CHANNEL) total *= a_scale.get(row, 0) * b_scale.get(column, 0);
+    return total + (c.bias ? bias.get(0, column) : 0);
+  }
+};
+
+void compare(Context& context, const Case& c, uint32_t seed) {
+  SCOPED_TRACE(::testing::Message() << c.m << " x " << c.n << " x " << c.k << " scaling " << c.scaling << " "
+                                    << name_of(dtype_of(c.out)) << (c.bias ? " bias" : "") << " pad " << c.pad);
+  Problem p(context, c, seed);
+  ASSERT_EQ(context.run(cul_fp8_gemm, p.args), CUL_OK) << cul_last_error();
+  p.out.download();
+  EXPECT_TRUE(p.out.guards_untouched());
+  double difference = 0, norm = 0;
+  for (int64_t r = 0; r < c.m; ++r)
+    for (int64_t n = 0; n < c.n; ++n) {
+      const double want = p.reference(r, n), got = p.out.get(r, n);
+      difference += (got - want) * (got - want);
+      norm += want * want;
+    }
+  EXPECT_LE(std::sqrt(difference / std::max(norm, 1e-300)), tolerance(c.out));
+  const std::vector<std::byte> once = p.out.image;
+  p.out.fill([](int64_t, int64_t) { return std::nan(""); });
+  ASSERT_EQ(context.run(cul_fp8_gemm, p.args), CUL_OK) << cul_last_error();
+  p.out.download();
+  EXPECT_EQ(p.out.image, once) << "another run gave other bits";
 }
 
-TEST_P(QuantizeActivations, RefusesWhatTheContractRefuses) {
+class Fp8Gemm : public ::testing::TestWithParam<int32_t> {};
+INSTANTIATE_TEST_SUITE_P(Backends, Fp8Gemm, ::testing::ValuesIn(std::vector<int32_t>{CUL_BACKEND_CPU}), backend_test_name);
+
+TEST_P(Fp8Gemm, MatchesDoublePrecision) {
+  on_backend(GetParam(), [](Context& context) {
+    uint32_t seed = 1;
+    for (const int32_t scaling : {CUL_FP8_SCALING_TENSOR, CUL_FP8_SCALING_TOKEN_CHANNEL, CUL_FP8_SCALING_BLOCK128}) {
+      compare(context, {1, 72, 272, scaling, kBf16, true}, seed++);
+      compare(context, {3, 200, 320, scaling, kF32, false, 16}, seed++);
+      compare(context, {17, 130, 144, scaling, kF16, true, 32}, seed++);
+      compare(context, {65, 1, 16, scaling, kF32, true}, seed++);
+      compare(context, {70, 129, 400, scaling, kF32, true}, seed++);
+    }
+  });
+}
+
+TEST_P(Fp8Gemm, TakesExtentsOfZero) {
+  on_backend(GetParam(), [](Context& context) {
+    for (const int32_t scaling : {CUL_FP8_SCALING_TENSOR, CUL_FP8_SCALING_TOKEN_CHANNEL, CUL_FP8_SCALING_BLOCK128}) {
+      compare(context, {0, 64, 128, scaling, kBf16}, 1);
+      compare(context, {5, 0, 128, scaling, kBf16}, 1);
+      compare(context, {5, 40, 0, scaling, kBf16, true}, 1);
+    }
+  });
+}
+
+// One row at a time gives the bits of all rows together.
+TEST_P(Fp8Gemm, BatchInvariantRowsDependOnThemselvesAlone) {
+  on_backend(GetParam(), [](Context& context) {
+    Problem all(context, {35, 136, 288, CUL_FP8_SCALING_BLOCK128, kF32}, 7);
+    ASSERT_EQ(context.run(cul_fp8_gemm, all.args, CUL_OP_BATCH_INVARIANT), CUL_OK) << cul_last_error();
+    all.out.download();
+    for (const int64_t row : {0, 11, 34}) {
+      Problem one(context, {1, 136, 288, CUL_FP8_SCALING_BLOCK128, kF32}, 7);
+      one.a.fill([&](int64_t, int64_t k) { return all.a.get(row, k); });
+      one.b.fill([&](int64_t n, int64_t k) { return all.b.get(n, k); });
+      one.a_scale.fill([&](int64_t, int64_t k) { return all.a_scale.get(row, k); });
+      one.b_scale.fill([&](int64_t n, int64_t k) { return all.b_scale.get(n, k); });
+      ASSERT_EQ(context.run(cul_fp8_gemm, one.args, CUL_OP_BATCH_INVARIANT), CUL_OK) << cul_last_error();
+      one.out.download();
+      for (int64_t n = 0; n < 136; ++n) ASSERT_EQ(one.out.get(0, n), all.out.get(row, n)) << row << ", " << n;
+    }
+  });
+}
+
+// A NaN in a scale or an operand reaches what it belongs to and nothing else.
+TEST_P(Fp8Gemm, CarriesNaN) {
+  on_backend(GetParam(), [](Context& context) {
+    Problem p(context, {20, 140, 256, CUL_FP8_SCALING_BLOCK128, kF32}, 9);
+    p.a.set(3, 200, std::nan(""));
+    p.b.set(7, 5, std::nan(""));
+    p.a_scale.set(4, 1, std::nan(""));
+    p.b_scale.set(1, 0, std::nan(""));
+    for (DeviceTensor* t : {&p.a, &p.b, &p.a_scale, &p.b_scale}) t->upload();
+    ASSERT_EQ(context.run(cul_fp8_gemm, p.args), CUL_OK) << cul_last_error();
+    p.out.download();
+    for (int64_t r = 0; r < 20; ++r)
+      for (int64_t n = 0; n < 140; ++n)
+        ASSERT_EQ(std::isnan(p.out.get(r, n)), r == 3 || r == 4 || n == 7 || n >= 128) << r << ", " << n;
+  });
+}
+
+TEST_P(Fp8Gemm, RefusesWhatTheContractRefuses) {
   Context context(GetParam());
-  DeviceTensor x(context, kF16, {3, 256}), q(context, kI8, {3, 256}), scales(context, kF32, {3, 1}), blocks(context, kF32, {3, 2}),
-      scale(context, kF32, {1}), narrow(context, kI8, {3, 255}), u8(context, kU8, {3, 256}), i32(context, kI32, {3, 256}),
-      half_scales(context, kF16, {3, 1}), flat(context, kF16, {768});
-  const auto status = [&](const DeviceTensor* from, const DeviceTensor* to, const DeviceTensor* s, const DeviceTensor* given, int32_t mode) {
-    const auto of = [](const DeviceTensor* t) { return t ? &t->tensor : nullptr; };
-    cul_quantize_activations_args args{};
-    args.x = of(from);
-    args.q = of(to);
-    args.scales = of(s);
-    args.scale = of(given);
-    args.mode = mode;
-    return context.run(cul_quantize_activations, args);
+  const auto status = [&](const Case& c, const std::function<void(Problem&)>& change) {
+    Problem p(context, c, 1);
+    change(p);
+    return context.run(cul_fp8_gemm, p.args);
   };
-  EXPECT_EQ(status(&x, &q, &scales, nullptr, CUL_QUANTIZE_PER_TOKEN), CUL_OK);
-  EXPECT_EQ(status(&x, &q, &blocks, nullptr, CUL_QUANTIZE_PER_BLOCK128), CUL_OK);
-  EXPECT_EQ(status(&x, &q, nullptr, &scale, CUL_QUANTIZE_STATIC), CUL_OK);
-  EXPECT_EQ(status(&x, &q, nullptr, nullptr, CUL_QUANTIZE_STATIC), CUL_NULL_POINTER);
-  EXPECT_EQ(status(&x, &q, nullptr, nullptr, CUL_QUANTIZE_PER_TOKEN), CUL_NULL_POINTER);
-  EXPECT_EQ(status(nullptr, &q, &scales, nullptr, CUL_QUANTIZE_PER_TOKEN), CUL_NULL_POINTER);
-  EXPECT_EQ(status(&x, nullptr, &scales, nullptr, CUL_QUANTIZE_PER_TOKEN), CUL_NULL_POINTER);
-  EXPECT_EQ(status(&x, &q, &scales, &scale, CUL_QUANTIZE_PER_TOKEN), CUL_UNSUPPORTED);
-  EXPECT_EQ(status(&x, &q, &scales, &scale, CUL_QUANTIZE_STATIC), CUL_UNSUPPORTED);
-  EXPECT_EQ(status(&x, &q, &scales, nullptr, 3), CUL_RANGE);
-  EXPECT_EQ(status(&x, &q, &blocks, nullptr, CUL_QUANTIZE_PER_TOKEN), CUL_SHAPE);
-  EXPECT_EQ(status(&x, &q, &scales, nullptr, CUL_QUANTIZE_PER_BLOCK128), CUL_SHAPE);
-  EXPECT_EQ(status(&x, &narrow, &scales, nullptr, CUL_QUANTIZE_PER_TOKEN), CUL_SHAPE);
-  EXPECT_NE(std::string(cul_last_error()).find("q is [3, 255]; it must be [M,K], with dimension 1 = 256"), std::string::npos) << cul_last_error();
-  EXPECT_EQ(status(&flat, &q, &scales, nullptr, CUL_QUANTIZE_PER_TOKEN), CUL_SHAPE);
-  EXPECT_EQ(status(&x, &u8, &scales, nullptr, CUL_QUANTIZE_PER_TOKEN), CUL_DTYPE);
-  EXPECT_EQ(status(&i32, &q, &scales, nullptr, CUL_QUANTIZE_PER_TOKEN), CUL_DTYPE);
-  EXPECT_EQ(status(&x, &q, &half_scales, nullptr, CUL_QUANTIZE_PER_TOKEN), CUL_DTYPE);
+  const Case plain{4, 16, 128, CUL_FP8_SCALING_TENSOR, kBf16, true}, blocks{4, 130, 256, CUL_FP8_SCALING_BLOCK128, kBf16};
+  EXPECT_EQ(status(plain, [](Problem&) {}), CUL_OK);
+  DeviceTensor narrow(context, kF8, {16, 64}), u8(context, kU8, {16, 128}), half_bias(context, kF16, {16}), short_bias(context, kBf16, {15}),
+      one(context, kF32, {1}), half_scale(context, kF16, {1}), wide(context, kBf16, {4, 17}), i8_out(context, kI8, {4, 16});
+  EXPECT_EQ(status(plain, [&](Problem& p) { p.args.b = &narrow.tensor; }), CUL_SHAPE);
+  EXPECT_NE(std::string(cul_last_error()).find("fp8_gemm: a is [4, 128] but b is [16, 64]"), std::string::npos) << cul_last_error();
+  EXPECT_EQ(status({4, 16, 24, CUL_FP8_SCALING_TENSOR, kBf16}, [](Problem&) {}), CUL_SHAPE);
+  EXPECT_NE(std::string(cul_last_error()).find("K = 24 must be a multiple of 16"), std::string::npos) << cul_last_error();
+  EXPECT_EQ(status(plain, [&](Problem& p) { p.args.b = &u8.tensor; }), CUL_DTYPE);
+  EXPECT_EQ(status(plain, [&](Problem& p) { p.args.bias = &half_bias.tensor; }), CUL_DTYPE);
+  EXPECT_EQ(status(plain, [&](Problem& p) { p.args.bias = &short_bias.tensor; }), CUL_SHAPE);
+  EXPECT_EQ(status(plain, [&](Problem& p) { p.args.a_scale = &half_scale.tensor; }), CUL_DTYPE);
+  EXPECT_EQ(status(plain, [&](Problem& p) { p.args.c = &wide.tensor; }), CUL_SHAPE);
+  EXPECT_EQ(status(plain, [&](Problem& p) { p.args.c = &i8_out.tensor; }), CUL_DTYPE);
+  EXPECT_EQ(status(plain, [&](Problem& p) { p.args.scaling = 3; }), CUL_RANGE);
+  EXPECT_EQ(status(plain, [&](Problem& p) { p.args.scaling = CUL_FP8_SCALING_TOKEN_CHANNEL; }), CUL_SHAPE);
+  EXPECT_EQ(status(blocks, [&](Problem& p) { p.args.b_scale = &one.tensor; }), CUL_SHAPE);
+  EXPECT_EQ(status(plain, [&](Problem& p) { p.args.a = nullptr; }), CUL_NULL_POINTER);
+  EXPECT_EQ(status(plain, [&](Problem& p) { p.args.b_scale = nullptr; }), CUL_NULL_POINTER);
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 culebra_family(gemm
   SOURCES
+    fp8_gemm
+    fp8_gemm_cpu
     gemm
     gemm_cpu
     gemm_plan
@@ -28,5 +30,6 @@ culebra_family(gemm
     gemm_packing
     gemm_plan
     linear_logprob)
+    gemm_quantize_activations)
 # Every backend of quantize_weights must choose the same integers.
 set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/quantize_weights_cpu.cc PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
