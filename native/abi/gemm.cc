@@ -10,6 +10,7 @@
 #include "ops/gemm/packed_weights.h"
 #include "ops/gemm/quantize_activations.h"
 #include "ops/gemm/quantize_weights.h"
+#include "ops/gemm/sparse_mlp.h"
 #include "ops/gemm/w4a16_gemm.h"
 
 namespace culebra {
@@ -29,6 +30,7 @@ constexpr Op<W4A16GemmParams> kW4A16Gemm{"w4a16_gemm", "gemm", "f16 bf16", cpu::
                                          CUL_SIMT(w4a16_gemm)};
 constexpr Op<LogprobParams> kLinearLogprob{"linear_logprob", "gemm", "f32 f16 bf16", cpu::linear_logprob, CUL_CUDA(linear_logprob),
                                            CUL_SIMT(linear_logprob)};
+constexpr Op<SparseMlpParams> kSparseMlp{"sparse_mlp", "gemm", "f16 bf16", cpu::sparse_mlp, CUL_CUDA(sparse_mlp), CUL_SIMT(sparse_mlp)};
 
 const OpRecord* const kOps[] = {
     &kGemm,
@@ -36,6 +38,7 @@ const OpRecord* const kOps[] = {
     &kPackWeights,
     &kQuantizeActivations,
     &kQuantizeWeights,
+    &kSparseMlp,
     &kUnpackWeights,
     &kW4A16Gemm,
 };
@@ -86,6 +89,9 @@ cul_status cul_w4a16_gemm(cul_stream* stream, const cul_w4a16_gemm_args* args) {
 }
 cul_status cul_linear_logprob(cul_stream* stream, const cul_linear_logprob_args* args) {
   return run_op(kLinearLogprob, stream, args, check_linear_logprob);
+}
+cul_status cul_sparse_mlp(cul_stream* stream, const cul_sparse_mlp_args* args) {
+  return run_op(kSparseMlp, stream, args, check_sparse_mlp);
 }
 
 }  // extern "C"

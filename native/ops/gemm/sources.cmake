@@ -13,6 +13,8 @@ culebra_family(gemm
     quantize_activations_cpu
     quantize_weights
     quantize_weights_cpu
+    sparse_mlp
+    sparse_mlp_cpu
     w4a16_gemm
     w4a16_gemm_cpu
   KERNELS
@@ -21,6 +23,7 @@ culebra_family(gemm
     packed_weights
     quantize_activations
     quantize_weights
+    sparse_mlp
     split_sum
     w4a16_gemm
   TESTS
@@ -31,5 +34,7 @@ culebra_family(gemm
     gemm_plan
     linear_logprob)
     gemm_quantize_activations)
+    linear_logprob
+    sparse_mlp)
 # Every backend of quantize_weights must choose the same integers.
 set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/quantize_weights_cpu.cc PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
