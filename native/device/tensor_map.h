@@ -7,34 +7,15 @@
 //            tensor_copy_2d(shared_address(tile), map, k0, m0, full);       // element (k0 + i, m0 + j) to tile row j, column i
 //
 // The box lies in shared memory row after row, without padding; elements outside the tensor, also at negative coordinates, become
-// zeros. Swizzle::bytes_128 wants boxes of at most 128 bytes a row: byte b of row j goes to 128 j + (b ^ 16 (j % 8)), which is what
-// ldmatrix needs to be free of bank conflicts, and wgmma's 128-byte layout (wgmma.h). The tile is aligned to 128 bytes, with swizzling
+// zeros. Swizzle::bytes_128 wants boxes of 128 bytes a row: byte b of row j goes to 128 j + (b ^ 16 (j % 8)), where ldmatrix meets no
+// bank conflicts, and which is wgmma's 128-byte layout (wgmma.h). The tile is aligned to 128 bytes, with swizzling
 // to 1024.
 #pragma once
 
 #include "device/bulk_copy.h"
+#include "device/tensor_request.h"
 
-namespace culebra {
-
-// The copy engine's own format on a device, the request itself under the emulation.
-struct alignas(64) TensorMap {
-  uint64_t words[16];
-};
-
-enum class Swizzle : uint8_t { none, bytes_128 };
-
-// Dimension 0 is the contiguous one.
-struct TensorMapRequest {
-  const void* data;         // aligned to 16 bytes
-  int element_bytes;        // 1 or 2
-  int rank;                 // 2 or 3
-  int64_t extent[3];        // in elements
-  int64_t stride_bytes[2];  // of dimensions 1 and 2: multiples of 16
-  int box[3];               // in elements, up to 256 each; a row of the box is a multiple of 16 bytes
-  Swizzle swizzle;
-};
-
-namespace CUL_DEVICE_NS {
+namespace culebra::CUL_DEVICE_NS {
 
 // On the host. Throws Refusal for a request that the copy engine does not take, or when the driver has no copy engine to offer.
 TensorMap make_tensor_map(const TensorMapRequest& request);
@@ -90,5 +71,4 @@ CUL_DEVICE_FN void prefetch_tensor_map(const TensorMap& map) {
 
 #endif
 
-}  // namespace CUL_DEVICE_NS
-}  // namespace culebra
+}  // namespace culebra::CUL_DEVICE_NS

@@ -53,14 +53,18 @@ struct ImmediateQueue final : Queue {
 
 // Launches at once; the findings of the grid, or nothing.
 template <class... P, class... A>
-std::string findings(void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_shared_bytes, A&&... arguments) {
+std::string findings(void (*kernel)(P...), const LaunchShape& shape, A&&... arguments) {
   ImmediateQueue queue;
   try {
-    launch(kernel, grid, block, dynamic_shared_bytes, &queue, std::forward<A>(arguments)...);
+    launch(kernel, shape, &queue, std::forward<A>(arguments)...);
   } catch (const DeviceError& error) {
     return error.what();
   }
   return {};
+}
+template <class... P, class... A>
+std::string findings(void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_shared_bytes, A&&... arguments) {
+  return findings(kernel, LaunchShape{grid, block, dynamic_shared_bytes}, std::forward<A>(arguments)...);
 }
 
 class ConfigScope {

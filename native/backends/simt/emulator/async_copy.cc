@@ -11,7 +11,7 @@ void land(Thread& self, const PendingCopy& copy) {
   char* destination = block.arena + copy.destination;
   std::memcpy(destination, copy.source, static_cast<size_t>(copy.source_bytes));
   std::memset(destination + copy.source_bytes, 0, static_cast<size_t>(copy.bytes - copy.source_bytes));
-  if (block.grid.tracking) block.shadow.copy_landed(self, copy.destination, static_cast<size_t>(copy.bytes), copy.site);
+  if (block.grid.tracking) block.shadow.copy_landed(actor(self), copy.destination, static_cast<size_t>(copy.bytes), copy.site);
 }
 
 }  // namespace
@@ -28,7 +28,7 @@ void cp_async(uint32_t destination, const void* source, int bytes, int source_by
   if (reinterpret_cast<uintptr_t>(source) - reinterpret_cast<uintptr_t>(block.arena) < kArenaBytes)
     fail(site, "source %p is shared memory; cp.async reads global memory", source);
   if (source_bytes) access_memory(self, source, static_cast<size_t>(source_bytes), Access::read, site);
-  if (block.grid.tracking) block.shadow.copy_issued(self, destination, static_cast<size_t>(bytes), site);
+  if (block.grid.tracking) block.shadow.copy_issued(actor(self), destination, static_cast<size_t>(bytes), site);
   if (block.grid.config.poison) std::memset(target, 0xff, static_cast<size_t>(bytes));
   self.copies.push_back({destination, source, bytes, source_bytes, self.open_group, site});
 }

@@ -79,6 +79,17 @@ void barrier_thread_exited(Block& block) {
   if (barrier.arrived && barrier.whole_block && barrier.arrived == block.alive) release(barrier, block.grid, nullptr);
 }
 
+void Lesson::learn(Thread& thread) {
+  if (!clock_) return;
+  if (thread.known != before_) {
+    Clock clock = *thread.known;
+    merge(clock, thread.block->linear, *clock_, block_);
+    before_ = thread.known;
+    after_ = std::make_shared<const Clock>(std::move(clock));
+  }
+  thread.known = after_;
+}
+
 void join_clocks(const std::vector<Thread*>& participants, const ClockRef& extra) {
   const uint32_t block = participants[0]->block->linear;
   auto joined = std::make_shared<Clock>(*participants[0]->known);

@@ -23,8 +23,8 @@ void ArenaDeleter::operator()(char* arena) const {
   std::free(arena);
 }
 
-Block::Block(Grid& grid)
-    : grid(grid), arena_owner(static_cast<char*>(std::aligned_alloc(1024, kArenaBytes))), arena(arena_owner.get()) {
+Block::Block(Grid& grid, Cluster& cluster, uint32_t rank)
+    : grid(grid), cluster(cluster), rank(rank), arena_owner(static_cast<char*>(std::aligned_alloc(1024, kArenaBytes))), arena(arena_owner.get()) {
   if (!arena) throw std::bad_alloc();
   const unsigned n = grid.threads_per_block;
   warps.resize((n + 31) / 32);
@@ -43,14 +43,17 @@ Block::Block(Grid& grid)
   }
 }
 
-void Block::start(uint32_t index) {
-  linear = index;
+void Block::start(uint3 index) {
+  linear = index.x + grid.launch.grid.x * (index.y + grid.launch.grid.y * index.z);
   alive = grid.threads_per_block;
-  const dim3 extent = grid.launch.grid;
+  mbarriers.clear();
+  warpgroup_calls.clear();
+  peer_reads.clear();
+  units = 0;
   const ClockRef nothing =
       grid.racing ? std::make_shared<const Clock>(Clock{std::vector<uint32_t>(alive), {}}) : nullptr;
   for (auto& thread : threads) {
-    thread->indices.block = {index % extent.x, index / extent.x % extent.y, index / extent.x / extent.y};
+    thread->indices.block = index;
     thread->done = false;
     thread->site = {};
     thread->copies.clear();
@@ -59,8 +62,14 @@ void Block::start(uint32_t index) {
     thread->epoch = 1;
     thread->fenced = nullptr;
     thread->heard.clear();
+    thread->proxy_fences.clear();
+    thread->registers = nullptr;
+    thread->cluster_phase = 0;
   }
-  for (Warp& warp : warps) warp.exited = 0;
+  for (Warp& warp : warps) {
+    warp.exited = 0;
+    warp.products = nullptr;
+  }
 
   CUL_ASAN_POISON(arena, kArenaBytes);
   variables.clear();

@@ -9,6 +9,7 @@
 
 namespace culebra {
 struct TensorMap;
+struct TensorMapRequest;
 }
 
 namespace culebra::simt {
@@ -82,6 +83,7 @@ void mbarrier_arrive_expect_bytes(uint32_t barrier, uint32_t bytes, Here here = 
 void mbarrier_wait(uint32_t barrier, uint32_t parity, Here here = Here::current());
 void fence_async_proxy();
 void bulk_copy(uint32_t destination, const void* source, uint32_t bytes, uint32_t barrier, Here here = Here::current());
+TensorMap make_tensor_map(const TensorMapRequest& request);
 void tensor_copy(uint32_t destination, const TensorMap& map, const int* at, int rank, uint32_t barrier, Here here);
 
 // ---- asynchronous products of a warpgroup; a is null where its descriptor counts

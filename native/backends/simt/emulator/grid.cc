@@ -14,16 +14,18 @@ Grid::Grid(const Launch& launch, void (*entry)(const void*), const void* paramet
       tracking(hooks_linked()),
       racing(tracking && config.races),
       threads_per_block(launch.block.x * launch.block.y * launch.block.z),
+      blocks_per_cluster(launch.cluster.x * launch.cluster.y * launch.cluster.z),
       parameters(parameters),
       parameter_bytes(parameter_bytes),
       entry_(entry),
-      total_blocks_(uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z),
+      total_clusters_(uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z / blocks_per_cluster),
       random_state_(config.seed * 0x9e3779b97f4a7c15ull | 1) {
-  if (total_blocks_ > UINT32_MAX) throw DeviceError("simt: the emulation runs at most 2^32 - 1 blocks");
+  if (total_clusters_ * blocks_per_cluster > UINT32_MAX)
+    throw DeviceError("simt: the emulation runs at most 2^32 - 1 blocks");
   if (config.schedule != Schedule::random) return;
-  order_.resize(total_blocks_);
-  for (uint64_t i = 0; i < total_blocks_; ++i) order_[i] = static_cast<uint32_t>(i);
-  for (uint64_t i = total_blocks_; i > 1; --i) std::swap(order_[i - 1], order_[random() % i]);
+  order_.resize(total_clusters_);
+  for (uint64_t i = 0; i < total_clusters_; ++i) order_[i] = static_cast<uint32_t>(i);
+  for (uint64_t i = total_clusters_; i > 1; --i) std::swap(order_[i - 1], order_[random() % i]);
 }
 
 Grid::~Grid() = default;
@@ -35,30 +37,48 @@ uint64_t Grid::random() {  // xorshift64
   return random_state_;
 }
 
-void Grid::start_block() {
-  const uint64_t i = started_blocks_++;
-  const uint64_t linear = config.schedule == Schedule::reverse ? total_blocks_ - 1 - i : order_.empty() ? i : order_[i];
-  if (idle_.empty()) idle_.push_back(std::make_unique<Block>(*this));
+void Grid::start_cluster() {
+  const uint64_t i = started_clusters_++;
+  const uint64_t linear =
+      config.schedule == Schedule::reverse ? total_clusters_ - 1 - i : order_.empty() ? i : order_[i];
+  if (idle_.empty()) {
+    Cluster& cluster = *idle_.emplace_back(std::make_unique<Cluster>());
+    for (uint32_t rank = 0; rank < blocks_per_cluster; ++rank)
+      cluster.blocks.push_back(std::make_unique<Block>(*this, cluster, rank));
+  }
   resident_.push_back(std::move(idle_.back()));
   idle_.pop_back();
-  Block& block = *resident_.back();
-  block.start(static_cast<uint32_t>(linear));
-  for (auto& thread : block.threads) {
-    thread->fiber.prepare(&Grid::thread_main);
-    make_ready(thread.get());
+  Cluster& cluster = *resident_.back();
+  cluster.running = blocks_per_cluster;
+  cluster.alive = blocks_per_cluster * threads_per_block;
+  cluster.arrived = cluster.phase = 0;
+  cluster.arriving = {};
+  cluster.completed = {};
+  const dim3 extent = launch.cluster, clusters{launch.grid.x / extent.x, launch.grid.y / extent.y};
+  const auto x = static_cast<uint32_t>(linear % clusters.x), y = static_cast<uint32_t>(linear / clusters.x % clusters.y),
+             z = static_cast<uint32_t>(linear / clusters.x / clusters.y);
+  for (auto& block : cluster.blocks) {
+    const uint32_t rank = block->rank;
+    block->start({x * extent.x + rank % extent.x, y * extent.y + rank / extent.x % extent.y,
+                  z * extent.z + rank / extent.x / extent.y});
+    for (auto& thread : block->threads) {
+      thread->fiber.prepare(&Grid::thread_main);
+      make_ready(thread.get());
+    }
   }
 }
 
-bool Grid::can_start_block() const {
-  return started_blocks_ < total_blocks_ &&
-         (resident_.empty() || (resident_.size() + 1) * threads_per_block <= kMaxResidentThreads);
+bool Grid::can_start_cluster() const {
+  return started_clusters_ < total_clusters_ &&
+         (resident_.empty() ||
+          (resident_.size() + 1) * blocks_per_cluster * threads_per_block <= kMaxResidentThreads);
 }
 
 void Grid::run() {
   while (!fatal_) {
-    while (can_start_block() && (resident_.size() < config.resident_blocks || want_block_)) {
-      want_block_ = false;
-      start_block();
+    while (can_start_cluster() && (resident_.size() * blocks_per_cluster < config.resident_blocks || want_cluster_)) {
+      want_cluster_ = false;
+      start_cluster();
     }
     if (resident_.empty()) break;
     finished_ = nullptr;
@@ -73,7 +93,7 @@ void Grid::run() {
     current = {};
     if (!finished_) continue;
     auto it =
-        std::find_if(resident_.begin(), resident_.end(), [this](auto& block) { return block.get() == finished_; });
+        std::find_if(resident_.begin(), resident_.end(), [this](auto& cluster) { return cluster.get() == finished_; });
     idle_.push_back(std::move(*it));
     resident_.erase(it);
   }
@@ -103,19 +123,29 @@ void Grid::thread_finished(Thread* thread) {
   note_progress();
   warp_lane_exited(*thread);
   barrier_thread_exited(block);
+  cluster_thread_exited(*thread);
   if (block.alive == 0) {
-    finished_ = &block;
-    Fiber::switch_to(thread->fiber, host_, true);
+    check_copy_engine_idle(block);
+    check_products_complete(block);
+    check_peers_have_read(block);
+    if (--block.cluster.running == 0) {
+      finished_ = &block.cluster;
+      Fiber::switch_to(thread->fiber, host_, true);
+    }
   }
   resume_next(thread, true);
 }
 
+size_t Grid::choose(size_t count) {
+  return config.schedule == Schedule::in_order ? 0 : config.schedule == Schedule::reverse ? count - 1 : random() % count;
+}
+
 Thread* Grid::next_ready() {
-  if (ready_.empty()) return nullptr;
-  size_t i = 0;
-  if (config.schedule == Schedule::reverse) i = ready_.size() - 1;
+  while (ready_.empty())
+    if (copies.empty()) return nullptr;
+    else land_copy(*this, choose(copies.size()));
+  size_t i = choose(ready_.size());
   if (config.schedule == Schedule::random) {
-    i = random() % ready_.size();
     std::swap(ready_[i], ready_.back());
     i = ready_.size() - 1;
   }
@@ -154,11 +184,15 @@ void Grid::spin(Thread* self, const Site& site) {
     report_deadlock("livelock: threads poll memory that nobody writes");
     abandon();
   }
-  // Everybody who can run has been polling for a while: on a device, more blocks would be running beside these.
-  if (can_start_block() && resident_.size() < config.max_resident_blocks && idle_spins_ % (4 * ready_.size()) == 0) {
-    want_block_ = true;
-    Fiber::switch_to(self->fiber, host_, false);
-    return;
+  // Everybody who can run has been polling for a while: copies land, and on a device more blocks would be running beside these.
+  if (idle_spins_ % (4 * ready_.size()) == 0) {
+    if (!copies.empty()) {
+      land_copy(*this, choose(copies.size()));
+    } else if (can_start_cluster() && resident_.size() * blocks_per_cluster < config.max_resident_blocks) {
+      want_cluster_ = true;
+      Fiber::switch_to(self->fiber, host_, false);
+      return;
+    }
   }
   resume_next(self, false);
 }

@@ -13,8 +13,12 @@ namespace {
 inline void access(const void* pointer, size_t bytes, Access kind, Op op, const void* program_counter) {
   if (!current.in_kernel) return;  // host code of an instrumented file, or the emulator itself
   EmulatorScope scope;
-  if (scope.self.fiber.on_stack(reinterpret_cast<uintptr_t>(pointer))) return;
   const Site site(op, program_counter);
+  if (scope.self.fiber.on_stack(reinterpret_cast<uintptr_t>(pointer))) {
+    if (scope.self.registers)
+      watch_registers(scope.self, reinterpret_cast<uintptr_t>(pointer), bytes, kind, site);
+    return;
+  }
   // The compiler promises the natural alignment of what it loads as one piece; a device traps where it does not hold.
   if (op != Op::memory_function && bytes <= 16 && reinterpret_cast<uintptr_t>(pointer) % bytes)
     fail(site, "%zu bytes at %p, which is not aligned to %zu bytes", bytes, pointer, bytes);

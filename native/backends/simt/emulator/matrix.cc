@@ -105,6 +105,9 @@ void mma(D* d, const uint32_t* a, const uint32_t* b, const D* c, Here here, Elem
 }  // namespace
 
 void ldmatrix(uint32_t* registers, int matrices, bool transposed, uint32_t address, Here here) {
+  if (Thread& self = *current.thread; self.registers)
+    watch_registers(self, reinterpret_cast<uintptr_t>(registers), 4 * static_cast<size_t>(matrices), Access::write,
+                    Site(Op::ldmatrix, here));
   matrix_move<false>(registers, matrices, transposed, address, here);
 }
 

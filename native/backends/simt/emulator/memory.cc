@@ -54,6 +54,17 @@ void access_global(Thread& self, const void* pointer, size_t bytes, Access kind,
 
 }  // namespace
 
+Actor actor(const Thread& thread) {
+  return {thread.block->linear, thread.epoch, static_cast<uint16_t>(thread.linear),
+          thread.block->grid.racing ? thread.known.get() : nullptr};
+}
+
+ClockRef snapshot(Thread& self) {
+  Clock clock = *self.known;
+  clock.threads[self.linear] = self.epoch++;
+  return std::make_shared<const Clock>(std::move(clock));
+}
+
 void access_memory(Thread& self, const void* pointer, size_t bytes, Access kind, const Site& site) {
   const auto address = reinterpret_cast<uintptr_t>(pointer);
   if (self.fiber.on_stack(address)) return;  // registers and local memory
@@ -61,7 +72,7 @@ void access_memory(Thread& self, const void* pointer, size_t bytes, Access kind,
   const size_t offset = address - reinterpret_cast<uintptr_t>(block.arena);
   if (offset >= kArenaBytes) return access_global(self, pointer, bytes, kind, site);
   shared_bytes(block, static_cast<uint32_t>(offset), bytes, 1, site);
-  if (block.grid.tracking) block.shadow.access(self, offset, bytes, kind, site);
+  if (block.grid.tracking) block.shadow.access(actor(self), offset, bytes, kind, site);
 }
 
 namespace {
@@ -75,12 +86,6 @@ void check_vector(const void* pointer, size_t bytes, Access kind, Here here) {
 }
 
 // ---- acquire and release, as the PTX memory model composes them
-
-ClockRef snapshot(Thread& self) {
-  Clock clock = *self.known;
-  clock.threads[self.linear] = self.epoch++;
-  return std::make_shared<const Clock>(std::move(clock));
-}
 
 void learn(Thread& self, const Release& release) {
   Clock clock = *self.known;

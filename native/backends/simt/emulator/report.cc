@@ -50,39 +50,46 @@ void fail(const Site& site, const char* format, ...) {
   grid.abandon();
 }
 
-void Grid::report_deadlock(const char* what) {
+namespace {
+
+std::string describe_threads(const Block& block) {
   // Threads that wait for the same at the same place are one line.
   struct Group {
     Site site;
     const char* waiting_for;
     unsigned threads, first, last;
   };
-  std::string text = what;
-  for (auto& block : resident_) {
-    std::vector<Group> groups;
-    for (auto& thread : block->threads) {
-      if (thread->done) continue;
-      auto same = [&](const Group& g) {
-        return g.site.same_place(thread->site) && g.waiting_for == thread->waiting_for;
-      };
-      if (auto it = std::find_if(groups.begin(), groups.end(), same); it != groups.end()) {
-        ++it->threads;
-        it->last = thread->linear;
-      } else {
-        groups.push_back({thread->site, thread->waiting_for, 1, thread->linear, thread->linear});
-      }
-    }
-    const uint3 index = block->threads[0]->indices.block;
-    text += "\n    block (" + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " +
-            std::to_string(index.z) + "): " + std::to_string(block->alive) + " of " +
-            std::to_string(threads_per_block) + " threads have not exited";
-    for (const Group& g : groups) {
-      text += "\n      " + std::to_string(g.threads) + " (" + std::to_string(g.first) + ".." + std::to_string(g.last) +
-              ") " + (g.waiting_for ? std::string("wait for ") + g.waiting_for : "poll") + " in " + g.site.describe();
+  std::vector<Group> groups;
+  for (auto& thread : block.threads) {
+    if (thread->done) continue;
+    auto same = [&](const Group& g) { return g.site.same_place(thread->site) && g.waiting_for == thread->waiting_for; };
+    if (auto it = std::find_if(groups.begin(), groups.end(), same); it != groups.end()) {
+      ++it->threads;
+      it->last = thread->linear;
+    } else {
+      groups.push_back({thread->site, thread->waiting_for, 1, thread->linear, thread->linear});
     }
   }
-  if (started_blocks_ < total_blocks_)
-    text += "\n    " + std::to_string(total_blocks_ - started_blocks_) +
+  const uint3 index = block.threads[0]->indices.block;
+  std::string text = "\n    block (" + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " +
+                     std::to_string(index.z) + "): " + std::to_string(block.alive) + " of " +
+                     std::to_string(block.threads.size()) + " threads have not exited";
+  for (const Group& g : groups) {
+    text += "\n      " + std::to_string(g.threads) + " (" + std::to_string(g.first) + ".." + std::to_string(g.last) +
+            ") " + (g.waiting_for ? std::string("wait for ") + g.waiting_for : "poll") + " in " + g.site.describe();
+  }
+  return text + describe_mbarriers(block);
+}
+
+}  // namespace
+
+void Grid::report_deadlock(const char* what) {
+  std::string text = what;
+  for (auto& cluster : resident_)
+    for (auto& block : cluster->blocks)
+      if (block->alive) text += describe_threads(*block);
+  if (started_clusters_ < total_clusters_)
+    text += "\n    " + std::to_string((total_clusters_ - started_clusters_) * blocks_per_cluster) +
             " blocks have not started (max_resident_blocks is " + std::to_string(config.max_resident_blocks) + ")";
   ++events_;
   messages_.push_back(std::move(text));

@@ -11,22 +11,30 @@ constexpr size_t kEveryRead = SIZE_MAX;
 constexpr size_t kGlobalReads = 4;  // a weight is read by every block; a bounded memory of its readers finds most races
 
 bool is_atomic(const Site& site) {
-  return site.op() == Op::atomic || site.op() == Op::load_acquire || site.op() == Op::store_release ||
-         site.op() == Op::reduce_release;
+  switch (site.op()) {
+    case Op::atomic:
+    case Op::load_acquire:
+    case Op::store_release:
+    case Op::reduce_release:
+    case Op::mbarrier_arrive:
+    case Op::mbarrier_wait: return true;
+    default: return false;
+  }
 }
 
-bool ordered_before(const Event& event, const Thread& self) {
-  if (event.block == self.block->linear)
-    return event.thread == self.linear || self.known->threads[event.thread] >= event.epoch;
-  const auto it = self.known->blocks.find(event.block);
-  return it != self.known->blocks.end() && it->second.size() > event.thread && it->second[event.thread] >= event.epoch;
+bool ordered_before(const Event& event, const Actor& who) {
+  if (event.block == who.block && event.thread == who.index) return true;
+  return knows(*who.known, who.block, event.block, event.thread, event.epoch);
 }
 
-void report_race(const Event& earlier, bool earlier_write, const Thread& self, bool write, const Site& site,
+void report_race(const Event& earlier, bool earlier_write, const Actor& who, bool write, const Site& site,
                  const char* memory) {
   const char* now = write ? "write" : "read";
   const char* then = earlier_write ? "write" : "read";
-  if (earlier.block == self.block->linear) {
+  if (earlier.thread >= current.thread->block->grid.threads_per_block) {
+    report(site, "race on %s memory: this %s is not ordered after the asynchronous %s of %s", memory, now, then,
+           earlier.site.describe());
+  } else if (earlier.block == who.block) {
     report(site, "race on %s memory: this %s is not ordered after the %s by thread %u in %s", memory, now, then,
            earlier.thread, earlier.site.describe());
   } else {
@@ -49,22 +57,22 @@ void split(size_t begin, size_t bytes, F&& f) {
 
 }  // namespace
 
-void History::record(Thread& self, uint16_t mask, Access kind, const Site& site, const char* memory, size_t max_reads) {
+void History::record(const Actor& who, uint16_t mask, Access kind, const Site& site, const char* memory, size_t max_reads) {
   const bool write = kind != Access::read, atomic = kind == Access::atomic;
   const auto races = [&](const Event& event) {
-    return (event.mask & mask) && !(atomic && is_atomic(event.site)) && !ordered_before(event, self);
+    return (event.mask & mask) && !(atomic && is_atomic(event.site)) && !ordered_before(event, who);
   };
   if (const auto it = std::find_if(writes.begin(), writes.end(), races); it != writes.end())
-    report_race(*it, true, self, write, site, memory);
+    report_race(*it, true, who, write, site, memory);
   if (write)
     if (const auto it = std::find_if(reads.begin(), reads.end(), races); it != reads.end())
-      report_race(*it, false, self, write, site, memory);
+      report_race(*it, false, who, write, site, memory);
 
-  const Event event{site, self.block->linear, self.epoch, static_cast<uint16_t>(self.linear), mask};
+  const Event event{site, who.block, who.epoch, who.index, mask};
   // Whatever is ordered before this access is covered by it: a later access that races with the old one races with the new one.
   const auto cover = [&](std::vector<Event>& events) {
     for (Event& old : events)
-      if ((old.mask & mask) && (write || ordered_before(old, self))) old.mask &= static_cast<uint16_t>(~mask);
+      if ((old.mask & mask) && (write || ordered_before(old, who))) old.mask &= static_cast<uint16_t>(~mask);
     std::erase_if(events, [](const Event& old) { return old.mask == 0; });
   };
   if (write) {
@@ -98,8 +106,7 @@ void SharedShadow::grow(size_t bytes) {
   if (chunks_.size() < chunks) chunks_.resize(chunks);
 }
 
-void SharedShadow::access(Thread& self, size_t offset, size_t bytes, Access kind, const Site& site) {
-  const bool racing = self.block->grid.racing;
+void SharedShadow::access(const Actor& who, size_t offset, size_t bytes, Access kind, const Site& site) {
   split(offset, bytes, [&](size_t index, uint16_t mask) {
     Chunk& chunk = chunks_[index];
     if (chunk.in_flight & mask)
@@ -107,20 +114,35 @@ void SharedShadow::access(Thread& self, size_t offset, size_t bytes, Access kind
              kind == Access::read ? "read" : "write", offset);
     else if (kind != Access::write && (mask & ~chunk.initialized))
       report(site, "read of uninitialised shared memory at 0x%zx", offset);
-    if (racing) chunk.history.record(self, mask, kind, site, "shared", kEveryRead);
+    if (who.known) chunk.history.record(who, mask, kind, site, "shared", kEveryRead);
     if (kind != Access::read) chunk.initialized |= mask;
   });
 }
 
-void SharedShadow::copy_issued(Thread& self, size_t offset, size_t bytes, const Site& site) {
-  access(self, offset, bytes, Access::write, site);
+void SharedShadow::copy_issued(const Actor& who, size_t offset, size_t bytes, const Site& site) {
+  access(who, offset, bytes, Access::write, site);
   split(offset, bytes, [&](size_t index, uint16_t mask) { chunks_[index].in_flight |= mask; });
 }
 
-void SharedShadow::copy_landed(Thread& self, size_t offset, size_t bytes, const Site& site) {
+void SharedShadow::copy_landed(const Actor& who, size_t offset, size_t bytes, const Site& site) {
   split(offset, bytes, [&](size_t index, uint16_t mask) { chunks_[index].in_flight &= static_cast<uint16_t>(~mask); });
-  access(self, offset, bytes, Access::write,
+  access(who, offset, bytes, Access::write,
          site);  // others see it once they are ordered after the wait, not after the issue
+}
+
+void SharedShadow::check_proxy_fences(const Block& block, const Actor& who, size_t offset, size_t bytes,
+                                      const Site& site) {
+  split(offset, bytes, [&](size_t index, uint16_t mask) {
+    for (const Event& event : chunks_[index].history.writes) {
+      if (!(event.mask & mask) || event.block != block.linear || event.thread >= block.threads.size()) continue;
+      const auto& fences = block.threads[event.thread]->proxy_fences;
+      const auto fence = std::lower_bound(fences.begin(), fences.end(), event.epoch);
+      const bool own = event.thread == who.index;
+      if (fence != fences.end() && (own || knows(*who.known, who.block, block.linear, event.thread, *fence))) continue;
+      report(site, "thread %u did not call fence_async_proxy between its write in %s and the barrier", event.thread,
+             event.site.describe());
+    }
+  });
 }
 
 // ---- global memory
@@ -163,7 +185,7 @@ void GlobalShadow::access(Thread& self, Allocation& allocation, uintptr_t addres
   });
   if (self.block->grid.racing)
     split(address, bytes,
-          [&](size_t chunk, uint16_t mask) { history(chunk).record(self, mask, kind, site, "global", kGlobalReads); });
+          [&](size_t chunk, uint16_t mask) { history(chunk).record(actor(self), mask, kind, site, "global", kGlobalReads); });
 }
 
 }  // namespace culebra::simt

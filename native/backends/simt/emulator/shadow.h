@@ -8,11 +8,13 @@
 #include <unordered_map>
 #include <vector>
 
+#include "backends/simt/emulator/clock.h"
 #include "backends/simt/emulator/global_registry.h"
 #include "backends/simt/emulator/site.h"
 
 namespace culebra::simt {
 
+struct Block;
 struct Thread;
 enum class Access : uint8_t;
 
@@ -23,15 +25,17 @@ struct Event {
   Site site;
   uint32_t block, epoch;
   uint16_t thread, mask;
+
+  bool operator==(const Event&) const = default;
 };
 
 // The accesses of a chunk that a later one may still race with.
 struct History {
   std::vector<Event> reads, writes;
 
-  // Records the access by `self`, reporting the first earlier one that is not ordered before it. max_reads bounds the memory;
+  // Records the access, reporting the first earlier one that is not ordered before it. max_reads bounds the memory;
   // beyond it, older reads are forgotten.
-  void record(Thread& self, uint16_t mask, Access kind, const Site& site, const char* memory, size_t max_reads);
+  void record(const Actor& who, uint16_t mask, Access kind, const Site& site, const char* memory, size_t max_reads);
   void clear() {
     reads.clear();
     writes.clear();
@@ -43,9 +47,11 @@ class SharedShadow {
   void reset(size_t bytes);
   void grow(size_t bytes);
   // Offsets count from the start of the block's arena; the range is inside one variable.
-  void access(Thread& self, size_t offset, size_t bytes, Access kind, const Site& site);
-  void copy_issued(Thread& self, size_t offset, size_t bytes, const Site& site);
-  void copy_landed(Thread& self, size_t offset, size_t bytes, const Site& site);
+  void access(const Actor& who, size_t offset, size_t bytes, Access kind, const Site& site);
+  void copy_issued(const Actor& who, size_t offset, size_t bytes, const Site& site);
+  void copy_landed(const Actor& who, size_t offset, size_t bytes, const Site& site);
+  // Reports ordinary stores of the block's threads that an asynchronous operation is about to read or replace without their fence.
+  void check_proxy_fences(const Block& block, const Actor& who, size_t offset, size_t bytes, const Site& site);
 
  private:
   struct Chunk {

@@ -40,6 +40,20 @@ enum class Op : uint8_t {
   mma_e4m3,
   cp_async,
   cp_async_wait,
+  mbarrier_init,
+  mbarrier_arrive,
+  mbarrier_wait,
+  bulk_copy,
+  tensor_copy,
+  wgmma,
+  wgmma_fence,
+  wgmma_commit,
+  wgmma_wait,
+  reallocate_registers,
+  cluster_arrive,
+  cluster_wait,
+  cluster_address,
+  read_cluster,
   vector_access,
   atomic,
   load_acquire,
@@ -56,6 +70,12 @@ class Site {
   Site(Op op, const void* program_counter) : place_(program_counter), op_(op) {}
 
   Op op() const { return op_; }
+  // Another instruction's part in what happens at this place.
+  Site as(Op op) const {
+    Site other = *this;
+    other.op_ = op;
+    return other;
+  }
   bool hooked() const { return op_ <= Op::memory_function; }
   // "gemm.cu:84", or "libculebra.so+0x1234" where a program counter cannot be resolved to a line.
   // Both live as long as the process: a fibre that is abandoned in the middle of a report leaks nothing.

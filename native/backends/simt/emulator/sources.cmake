@@ -10,7 +10,8 @@ if(CULEBRA_SIMT_HOOKS AND CULEBRA_SANITIZE)
 endif()
 
 set(CULEBRA_SIMT_EMULATOR_CORE "")
-foreach(_file async_copy barrier block config fiber global_registry grid matrix memory report shadow site warp)
+foreach(_file async_copy barrier block cluster config copy_engine fiber global_registry grid matrix mbarrier memory report shadow site warp
+              wgmma)
   list(APPEND CULEBRA_SIMT_EMULATOR_CORE ${CMAKE_CURRENT_LIST_DIR}/${_file}.cc)
 endforeach()
 set(CULEBRA_SIMT_HOOKS_PRESENT ${CMAKE_CURRENT_LIST_DIR}/hooks.cc)
