@@ -11,7 +11,7 @@ import org.jspecify.annotations.Nullable;
  *
  * @param format decides the shapes below
  * @param bits 4 or 8; PLAIN also 6
- * @param group rows of k that share a scale: -1 (all), 32, 64 or 128
+ * @param group rows of k that share a scale: -1 (all), 32, 64 or 128; 6 bits: 128
  * @param n the matrix's output features
  * @param k its input features
  * @param qweight GPTQ: i32 [K bits/32, N]; AWQ: i32 [K, N bits/32]; COMPRESSED_TENSORS: i32 [N, ceil(K bits/32)];

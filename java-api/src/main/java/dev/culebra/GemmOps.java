@@ -141,7 +141,7 @@ abstract class GemmOps {
      *
      * @param e [N, D], half or f32
      * @param c [V, D] as e
-     * @param bias [V] as e, -inf masks a word; null: none
+     * @param bias [V] as e, -inf masks a word, softcap or not; null: none
      * @param targets i64 [N]
      * @param logprob f32 [N]; overlaps nothing
      * @param lse f32 [N]; overlaps nothing

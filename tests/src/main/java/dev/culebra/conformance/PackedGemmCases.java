@@ -65,14 +65,9 @@ final class PackedGemmCases {
                 ? checkpoint.withScaling(Scaling.BLOCK128) : checkpoint;
     }
 
-    /** Where the case has other groups than 128, its scales are those of 128: zeros that fit let the product refuse it. */
     private static CheckpointWeights sixBits(Call call) {
-        var group = call.attributes().integer("group", 128);
-        var n = call.size("q", 0);
-        var k = call.size("q", 1);
-        var scales = group == 128 ? call.in("scales")
-                : call.scope().zeros(call.stream(), call.dtype("scales"), n, groups(k, group));
-        return new CheckpointWeights(WeightFormat.PLAIN, 6, group, n, k, call.in("q"), scales, null, null);
+        return new CheckpointWeights(WeightFormat.PLAIN, 6, call.attributes().integer("group", 128), call.size("q", 0),
+                call.size("q", 1), call.in("q"), call.in("scales"), null, null);
     }
 
     private static void w6a8Gemm(Call call) {

@@ -16,7 +16,8 @@ final class LinearLogprobOracle implements Oracle {
         for (var t = 0; t < tokens; t++) {
             var largest = Double.NEGATIVE_INFINITY;
             for (var v = t * words; v < (t + 1) * words; v++) {
-                z[v] = softcap > 0 ? softcap * Math.tanh(z[v] / softcap) : z[v];
+                // A word that its bias masks stays masked.
+                z[v] = softcap > 0 && z[v] > Double.NEGATIVE_INFINITY ? softcap * Math.tanh(z[v] / softcap) : z[v];
                 largest = Math.max(largest, z[v]);
             }
             var sum = 0.0;

@@ -271,7 +271,7 @@ final class PackedGemmCases {
             var plain = format == WeightFormat.PLAIN;
             var bits = plain ? new int[] {4, 6, 8}[i / 6 % 3] : i / 6 % 2 == 0 ? 4 : 8;
             var inWords = !plain && format != WeightFormat.COMPRESSED_TENSORS;
-            var group = groups[(i + i / 6) % 4];
+            var group = bits == 6 ? 128 : groups[(i + i / 6) % 4];
             var n = inWords ? 40 + 8 * (i % 5) : 33 + i;
             var k = inWords ? 256 : 129 + i;
             var ordered = inWords && format != WeightFormat.AWQ && group > 0 && i % 2 == 0;
