@@ -33,6 +33,7 @@ constexpr Op<LogprobParams> kLinearLogprob{"linear_logprob", "gemm", "f32 f16 bf
 constexpr Op<SparseMlpParams> kSparseMlp{"sparse_mlp", "gemm", "f16 bf16", cpu::sparse_mlp, CUL_CUDA(sparse_mlp), CUL_SIMT(sparse_mlp)};
 
 const OpRecord* const kOps[] = {
+    &kFp8Gemm,
     &kGemm,
     &kLinearLogprob,
     &kPackWeights,
@@ -42,8 +43,6 @@ const OpRecord* const kOps[] = {
     &kUnpackWeights,
     &kW4A16Gemm,
 };
-const OpRecord* const kOps[] = {&kGemm, &kPackWeights, &kUnpackWeights, &kQuantizeWeights, &kQuantizeActivations,
-                                &kFp8Gemm, &kW4A16Gemm};
 
 }  // namespace
 

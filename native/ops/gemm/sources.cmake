@@ -32,8 +32,7 @@ culebra_family(gemm
     gemm_kernels
     gemm_packing
     gemm_plan
-    linear_logprob)
-    gemm_quantize_activations)
+    gemm_quantize_activations
     linear_logprob
     sparse_mlp)
 # Every backend of quantize_weights must choose the same integers.
