@@ -5,6 +5,7 @@ cmake_path(SET _native NORMALIZE ${_here}/../../../native)
 set(_tests
   ${_here}/concurrent_test.cc
   ${_here}/correct_kernels_test.cc
+  ${_here}/hopper_faults_test.cc
   ${_here}/hopper_kernels_test.cc
   ${_here}/matrix_test.cc
   ${_here}/numeric_test.cc
@@ -32,7 +33,8 @@ culebra_simt_test(culebra_simt_tests "${CULEBRA_SIMT_PLAIN_OPTIONS}" ${_tests} $
 if(NOT CULEBRA_SANITIZE)
   add_library(culebra_simt_hooks OBJECT ${CULEBRA_SIMT_HOOKS_PRESENT})  # never instrumented themselves
   target_link_libraries(culebra_simt_hooks PRIVATE culebra_simt_emulator)
-  culebra_simt_test(culebra_simt_checked_tests "${CULEBRA_SIMT_PLAIN_OPTIONS};${CULEBRA_SIMT_HOOK_OPTIONS}" ${_tests} ${_here}/checked_access_test.cc)
+  culebra_simt_test(culebra_simt_checked_tests "${CULEBRA_SIMT_PLAIN_OPTIONS};${CULEBRA_SIMT_HOOK_OPTIONS}" ${_tests} ${_here}/checked_access_test.cc
+                    ${_here}/hopper_checked_faults_test.cc)
   target_link_libraries(culebra_simt_checked_tests PRIVATE culebra_simt_hooks)
 endif()
 
