@@ -181,7 +181,12 @@ TEST_F(HopperFaults, TooManyBytesAnnounced) {
   EXPECT_FOUND("lacks 0 of 1 arrivals and 16 bytes in its phase 0", pipeline_findings<Fault::too_many_bytes_announced>());
 }
 TEST_F(HopperFaults, TooFewBytesAnnounced) {
-  EXPECT_FOUND("too few were announced", pipeline_findings<Fault::too_few_bytes_announced>());
+  under_every_schedule([&] {  // either the phase is complete too early, or it has too many bytes and never completes
+    const std::string text = pipeline_findings<Fault::too_few_bytes_announced>();
+    EXPECT_TRUE(text.find("too few were announced") != std::string::npos ||
+                text.find("lacks 0 of 1 arrivals and -8192 bytes") != std::string::npos)
+        << text;
+  });
 }
 TEST_F(HopperFaults, TooFewArrivals) {
   EXPECT_FOUND("lacks 1 of 2 arrivals and 0 bytes in its phase 0", pipeline_findings<Fault::wrong_barrier_count>());

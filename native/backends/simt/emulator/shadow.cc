@@ -134,7 +134,9 @@ void SharedShadow::check_proxy_fences(const Block& block, const Actor& who, size
                                       const Site& site) {
   split(offset, bytes, [&](size_t index, uint16_t mask) {
     for (const Event& event : chunks_[index].history.writes) {
-      if (!(event.mask & mask) || event.block != block.linear || event.thread >= block.threads.size()) continue;
+      const bool asynchronous = event.thread >= block.threads.size() || event.site.op() == Op::bulk_copy ||
+                                event.site.op() == Op::tensor_copy;
+      if (asynchronous || !(event.mask & mask) || event.block != block.linear) continue;
       const auto& fences = block.threads[event.thread]->proxy_fences;
       const auto fence = std::lower_bound(fences.begin(), fences.end(), event.epoch);
       const bool own = event.thread == who.index;
