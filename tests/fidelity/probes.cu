@@ -7,6 +7,7 @@
 #include "device/barrier.h"
 #include "device/bits.h"
 #include "device/mma.h"
+#include "device/mma_sparse.h"
 #include "device/numeric.h"
 #include "device/vector.h"
 #include "device/warp.h"
@@ -78,6 +79,28 @@ struct MmaFloat8 : Probe<32, 4, 89> {
     for (int i = 0; i < 4; ++i) y[i] = static_cast<uint32_t>(static_cast<int>(d[i]));
 #endif
   }
+};
+
+// The positions of two of four.
+template <class T, int kSelector>
+CUL_DEVICE_FN void probe_sparse_mma(uint32_t* y, int lane) {
+  constexpr uint32_t kPairs[6] = {0x4, 0x8, 0xc, 0x9, 0xd, 0xe};
+  uint32_t a[4], b[4], metadata = 0;
+  float d[4];
+  for (int i = 0; i < 4; ++i) a[i] = pack2<T>(small_integer(lane * 64 + i), small_integer(lane * 64 + 4 + i));
+  for (int i = 0; i < 4; ++i) b[i] = pack2<T>(small_integer(lane * 64 + 8 + i), small_integer(lane * 64 + 12 + i));
+  for (int i = 0; i < 4; ++i) d[i] = small_integer(lane * 64 + 16 + i) * 16;
+  for (int i = 0; i < 8; ++i) metadata |= kPairs[random_word(lane * 64 + 20 + i) % 6] << (4 * i);
+  mma_sparse_m16n8k32<T, kSelector>(d, a, b, metadata);
+  for (int i = 0; i < 4; ++i) y[i] = static_cast<uint32_t>(static_cast<int>(d[i]));
+}
+struct SparseMmaHalf : Probe<32, 8> {
+  static constexpr const char* kName = "mma.sp.m16n8k32.f16";
+  static CUL_DEVICE_FN void run(uint32_t* y, int lane) { probe_sparse_mma<half_t, 0>(y, lane), probe_sparse_mma<half_t, 1>(y + 4, lane); }
+};
+struct SparseMmaBfloat16 : Probe<32, 8> {
+  static constexpr const char* kName = "mma.sp.m16n8k32.bf16";
+  static CUL_DEVICE_FN void run(uint32_t* y, int lane) { probe_sparse_mma<bfloat16_t, 0>(y, lane), probe_sparse_mma<bfloat16_t, 1>(y + 4, lane); }
 };
 
 CUL_DEVICE_FN uint32_t random_row(const uint32_t* rows, int lane) {
@@ -399,7 +422,7 @@ struct PackedBfloat16 : Probe<256, 5> {
 
 int main(int argc, char** argv) {
   using namespace culebra::CUL_DEVICE_NS::fidelity;
-  return main_of<MmaHalf, MmaBfloat16, MmaInt8, MmaFloat8, LdmatrixX1, LdmatrixX2, LdmatrixX4, StmatrixX4, CpAsync,
+  return main_of<MmaHalf, MmaBfloat16, MmaInt8, MmaFloat8, SparseMmaHalf, SparseMmaBfloat16, LdmatrixX1, LdmatrixX2, LdmatrixX4, StmatrixX4, CpAsync,
                  VectorAccess, Shuffles, Votes, Reductions, WarpHelpers, Barriers, Atomics, Lop3, Prmt, Integers,
                  EncodeFloats, DecodeFloats, ConvertIntegers, MinMax, PackedHalf, PackedBfloat16>(argc, argv);
 }

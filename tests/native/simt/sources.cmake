@@ -10,6 +10,7 @@ set(_tests
   ${_here}/matrix_test.cc
   ${_here}/numeric_test.cc
   ${_here}/planted_faults_test.cc
+  ${_here}/sparse_matrix_test.cc
   ${_here}/warp_test.cc)
 
 add_library(culebra_simt_emulator OBJECT ${CULEBRA_SIMT_EMULATOR_CORE})

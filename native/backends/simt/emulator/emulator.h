@@ -69,6 +69,7 @@ void stmatrix(const uint32_t* registers, int matrices, bool transposed, uint32_t
 void mma_m16n8k16(float* d, const uint32_t* a, const uint32_t* b, const float* c, MatrixType type, Here here);
 void mma_m16n8k32_s8(int* d, const uint32_t* a, const uint32_t* b, const int* c, Here here);
 void mma_m16n8k32_e4m3(float* d, const uint32_t* a, const uint32_t* b, const float* c, Here here);
+void mma_sparse_m16n8k32(float* d, const uint32_t* a, const uint32_t* b, uint32_t metadata, int selector, MatrixType type, Here here);
 
 // ---- asynchronous copies from global to shared memory
 void cp_async(uint32_t destination, const void* source, int bytes, int source_bytes, Here here);

@@ -106,6 +106,8 @@ const char* name(Op op) {
     case Op::mma_bf16: return "mma.m16n8k16.bf16";
     case Op::mma_s8: return "mma.m16n8k32.s8";
     case Op::mma_e4m3: return "mma.m16n8k32.e4m3";
+    case Op::mma_sparse_f16: return "mma.sp.m16n8k32.f16";
+    case Op::mma_sparse_bf16: return "mma.sp.m16n8k32.bf16";
     case Op::cp_async: return "cp.async";
     case Op::cp_async_wait: return "cp.async.wait_group";
     case Op::mbarrier_init: return "mbarrier.init";

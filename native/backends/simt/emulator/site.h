@@ -38,6 +38,8 @@ enum class Op : uint8_t {
   mma_bf16,
   mma_s8,
   mma_e4m3,
+  mma_sparse_f16,
+  mma_sparse_bf16,
   cp_async,
   cp_async_wait,
   mbarrier_init,

@@ -10,7 +10,7 @@ if(CULEBRA_SIMT_HOOKS AND CULEBRA_SANITIZE)
 endif()
 
 set(CULEBRA_SIMT_EMULATOR_CORE "")
-foreach(_file async_copy barrier block cluster config copy_engine fiber global_registry grid matrix mbarrier memory report shadow site warp
+foreach(_file async_copy barrier block cluster config copy_engine fiber global_registry grid matrix mbarrier memory report shadow site sparse_matrix warp
               wgmma)
   list(APPEND CULEBRA_SIMT_EMULATOR_CORE ${CMAKE_CURRENT_LIST_DIR}/${_file}.cc)
 endforeach()
