@@ -130,6 +130,53 @@ class PackedWeightsTest {
         }
     }
 
+    /** Every other kind of plain weights: floats, blocks, six bits, 2:4, for bytes. */
+    @ParameterizedTest
+    @MethodSource("dev.culebra.Backends#all")
+    void everyKindComesBackBitForBit(String backend) {
+        try (var device = Device.open(backend, DeviceOptions.DEFAULT.withPoison(true));
+                var stream = device.openStream(); var scope = device.openScope()) {
+            comesBack(stream, scope, like(scope, 8, -1, DType.F8E4M3, DType.F16, 1));
+            comesBack(stream, scope, like(scope, 8, 32, DType.F8E4M3, DType.BF16, GROUPS));
+            comesBack(stream, scope, CheckpointWeights.of(WeightFormat.PLAIN, 8, -1,
+                    scope.allocate(DType.F8E4M3, N, K), scope.allocate(DType.F32, 1, 2), null, null)
+                    .withScaling(CheckpointWeights.Scaling.BLOCK128));
+            comesBack(stream, scope, like(scope, 6, 128, DType.U8, DType.F16, 2));
+            comesBack(stream, scope,
+                    like(scope, 6, 128, DType.U8, DType.F16, 2).withOperand(CheckpointWeights.Operand.BYTE));
+            comesBack(stream, scope,
+                    like(scope, 4, 128, DType.U8, DType.F8E4M3, 2).withOperand(CheckpointWeights.Operand.BYTE));
+        }
+    }
+
+    private static CheckpointWeights like(Scope scope, int bits, int group, DType dtype, DType scales, long groups) {
+        return CheckpointWeights.of(WeightFormat.PLAIN, bits, group, scope.allocate(dtype, N, K),
+                scope.allocate(scales, N, groups), null, null);
+    }
+
+    /** Fills the checkpoint with random bits, packs it, and unpacks it to another one. */
+    private static void comesBack(Stream stream, Scope scope, CheckpointWeights source) {
+        var random = new Random(source.bits());
+        var q = new byte[N * K];
+        random.nextBytes(q);
+        for (var i = 0; i < q.length; i++) {
+            q[i] &= (byte) ((1 << source.bits()) - 1);
+        }
+        var scales = new byte[(int) source.scales().bytes()];
+        random.nextBytes(scales);
+        source.qweight().setBytes(stream, q);
+        source.scales().setBytes(stream, scales);
+        var packed = Ops.packWeights(stream, scope, source);
+        assertEquals(source.scaling(), packed.scaling());
+        assertEquals(source.operand(), packed.operand());
+        source.qweight().zero(stream);
+        source.scales().zero(stream);
+        Ops.unpackWeights(stream, packed, source);
+        assertArrayEquals(q, source.qweight().bytes(stream), packed.toString());
+        assertArrayEquals(scales, source.scales().bytes(stream), packed.toString());
+        packed.close();
+    }
+
     @ParameterizedTest
     @MethodSource("dev.culebra.Backends#all")
     void failuresLeakNothing(String backend) {
