@@ -11,6 +11,7 @@
 #include "ops/gemm/quantize_activations.h"
 #include "ops/gemm/quantize_weights.h"
 #include "ops/gemm/sparse_mlp.h"
+#include "ops/gemm/quantized_gemm.h"
 #include "ops/gemm/w4a16_gemm.h"
 
 namespace culebra {
@@ -32,6 +33,12 @@ constexpr Op<LogprobParams> kLinearLogprob{"linear_logprob", "gemm", "f32 f16 bf
                                            CUL_SIMT(linear_logprob)};
 constexpr Op<SparseMlpParams> kSparseMlp{"sparse_mlp", "gemm", "f16 bf16", cpu::sparse_mlp, CUL_CUDA(sparse_mlp), CUL_SIMT(sparse_mlp)};
 
+constexpr Op<QuantizedGemmParams> kW6A16Gemm{"w6a16_gemm", "gemm", "f16 bf16", cpu::w6a16_gemm, CUL_CUDA(w6a16_gemm),
+                                             CUL_SIMT(w6a16_gemm)};
+constexpr Op<QuantizedGemmParams> kW6A8Gemm{"w6a8_gemm", "gemm", "i8", cpu::w6a8_gemm, CUL_CUDA(w6a8_gemm), CUL_SIMT(w6a8_gemm)};
+constexpr Op<QuantizedGemmParams> kW8A16Gemm{"w8a16_gemm", "gemm", "f16 bf16", cpu::w8a16_gemm, CUL_CUDA(w8a16_gemm),
+                                             CUL_SIMT(w8a16_gemm)};
+
 const OpRecord* const kOps[] = {
     &kFp8Gemm,
     &kGemm,
@@ -42,6 +49,9 @@ const OpRecord* const kOps[] = {
     &kSparseMlp,
     &kUnpackWeights,
     &kW4A16Gemm,
+    &kW6A16Gemm,
+    &kW6A8Gemm,
+    &kW8A16Gemm,
 };
 
 }  // namespace
@@ -85,6 +95,15 @@ cul_status cul_quantize_activations(cul_stream* stream, const cul_quantize_activ
 cul_status cul_fp8_gemm(cul_stream* stream, const cul_fp8_gemm_args* args) { return run_op(kFp8Gemm, stream, args, check_fp8_gemm); }
 cul_status cul_w4a16_gemm(cul_stream* stream, const cul_w4a16_gemm_args* args) {
   return run_op(kW4A16Gemm, stream, args, check_w4a16_gemm);
+}
+cul_status cul_w6a16_gemm(cul_stream* stream, const cul_w6a16_gemm_args* args) {
+  return run_op(kW6A16Gemm, stream, args, check_w6a16_gemm);
+}
+cul_status cul_w6a8_gemm(cul_stream* stream, const cul_w6a8_gemm_args* args) {
+  return run_op(kW6A8Gemm, stream, args, check_w6a8_gemm);
+}
+cul_status cul_w8a16_gemm(cul_stream* stream, const cul_w8a16_gemm_args* args) {
+  return run_op(kW8A16Gemm, stream, args, check_w8a16_gemm);
 }
 cul_status cul_linear_logprob(cul_stream* stream, const cul_linear_logprob_args* args) {
   return run_op(kLinearLogprob, stream, args, check_linear_logprob);

@@ -15,6 +15,8 @@ culebra_family(gemm
     quantize_weights_cpu
     sparse_mlp
     sparse_mlp_cpu
+    quantized_gemm
+    quantized_gemm_cpu
     w4a16_gemm
     w4a16_gemm_cpu
   KERNELS
@@ -25,6 +27,9 @@ culebra_family(gemm
     quantize_weights
     sparse_mlp
     split_sum
+    w6a16_gemm
+    w6a8_gemm
+    w8a16_gemm
     w4a16_gemm
   TESTS
     gemm_cpu
@@ -36,5 +41,7 @@ culebra_family(gemm
     linear_logprob
     sparse_mlp
   )
+    gemm_quantized
+    linear_logprob)
 # Every backend of quantize_weights must choose the same integers.
 set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/quantize_weights_cpu.cc PROPERTIES COMPILE_OPTIONS -ffp-contract=off)

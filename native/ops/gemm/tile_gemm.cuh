@@ -20,7 +20,7 @@ struct TileProblem {
   int64_t lda;
   int64_t m, k;
   int32_t token_tiles, column_tiles;
-  int32_t slices, slices_per_split;  // of 64 k
+  int32_t slices, slices_per_split;  // of k: 64 halves or 128 bytes of a row of a
   int64_t column_blocks;             // of 64 columns
   int64_t pair_blocks;               // > 0: the block's second 64 columns lie that many column blocks after the first
   float* partials;                   // [splits, m, partial_width], or null: the block finishes c itself
@@ -38,35 +38,35 @@ CUL_DEVICE_FN void copy_chunk(void* destination, const void* source, bool predic
     cp_async_l2(shared_address(destination), source, predicate);
 }
 
-// kRows rows of a slice of 64 k into shared memory by kThreads threads, zeros beyond the matrix. Thread t brings chunk t % 8 (of
-// 8 k) of the rows t / 8, t / 8 + kThreads / 8, ..; place(row, chunk) says where a chunk lies, in chunks. Whole slices of aligned
+// kRows rows of a slice of 128 bytes into shared memory by kThreads threads, zeros beyond the matrix. Thread t brings chunk t % 8 (of
+// 16 bytes) of the rows t / 8, t / 8 + kThreads / 8, ..; place(row, chunk) says where a chunk lies, in chunks. Whole slices of aligned
 // rows travel asynchronously, 16 bytes a copy; others element by element.
 template <int kRows, int kThreads, bool kReadOnce, class T, class Place>
 CUL_DEVICE_FN void fetch_rows(T* slice, const T* matrix, int64_t stride, bool aligned, int64_t first_row, int64_t rows, int64_t first_k,
                               int64_t k_end, int thread, Place place) {
   static_assert(kRows * 8 % kThreads == 0, "every thread brings equally many chunks");
-  constexpr int kStep = kThreads / 8;
+  constexpr int kStep = kThreads / 8, kChunk = 16 / static_cast<int>(sizeof(T));
   const int row = thread / 8, chunk = thread % 8;
-  const int64_t k = first_k + chunk * 8, valid = rows - first_row;
-  if (aligned && first_k + kSliceRows <= k_end) {
+  const int64_t k = first_k + chunk * kChunk, valid = rows - first_row;
+  if (aligned && first_k + 8 * kChunk <= k_end) {
     const T* const source = matrix + (first_row + row) * stride + k;
 #pragma unroll
     for (int i = 0; i < kRows / kStep; ++i) {
       const bool inside = row + i * kStep < valid;  // a copy that only writes zeros still wants an aligned source
-      copy_chunk<kReadOnce>(slice + place(row + i * kStep, chunk) * 8, inside ? source + i * kStep * stride : matrix, inside);
+      copy_chunk<kReadOnce>(slice + place(row + i * kStep, chunk) * kChunk, inside ? source + i * kStep * stride : matrix, inside);
     }
     return;
   }
 #pragma unroll 1
   for (int i = row; i < kRows; i += kStep) {
-    Vector<T, 8> values;
+    Vector<T, kChunk> values;
 #pragma unroll
-    for (int j = 0; j < 8; ++j) values[j] = i < valid && k + j < k_end ? matrix[(first_row + i) * stride + k + j] : T{};
-    store_vector(slice + place(i, chunk) * 8, values);
+    for (int j = 0; j < kChunk; ++j) values[j] = i < valid && k + j < k_end ? matrix[(first_row + i) * stride + k + j] : T{};
+    store_vector(slice + place(i, chunk) * kChunk, values);
   }
 }
 
-// Tokens of one slice: [kTokens][8 chunks of 8], the chunks of a row permuted so that ldmatrix meets no bank twice.
+// Tokens of one slice: [kTokens][8 chunks of 16 bytes], the chunks of a row permuted so that ldmatrix meets no bank twice.
 CUL_DEVICE_FN int token_chunk(int token, int chunk) { return token * 8 + (chunk ^ (token & 7)); }
 
 // Which tile a block computes: 16 token tiles share a column tile before the next one, so that weights and a both stay in L2.
@@ -89,7 +89,7 @@ inline constexpr int sums_row = Tile::kColumns + 4;  // a row of the tile, padde
 template <class Tile, class Weights>
 CUL_DEVICE_FN float* sum_tile(const TileProblem& p, const Weights& weights, const BlockTile& at, unsigned char* shared) {
   using T = typename Weights::Element;
-  constexpr int kTokenBytes = Tile::kTokens * kSliceRows * 2;
+  constexpr int kTokenBytes = Tile::kTokens * kSliceRowBytes, kRowsOfK = kSliceRowBytes / static_cast<int>(sizeof(T));
   constexpr int kSliceBytes = kTokenBytes + Tile::kColumnWarps * Weights::kSliceBytes;
   constexpr int kStageBytes = Tile::kKWarps * kSliceBytes;
 
@@ -113,7 +113,7 @@ CUL_DEVICE_FN float* sum_tile(const TileProblem& p, const Weights& weights, cons
     if (index < slice_end) {
       unsigned char* const data = slice_data(stage);
       fetch_rows<Tile::kTokens, kSliceThreads, false>(reinterpret_cast<T*>(data), static_cast<const T*>(p.a), p.lda, p.a_aligned != 0, first_token,
-                                               p.m, int64_t{index} * kSliceRows, p.k, thread % kSliceThreads, token_chunk);
+                                               p.m, int64_t{index} * kRowsOfK, p.k, thread % kSliceThreads, token_chunk);
       if (column_block < p.column_blocks)
         weights.template fetch<kWeightThreads, kWeightsReadOnce>(data + kTokenBytes + column_warp * Weights::kSliceBytes, column_block, index,
                                                token_warp * 32 + lane);
@@ -127,20 +127,19 @@ CUL_DEVICE_FN float* sum_tile(const TileProblem& p, const Weights& weights, cons
 
   const auto multiply_slice = [&](int stage, int index) {
     const unsigned char* const data = slice_data(stage);
-    const T* const tokens = reinterpret_cast<const T*>(data);
     const unsigned char* const packed = data + kTokenBytes + column_warp * Weights::kSliceBytes;
 #pragma unroll
-    for (int step = 0; step < kSliceRows / 16; ++step) {
+    for (int step = 0; step < 4; ++step) {  // 32 bytes of a row: the k of one mma
       uint32_t b[Tile::kTokenTiles][2];
       const int first = token_warp * 8 * Tile::kTokenTiles;
       if constexpr (Tile::kTokenTiles == 1) {
-        ldmatrix_x2(b[0], shared_address(tokens + token_chunk(first + lane % 8, step * 2 + lane / 8 % 2) * 8));
+        ldmatrix_x2(b[0], shared_address(data + token_chunk(first + lane % 8, step * 2 + lane / 8 % 2) * 16));
       } else {
 #pragma unroll
         for (int i = 0; i < Tile::kTokenTiles; i += 2) {
           uint32_t pair[4];
-          ldmatrix_x4(pair, shared_address(tokens + token_chunk(first + i * 8 + lane / 16 * 8 + lane % 8,
-                                                                step * 2 + lane / 8 % 2) * 8));
+          ldmatrix_x4(pair, shared_address(data + token_chunk(first + i * 8 + lane / 16 * 8 + lane % 8,
+                                                              step * 2 + lane / 8 % 2) * 16));
           b[i][0] = pair[0], b[i][1] = pair[1], b[i + 1][0] = pair[2], b[i + 1][1] = pair[3];
         }
       }
@@ -180,6 +179,11 @@ CUL_DEVICE_FN float* sum_tile(const TileProblem& p, const Weights& weights, cons
             const float4 before = *cell;
             value = make_float4(before.x + value.x, before.y + value.y, before.z + value.z, before.w + value.w);
           }
+          if constexpr (requires { weights.token_scale(int64_t{}); })
+            if (turn == Tile::kKWarps - 1) {
+              const float scale = first_token + token < p.m ? weights.token_scale(first_token + token) : 0.0f;
+              value = make_float4(value.x * scale, value.y * scale, value.z * scale, value.w * scale);
+            }
           *cell = value;
         }
     }
@@ -189,13 +193,13 @@ CUL_DEVICE_FN float* sum_tile(const TileProblem& p, const Weights& weights, cons
 }
 
 // Computes: one kTokens x kColumns tile of c = epilogue(a w^T + bias), or of a split's f32 partial sums.
-// Shapes:   a [m, k], w [64 column_blocks, 64 slices] as the policy stores it, c [m, n]; any m, n, k.
+// Shapes:   a [m, k], w [64 column_blocks, k of the slices] as the policy stores it, c [m, n]; any m, n, k.
 // Layouts:  a row-major, any row stride; w: the policy's; c row-major.
-// Tiles:    Tile (tile_gemm.h): per warp 64 columns x 8 kTokenTiles tokens; a stage is kKWarps slices of 64 k.
+// Tiles:    Tile (tile_gemm.h): per warp 64 columns x 8 kTokenTiles tokens; a stage is kKWarps slices of k.
 // Shared:   kStages x (kKWarps x (kTokens x 128 + the policy's slice) bytes); then the f32 tile of c, rows padded by 16 bytes.
 // Order:    k ascending within a slice; a warp takes every kKWarps-th slice; k warps are added in order 0, 1, ..; splits in order.
-// Numerics: products of half operands exact, sums f32; one rounding to c. Bits depend on the tile and the split, not on the run.
-// Needs:    sm_80 (cp.async, mma.m16n8k16).
+// Numerics: products exact, sums f32 (bytes: of a group in 32-bit integers); one rounding to c. Bits depend on the tile and the split, not on the run.
+// Needs:    sm_80 (cp.async, mma.m16n8k16 or m16n8k32).
 // Source:   Frantar et al., MARLIN, arXiv:2408.11743 (pipeline, streamed weights, k-split warps); operand order and layout ours.
 template <class Tile, class Weights>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm) tile_gemm(TileProblem p, Weights weights) {
@@ -225,7 +229,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm) tile_gemm(
 template <class Tile, class Weights>
 constexpr size_t shared_bytes() {
   constexpr size_t stages = size_t{Tile::kStages} * Tile::kKWarps *
-                            (Tile::kTokens * kSliceRows * 2 + Tile::kColumnWarps * Weights::kSliceBytes);
+                            (Tile::kTokens * kSliceRowBytes + Tile::kColumnWarps * Weights::kSliceBytes);
   constexpr size_t tile = size_t{Tile::kTokens} * sums_row<Tile> * 4;
   return stages > tile ? stages : tile;
 }
