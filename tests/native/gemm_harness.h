@@ -42,14 +42,20 @@ inline double get_element(cul_dtype type, const void* data, int64_t i) {
   }
 }
 
+// A backend's device: the first, where only the backend is named.
+struct DeviceChoice {
+  DeviceChoice(int32_t backend, int32_t index = 0) : backend(backend), index(index) {}
+  int32_t backend, index;
+};
+
 // A device, its stream, and what the calls of one test allocate. host() gives tensors of the host for the same descriptors.
 class Context {
  public:
-  explicit Context(int32_t backend) {
+  explicit Context(DeviceChoice choice) {
     cul_device_options options{};
     options.struct_size = sizeof options;
     options.poison = 1;
-    EXPECT_EQ(cul_device_open(backend, 0, &options, &device), CUL_OK) << cul_last_error();
+    EXPECT_EQ(cul_device_open(choice.backend, choice.index, &options, &device), CUL_OK) << cul_last_error();
     EXPECT_EQ(cul_stream_create(device, &stream), CUL_OK);
     cul_device_info info{};
     info.struct_size = sizeof info;
@@ -157,5 +163,18 @@ inline std::vector<int32_t> backends_here() {
   return list;
 }
 inline std::string backend_test_name(const ::testing::TestParamInfo<int32_t>& info) { return cul_backend_name(info.param); }
+
+// The first device of each backend, and simt's second, which runs the kernels for Hopper.
+inline std::vector<DeviceChoice> devices_here() {
+  std::vector<DeviceChoice> list;
+  for (const int32_t backend : backends_here()) {
+    list.emplace_back(backend);
+    if (backend == CUL_BACKEND_SIMT) list.emplace_back(backend, 1);
+  }
+  return list;
+}
+inline std::string device_test_name(const ::testing::TestParamInfo<DeviceChoice>& info) {
+  return cul_backend_name(info.param.backend) + (info.param.index ? std::to_string(info.param.index) : std::string());
+}
 
 }  // namespace culebra::testing

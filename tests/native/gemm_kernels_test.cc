@@ -32,7 +32,7 @@ double rms_ratio(const DeviceTensor& out, const std::vector<double>& ref) {
 
 double silu(double x) { return x / (1 + std::exp(-x)); }
 
-class GemmKernelTest : public ::testing::TestWithParam<int32_t> {};
+class GemmKernelTest : public ::testing::TestWithParam<DeviceChoice> {};
 
 struct Int4Case {
   int64_t m, n, k;
@@ -141,9 +141,9 @@ std::string describe(const Int4Case& c, uint32_t seed) {
          ::testing::PrintToString(c.group) + ", seed " + ::testing::PrintToString(seed);
 }
 
-void check_int4(int32_t backend, const Int4Case& c, uint32_t seed) {
+void check_int4(DeviceChoice device, const Int4Case& c, uint32_t seed) {
   SCOPED_TRACE(describe(c, seed));
-  Context context(backend);
+  Context context(device);
   Int4Problem problem(context, c, seed);
   DeviceTensor a(context, c.type, {c.m, c.k}, c.pad), out(context, c.type, {c.m, problem.columns()}, c.pad),
       again(context, c.type, {c.m, problem.columns()}, c.pad);
@@ -171,6 +171,12 @@ TEST_P(GemmKernelTest, int4EveryGroupWithAndWithoutZeros) {
 
 TEST_P(GemmKernelTest, int4LongKIsSplitBetweenBlocks) {
   for (const int64_t m : {1, 40, 70}) check_int4(GetParam(), {.m = m, .n = 64, .k = 2080, .group = 128, .zeros = true}, 20260820);
+  check_int4(GetParam(), {.m = 3, .n = 64, .k = 7000, .group = -1}, 20260821);  // every ring of stages goes round
+}
+
+TEST_P(GemmKernelTest, int4ManyColumnTiles) {
+  check_int4(GetParam(), {.m = 6, .n = 1000, .k = 192, .group = 64, .zeros = true}, 20260822);
+  check_int4(GetParam(), {.m = 140, .n = 330, .k = 128, .group = 128, .type = kBf16, .scale_type = kBf16}, 20260823);
 }
 
 TEST_P(GemmKernelTest, int4ActOrder) {
@@ -187,7 +193,7 @@ TEST_P(GemmKernelTest, int4PaddedAndUnalignedRows) {
 TEST_P(GemmKernelTest, int4Epilogues) {
   uint32_t seed = 20260850;
   for (const int32_t epilogue : {CUL_EPILOGUE_SILU, CUL_EPILOGUE_SILU_MUL})
-    for (const int64_t n : {128, 134})  // halves of whole blocks, and not
+    for (const int64_t n : {128, 384, 134})  // halves of one and of three whole blocks of columns, and not of whole ones
       for (const int64_t m : {2, 130})
         check_int4(GetParam(), {.m = m, .n = n, .k = 96, .group = 32, .bias = true, .epilogue = epilogue, .pad = m == 2 ? 3 : 0, .scale = 0.02}, seed++);
 }
@@ -246,10 +252,10 @@ struct DenseCase {
   int64_t pad = 0;
 };
 
-void check_dense(int32_t backend, const DenseCase& c, uint32_t seed) {
+void check_dense(DeviceChoice device, const DenseCase& c, uint32_t seed) {
   SCOPED_TRACE(::testing::Message() << c.m << " x " << c.n << " x " << c.k << ", " << name_of(dtype_of(c.type)) << ", act " << c.act << ", pad "
                                     << c.pad << ", seed " << seed);
-  Context context(backend);
+  Context context(device);
   DeviceTensor a(context, c.type, {c.m, c.k}, c.pad), b(context, c.type, {c.n, c.k}, c.pad), bias(context, c.type, {c.n}),
       out(context, c.out, {c.m, c.n}, c.pad), again(context, c.out, {c.m, c.n}, c.pad);
   fill_normal(a, seed);
@@ -296,7 +302,7 @@ TEST_P(GemmKernelTest, denseWithoutKIsTheBias) {
   for (const cul_dtype type : {kF16, kF32}) check_dense(GetParam(), {5, 70, 0, type, kF32, CUL_ACT_SILU, true}, 20260920);
 }
 
-INSTANTIATE_TEST_SUITE_P(, GemmKernelTest, ::testing::ValuesIn(backends_here()), backend_test_name);
+INSTANTIATE_TEST_SUITE_P(, GemmKernelTest, ::testing::ValuesIn(devices_here()), device_test_name);
 
 }  // namespace
 }  // namespace culebra

@@ -31,13 +31,13 @@ class SimtDevice final : public HostDevice {
       : HostDevice({take, give, false}, options.memory_limit_bytes, true) {
     caps_.backend = CUL_BACKEND_SIMT;
     caps_.id = {CUL_DEVICE_SIMT, index};
-    caps_.compute_major = 8;
+    caps_.compute_major = index == 0 ? 8 : 9;  // the second one runs the kernels for Hopper
     caps_.compute_minor = 0;
     caps_.multiprocessors = 8;  // few, so that plans split work on small test shapes
-    caps_.shared_bytes_per_block = 163 << 10;
+    caps_.shared_bytes_per_block = (index == 0 ? 163 : 227) << 10;
     caps_.l2_bytes = 40 << 20;
     caps_.memory_bytes = 8ull << 30;
-    caps_.name = "SIMT emulation of compute capability 8.0";
+    caps_.name = "SIMT emulation of compute capability " + std::to_string(caps_.compute_major) + ".0";
     caps_.detail = hooks_linked() ? "bounds, initialisation, races and async copies of every access are checked"
                                   : "emulated instructions are checked; plain accesses are not (CULEBRA_SIMT_HOOKS=OFF)";
   }
@@ -99,7 +99,7 @@ std::unique_ptr<Stream> SimtDevice::create_stream() { return std::make_unique<Si
 
 }  // namespace
 
-int device_count(std::string*) { return 2; }  // two, so that tests can mix up devices
+int device_count(std::string*) { return 2; }  // two, so that tests can mix up devices, and of two generations
 
 std::unique_ptr<Device> open_device(int index, const cul_device_options& options) {
   if (options.schedule < 0 || options.schedule > 2)

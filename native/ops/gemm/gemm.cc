@@ -45,7 +45,7 @@ GemmParams check_gemm(const Call& call, const cul_gemm_args& args) {
     return p;
   }
   std::string reason;
-  p.plan = plan_gemm(p.m, p.n, p.k, p.dtype, p.batch_invariant, call.caps().multiprocessors, &reason);
+  p.plan = plan_gemm(p, call.caps(), &reason);
   if (call.plan_only()) call.explain(reason);
   p.workspace = call.workspace(p.plan.workspace_bytes);
   return p;

@@ -1,4 +1,4 @@
-#include "ops/gemm/gemm.h"
+#include "ops/gemm/gemm.cuh"
 
 #include "ops/gemm/f32_tile.cuh"
 #include "ops/gemm/half_weights.cuh"
@@ -42,6 +42,7 @@ __global__ void __launch_bounds__(kF32Threads) gemm_f32(const float* a, int64_t 
 template <class T>
 void run_half(const GemmParams& p, NativeStream stream) {
   const GemmPlan& plan = p.plan;
+  if (plan.design == GemmDesign::hopper) return gemm_hopper<T>(p, output_of(p), stream);
   TileProblem problem{};
   problem.a = p.a;
   problem.lda = p.lda;

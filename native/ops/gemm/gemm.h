@@ -4,13 +4,15 @@
 
 #include "abi/op.h"
 #include "culebra/gemm.h"
+#include "ops/gemm/gemm_design.h"
 
 namespace culebra {
 
 // cuda and simt; half operands only (f32 has one tile and no split).
 struct GemmPlan {
+  GemmDesign design = GemmDesign::marlin;
   int32_t tile_tokens = 0;  // rows of a per block
-  int32_t splits = 1;       // blocks that share the k of one output tile; > 1: f32 partial sums in the workspace
+  int32_t splits = 1;       // blocks that share the k of one output tile; hopper: of a cluster, otherwise through the workspace
   int32_t slices_per_split = 0;
   uint64_t workspace_bytes = 0;
 };
@@ -33,8 +35,8 @@ struct GemmParams {
 
 GemmParams check_gemm(const Call& call, const cul_gemm_args& args);
 
-GemmPlan plan_gemm(int64_t m, int64_t n, int64_t k, DType dtype, bool batch_invariant, int multiprocessors,
-                   std::string* reason);
+// Of a call without plan and workspace. reason: what was chosen and why.
+GemmPlan plan_gemm(const GemmParams& p, const DeviceCaps& caps, std::string* reason);
 
 CUL_DECLARE_COLUMNS(gemm, GemmParams)
 

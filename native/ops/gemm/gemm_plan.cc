@@ -2,7 +2,9 @@
 #include <algorithm>
 
 #include "abi/status.h"
+#include "backends/backend.h"
 #include "ops/gemm/gemm.h"
+#include "ops/gemm/hopper_gemm.h"
 #include "ops/gemm/tile_gemm.h"
 #include "ops/gemm/w4a16_gemm.h"
 
@@ -17,6 +19,8 @@ struct TileChoice {
 };
 template <class Tile>
 constexpr TileChoice choice{Tile::kTokens, Tile::kKWarps, Tile::kBlocksPerSm};
+template <class Tile>
+constexpr TileChoice hopper_choice{Tile::kTokens, 1, Tile::kBlocksPerSm};
 
 // The tile with the fewest rows that holds m, or the largest.
 template <size_t N>
@@ -37,59 +41,115 @@ Split split_k(int64_t blocks, int64_t slots, int64_t slices, int64_t k_warps) {
   return {static_cast<int32_t>(ceil_div(slices, per_split)), static_cast<int32_t>(per_split)};
 }
 
+// How many blocks of a cluster share k: the number with which the last tile is done first. A block takes as long as its slices, and
+// some more to fill its ring and to add a cluster's sums; blocks come in waves.
+Split split_cluster(int64_t tiles, int64_t slots, int64_t slices) {
+  constexpr int64_t kFill = 4, kSum = 4;  // in slices
+  Split best{1, static_cast<int32_t>(slices)};
+  int64_t best_time = INT64_MAX;
+  for (int32_t splits = 1; splits <= kMaxCluster; splits *= 2) {
+    const int64_t per_split = ceil_div(slices, splits);
+    if (splits > 1 && (per_split < 2 || (splits - 1) * per_split >= slices)) break;
+    const int64_t time = ceil_div(tiles * splits, slots) * (per_split + kFill + (splits > 1 ? kSum : 0));
+    if (time < best_time) best_time = time, best = {splits, static_cast<int32_t>(per_split)};
+  }
+  return best;
+}
+
+// Why the Hopper design does not take rows of `a` that it cannot copy; null where it takes them.
+const char* not_hopper(const DeviceCaps& caps, bool aligned) {
+  if (caps.compute_major != 9 || caps.compute_minor != 0) return "no wgmma";  // 9.0 alone has it
+  return aligned ? nullptr : "rows of a do not start at multiples of 16 bytes";
+}
+
+// 65 tokens and more: the largest tile, unless a smaller one leaves fewer rows of few empty.
+const TileChoice& prefill_tile(const TileChoice& half, const TileChoice& whole, int64_t m) {
+  return m <= 4 * whole.tokens && ceil_div(m, half.tokens) * half.tokens < ceil_div(m, whole.tokens) * whole.tokens ? half : whole;
+}
+
+template <class Plan>
+std::string describe(const Plan& plan, const char* obstacle, int64_t tile_columns, int64_t blocks, bool batch_invariant,
+                     const DeviceCaps& caps) {
+  const bool hopper = plan.design == GemmDesign::hopper;
+  const auto ll = [](int64_t v) { return static_cast<long long>(v); };
+  std::string text = hopper ? std::string("wgmma and bulk copies; ") : format("mma.sync and cp.async (%s); ", obstacle);
+  text += format("%d x %lld tiles%s: %lld blocks for %d SMs; ", plan.tile_tokens, ll(tile_columns),
+                 batch_invariant ? " (one tile and one order of k for every M: batch invariant)" : "", ll(blocks), caps.multiprocessors);
+  return text + (plan.splits == 1 ? std::string("k in one piece")
+                 : hopper         ? format("k shared by the %d blocks of a cluster, %d rows each", plan.splits, plan.slices_per_split * kSliceRows)
+                                  : format("k in %d splits of %d rows to fill them", plan.splits, plan.slices_per_split * kSliceRows));
+}
+
 }  // namespace
 
-W4A16Plan plan_w4a16_gemm(int64_t m, int64_t n, int64_t n_padded, int64_t k_padded, int32_t epilogue, bool has_perm,
-                          bool batch_invariant, int multiprocessors, std::string* reason) {
-  static constexpr TileChoice kTiles[] = {choice<Int4Tile8>, choice<Int4Tile16>, choice<Int4Tile32>, choice<Int4Tile64>,
-                                          choice<Int4Tile128>};
-  const TileChoice& tile = batch_invariant ? kTiles[4] : smallest_holding(kTiles, m);
-  const int64_t slices = k_padded / kSliceRows, column_tiles = ceil_div(n_padded, 2 * kColumnBlock);
-  const int64_t blocks = ceil_div(m, tile.tokens) * column_tiles;
-  const Split split = batch_invariant ? Split{1, static_cast<int32_t>(slices)}
-                                      : split_k(blocks, int64_t{multiprocessors} * tile.blocks_per_sm, slices, tile.k_warps);
-  const bool paired = epilogue != CUL_EPILOGUE_SILU_MUL || n % (2 * kColumnBlock) == 0;
+W4A16Plan plan_w4a16_gemm(const W4A16GemmParams& p, const DeviceCaps& caps, std::string* reason) {
+  static constexpr TileChoice kMarlin[] = {choice<Int4Tile8>, choice<Int4Tile16>, choice<Int4Tile32>, choice<Int4Tile64>,
+                                           choice<Int4Tile128>};
+  static constexpr TileChoice kHopper[] = {hopper_choice<HopperInt4Tile8>, hopper_choice<HopperInt4Tile16>, hopper_choice<HopperInt4Tile32>,
+                                           hopper_choice<HopperInt4Tile64>, hopper_choice<HopperInt4Tile128>};
+  const int64_t slices = p.k_padded / kSliceRows;
+  const bool halves = p.epilogue == CUL_EPILOGUE_SILU_MUL, paired = !halves || p.n % (2 * kColumnBlock) == 0;
 
   W4A16Plan plan;
+  plan.gather = p.perm != nullptr;
+  const char* const obstacle = not_hopper(caps, plan.gather || p.lda % 8 == 0 || p.m == 1);
+  plan.design = obstacle ? GemmDesign::marlin : GemmDesign::hopper;
+  const bool hopper = plan.design == GemmDesign::hopper;
+
+  // batch_invariant: the tile of 32 tokens for every m, k cut as for one row of tiles. It still decodes at the memory's speed.
+  const auto& tiles = hopper ? kHopper : kMarlin;
+  const TileChoice& tile = p.batch_invariant ? tiles[2] : hopper && p.m > 64 ? prefill_tile(tiles[3], tiles[4], p.m) : smallest_holding(tiles, p.m);
+  const int64_t tile_columns = hopper ? kHopperInt4Columns : 2 * kColumnBlock;
+  // A tile holds both halves of its columns for silu_mul.
+  const int64_t column_tiles = hopper && halves && paired ? ceil_div(p.n / 2, tile_columns / 2) : ceil_div(p.n_padded, tile_columns);
+  const int64_t blocks = ceil_div(p.m, tile.tokens) * column_tiles, slots = int64_t{caps.multiprocessors} * tile.blocks_per_sm;
+  const Split split = hopper              ? split_cluster(p.batch_invariant ? column_tiles : blocks, slots, slices)
+                      : p.batch_invariant ? Split{1, static_cast<int32_t>(slices)}
+                                          : split_k(blocks, slots, slices, tile.k_warps);
   plan.tile_tokens = tile.tokens;
   plan.splits = split.splits;
   plan.slices_per_split = split.slices_per_split;
-  plan.gather = has_perm;
-  plan.fused = split.splits == 1 && paired;
-  if (m == 0) return plan;
-  plan.partials_offset = has_perm ? align256(m * k_padded * 2) : 0;
-  plan.workspace_bytes = plan.partials_offset + (plan.fused ? 0 : align256(m * n_padded * 4 * plan.splits));
-  *reason = format("%d x 128 tiles%s: %lld blocks for %d SMs; ", plan.tile_tokens,
-                   batch_invariant ? " (one tile for every M: batch invariant)" : "", static_cast<long long>(blocks), multiprocessors);
-  *reason += plan.splits > 1 ? format("k in %d splits of %d rows to fill them", plan.splits, plan.slices_per_split * kSliceRows)
-                             : std::string("k in one piece");
+  plan.partial_sums = hopper ? 1 : split.splits;
+  plan.fused = plan.partial_sums == 1 && paired;
+  if (p.m == 0) return plan;
+  plan.partials_offset = plan.gather ? align256(p.m * p.k_padded * 2) : 0;
+  plan.workspace_bytes = plan.partials_offset + (plan.fused ? 0 : align256(p.m * p.n_padded * 4 * plan.partial_sums));
+
+  *reason = describe(plan, obstacle, tile_columns, blocks, p.batch_invariant, caps);
   if (!plan.fused) *reason += paired ? "; a second kernel adds the splits and finishes c"
                                      : "; a second kernel finishes c: the halves of N for silu_mul are not whole blocks of 64 columns";
   if (plan.gather) *reason += "; a's columns are permuted first (act-order)";
   return plan;
 }
 
-GemmPlan plan_gemm(int64_t m, int64_t n, int64_t k, DType dtype, bool batch_invariant, int multiprocessors, std::string* reason) {
-  static constexpr TileChoice kTiles[] = {choice<HalfTile16>, choice<HalfTile128>};
+GemmPlan plan_gemm(const GemmParams& p, const DeviceCaps& caps, std::string* reason) {
+  static constexpr TileChoice kMarlin[] = {choice<HalfTile16>, choice<HalfTile128>};
+  static constexpr TileChoice kHopper[] = {hopper_choice<HopperHalfTile16>, hopper_choice<HopperHalfTile128>, hopper_choice<HopperHalfTile256>};
   GemmPlan plan;
-  if (dtype == DType::f32) {
+  if (p.dtype == DType::f32) {
     *reason = "64 x 64 tiles of FMAs (f32 uses no TF32); k in one piece";
     return plan;
   }
-  const TileChoice& tile = batch_invariant ? kTiles[1] : smallest_holding(kTiles, m);
-  const int64_t slices = ceil_div(k, kSliceRows), column_tiles = ceil_div(n, 2 * kColumnBlock);
-  const int64_t blocks = ceil_div(m, tile.tokens) * column_tiles;
-  const Split split = batch_invariant ? Split{1, static_cast<int32_t>(slices)}
-                                      : split_k(blocks, int64_t{multiprocessors} * tile.blocks_per_sm, slices, tile.k_warps);
+  const char* const obstacle = p.k == 0 ? "k is empty" : not_hopper(caps, (p.lda % 8 == 0 || p.m == 1) && (p.ldb % 8 == 0 || p.n == 1));
+  plan.design = obstacle ? GemmDesign::marlin : GemmDesign::hopper;
+  const bool hopper = plan.design == GemmDesign::hopper;
+
+  // batch_invariant: the tile of 128 tokens for every m, k cut as for one row of tiles.
+  const TileChoice& tile = p.batch_invariant ? (hopper ? kHopper : kMarlin)[1]
+                           : hopper && p.m > 128 ? prefill_tile(kHopper[1], kHopper[2], p.m)
+                           : hopper              ? smallest_holding(kHopper, p.m)
+                                                 : smallest_holding(kMarlin, p.m);
+  const int64_t slices = ceil_div(p.k, kSliceRows), column_tiles = ceil_div(p.n, 2 * kColumnBlock);
+  const int64_t blocks = ceil_div(p.m, tile.tokens) * column_tiles, slots = int64_t{caps.multiprocessors} * tile.blocks_per_sm;
+  const Split split = hopper              ? split_cluster(p.batch_invariant ? column_tiles : blocks, slots, slices)
+                      : p.batch_invariant ? Split{1, static_cast<int32_t>(slices)}
+                                          : split_k(blocks, slots, slices, tile.k_warps);
   plan.tile_tokens = tile.tokens;
   plan.splits = split.splits;
   plan.slices_per_split = split.slices_per_split;
-  if (plan.splits > 1) plan.workspace_bytes = align256(m * ceil_div(n, kColumnBlock) * kColumnBlock * 4 * plan.splits);
-  *reason = format("%d x 128 tiles%s: %lld blocks for %d SMs; ", plan.tile_tokens,
-                   batch_invariant ? " (one tile for every M: batch invariant)" : "", static_cast<long long>(blocks), multiprocessors);
-  *reason += plan.splits > 1 ? format("k in %d splits of %d rows to fill them; a second kernel adds them and finishes c",
-                                      plan.splits, plan.slices_per_split * kSliceRows)
-                             : std::string("k in one piece");
+  if (plan.splits > 1 && !hopper) plan.workspace_bytes = align256(p.m * ceil_div(p.n, kColumnBlock) * kColumnBlock * 4 * plan.splits);
+  *reason = describe(plan, obstacle, 2 * kColumnBlock, blocks, p.batch_invariant, caps);
+  if (plan.splits > 1 && !hopper) *reason += "; a second kernel adds them and finishes c";
   return plan;
 }
 

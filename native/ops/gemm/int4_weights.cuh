@@ -1,12 +1,11 @@
 // int4 weights in MarlinLayout as operand A of the tile kernel.
 //
-// A nibble becomes a half by an OR: with the exponent of 1024 (f16) or 128 (bf16) in front, the mantissa bits are the integer.
-// Subtracting 1024 + z (128 + z) leaves q - z exactly, so products with a are exact in f32; the scale multiplies each group's
+// q - z is exact in a half (int4_dequantize.cuh), so products with a are exact in f32; the scale multiplies each group's
 // f32 sum once. That costs fewer instructions than scaling weights for up to 32 tokens a warp, rounds nothing, and lets scales be
 // of the other half type: a bf16 scale beyond the range of f16 is no special case.
 #pragma once
-#include "device/bits.h"
 #include "device/mma.h"
+#include "ops/gemm/int4_dequantize.cuh"
 #include "ops/gemm/marlin_layout.h"
 #include "ops/gemm/tile_gemm.cuh"
 
@@ -52,24 +51,17 @@ struct Int4Weights {
     int64_t group = -1;
     int32_t scales_bf16 = 0;
     uint4 scales{};            // of the lane's 8 columns in the group
-    uint32_t bias[kZeros ? 8 : 1];  // 1024 + z or 128 + z, twice, per column
+    uint32_t bias[kZeros ? 8 : 1];  // of its columns
     float sum[4][kTokenTiles][4] = {};    // of the group, unscaled
     float total[4][kTokenTiles][4] = {};  // of the groups before
 
     CUL_DEVICE_FN explicit Accumulator(int lane) : lane(lane) {}
 
-    static constexpr uint32_t kMagic = numeric::is_half<T> ? 0x64006400u : 0x43004300u;
-
-    CUL_DEVICE_FN float scale(int column) const {
-      const uint32_t pair = column < 2 ? scales.x : column < 4 ? scales.y : column < 6 ? scales.z : scales.w;
-      const uint16_t bits = static_cast<uint16_t>(column % 2 ? pair >> 16 : pair);
-      return scales_bf16 ? to_float(bfloat16_t{bits}) : to_float(half_t{bits});
-    }
-
     CUL_DEVICE_FN void finish() {
 #pragma unroll
       for (int w = 0; w < 4; ++w) {
-        const float low = scale(2 * w), high = scale(2 * w + 1);
+        const uint32_t pair = component(scales, w);
+        const float low = half_scale(pair, scales_bf16), high = half_scale(pair >> 16, scales_bf16);
 #pragma unroll
         for (int i = 0; i < kTokenTiles; ++i)
 #pragma unroll
@@ -85,27 +77,9 @@ struct Int4Weights {
       scales_bf16 = weights.scales_bf16;
       scales = *reinterpret_cast<const uint4*>(slice + kScalesAt + half * 128 + lane / 4 * 16);
       if constexpr (kZeros) {
-        const uint2 z = *reinterpret_cast<const uint2*>(slice + kZerosAt + half * 64 + lane / 4 * 8);
+        const uint2 zeros = *reinterpret_cast<const uint2*>(slice + kZerosAt + half * 64 + lane / 4 * 8);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) bias[i] = kMagic | ((i < 4 ? z.x : z.y) >> (i % 4 * 8) & 0xffu) * 0x00010001u;
-      }
-    }
-
-    // Columns 2w (elements 0, 1 of A: k, k + 8) and 2w + 1 of the lane's eight, from word w.
-    CUL_DEVICE_FN void dequantize(uint32_t word, int w, uint32_t (&a)[4]) const {
-      constexpr int kAndOr = (0xf0 & 0xcc) | 0xaa;
-      if constexpr (!kZeros && numeric::is_half<T>) {
-        // The nibbles four bits up count sixteenfold: one FMA brings them down and subtracts, and saves two shifts.
-        a[0] = hsub2<T>(lop3<kAndOr>(word, 0x000f000fu, kMagic), 0x64086408u);                           // - 1032
-        a[2] = hfma2<T>(lop3<kAndOr>(word, 0x00f000f0u, kMagic), 0x2c002c00u, 0xd480d480u);              // / 16 - 72
-        a[1] = hsub2<T>(lop3<kAndOr>(word >> 8, 0x000f000fu, kMagic), 0x64086408u);
-        a[3] = hfma2<T>(lop3<kAndOr>(word >> 8, 0x00f000f0u, kMagic), 0x2c002c00u, 0xd480d480u);
-      } else {
-        const uint32_t low = kZeros ? bias[2 * w] : kMagic | 0x00080008u, high = kZeros ? bias[2 * w + 1] : kMagic | 0x00080008u;
-        a[0] = hsub2<T>(lop3<kAndOr>(word, 0x000f000fu, kMagic), low);
-        a[2] = hsub2<T>(lop3<kAndOr>(word >> 4, 0x000f000fu, kMagic), low);
-        a[1] = hsub2<T>(lop3<kAndOr>(word >> 8, 0x000f000fu, kMagic), high);
-        a[3] = hsub2<T>(lop3<kAndOr>(word >> 12, 0x000f000fu, kMagic), high);
+        for (int i = 0; i < 8; ++i) bias[i] = int4_bias<T>(i < 4 ? zeros.x : zeros.y, i % 4);
       }
     }
 
@@ -121,7 +95,8 @@ struct Int4Weights {
 #pragma unroll
       for (int w = 0; w < 4; ++w) {
         uint32_t a[4];
-        dequantize(w == 0 ? words.x : w == 1 ? words.y : w == 2 ? words.z : words.w, w, a);
+        constexpr uint32_t kEight = int4_magic<T> | 0x00080008u;
+        dequantize<T>(component(words, w), kZeros ? bias[2 * w] : kEight, kZeros ? bias[2 * w + 1] : kEight, a);
 #pragma unroll
         for (int i = 0; i < kTokenTiles; ++i) mma_m16n8k16<T>(sum[w][i], a, b[i][0], b[i][1]);
       }

@@ -22,6 +22,7 @@ culebra_family(gemm
   KERNELS
     gemm
     linear_logprob
+    gemm_hopper
     packed_weights
     quantize_activations
     quantize_weights
@@ -31,6 +32,7 @@ culebra_family(gemm
     w6a8_gemm
     w8a16_gemm
     w4a16_gemm
+    w4a16_gemm_hopper
   TESTS
     gemm_cpu
     gemm_fp8

@@ -82,8 +82,7 @@ W4A16GemmParams check_w4a16_gemm(const Call& call, const cul_w4a16_gemm_args& ar
     return p;
   }
   std::string reason;
-  p.plan = plan_w4a16_gemm(p.m, p.n, p.n_padded, p.k_padded, p.epilogue, perm.present, p.batch_invariant,
-                           call.caps().multiprocessors, &reason);
+  p.plan = plan_w4a16_gemm(p, call.caps(), &reason);
   if (call.plan_only()) call.explain(reason);
   p.workspace = call.workspace(p.plan.workspace_bytes);
   return p;

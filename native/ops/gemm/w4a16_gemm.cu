@@ -1,5 +1,5 @@
 #include "ops/gemm/int4_weights.cuh"
-#include "ops/gemm/w4a16_gemm.h"
+#include "ops/gemm/w4a16_gemm.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
@@ -38,39 +38,25 @@ constexpr Activation activation_of(int32_t epilogue) {
 }
 
 template <class T, bool kZeros>
-void run(const W4A16GemmParams& p, NativeStream stream) {
+void multiply(const W4A16GemmParams& p, const Output& output, float* partials, NativeStream stream) {
   const W4A16Plan& plan = p.plan;
+  const bool halves = !partials && output.activation == Activation::silu_mul;
   TileProblem problem{};
   problem.a = p.a;
   problem.lda = p.lda;
   problem.m = p.m;
   problem.k = p.k;
   problem.a_aligned = p.lda % 8 == 0 || p.m == 1;
-  if (plan.gather) {
-    const int64_t blocks = (p.m * p.k_padded / 8 + kGatherThreads - 1) / kGatherThreads;
-    launch(gather_columns, dim3(static_cast<unsigned>(blocks < 0x7fffffff ? blocks : 0x7fffffff)), dim3(kGatherThreads), 0, stream,
-           static_cast<const uint16_t*>(p.a), p.lda, p.perm, static_cast<uint16_t*>(p.workspace), p.m, p.k_padded);
-    problem.a = p.workspace;
-    problem.lda = problem.k = p.k_padded;
-    problem.a_aligned = 1;
-  }
-  const bool halves = plan.fused && p.epilogue == CUL_EPILOGUE_SILU_MUL;
   problem.column_blocks = p.n_padded / kColumnBlock;
   problem.pair_blocks = halves ? p.n / 2 / kColumnBlock : 0;
   problem.token_tiles = static_cast<int32_t>((p.m + plan.tile_tokens - 1) / plan.tile_tokens);
   problem.column_tiles = static_cast<int32_t>((problem.column_blocks + 1) / 2);
   problem.slices = static_cast<int32_t>(p.k_padded / kSliceRows);
   problem.slices_per_split = plan.slices_per_split;
-  problem.output = {p.c, p.ldc, p.m, p.n, p.bias, p.dtype, activation_of(p.epilogue), p.ldc % 8 == 0 || p.m == 1};
-  if (!plan.fused) {
-    problem.partials = reinterpret_cast<float*>(static_cast<char*>(p.workspace) + plan.partials_offset);
-    problem.partial_width = p.n_padded;
-  }
-
-  int32_t shift = 31;  // one group
-  for (int s = 5; s <= 7; ++s)
-    if (p.group == int64_t{1} << s) shift = s;
-  const Int4Weights<T, kZeros> weights{p.packed, static_cast<const uint16_t*>(p.scales), p.zeros, p.n_padded, p.k_padded, shift,
+  problem.partials = partials;
+  problem.partial_width = p.n_padded;
+  problem.output = output;
+  const Int4Weights<T, kZeros> weights{p.packed, static_cast<const uint16_t*>(p.scales), p.zeros, p.n_padded, p.k_padded, group_shift(p),
                                        p.scale_dtype == DType::bf16};
   switch (plan.tile_tokens) {
     case Int4Tile8::kTokens: launch_tiles<Int4Tile8>(problem, weights, plan.splits, stream); break;
@@ -79,17 +65,34 @@ void run(const W4A16GemmParams& p, NativeStream stream) {
     case Int4Tile64::kTokens: launch_tiles<Int4Tile64>(problem, weights, plan.splits, stream); break;
     default: launch_tiles<Int4Tile128>(problem, weights, plan.splits, stream); break;
   }
-  if (!plan.fused) sum_splits<T>(problem.output, problem.partials, problem.partial_width, plan.splits, stream);
+}
+
+// The design of the plan, on `a` in packed order; then what it left to do.
+template <class T>
+void run(const W4A16GemmParams& p, NativeStream stream) {
+  const W4A16Plan& plan = p.plan;
+  const Output output{p.c, p.ldc, p.m, p.n, p.bias, p.dtype, activation_of(p.epilogue), p.ldc % 8 == 0 || p.m == 1};
+  float* const partials = plan.fused ? nullptr : reinterpret_cast<float*>(static_cast<char*>(p.workspace) + plan.partials_offset);
+  if (plan.design == GemmDesign::hopper)
+    w4a16_hopper<T>(p, output, partials, stream);
+  else
+    p.zeros ? multiply<T, true>(p, output, partials, stream) : multiply<T, false>(p, output, partials, stream);
+  if (partials) sum_splits<T>(output, partials, p.n_padded, plan.partial_sums, stream);
 }
 
 }  // namespace
 
-void w4a16_gemm(const W4A16GemmParams& p, NativeStream stream) {
+void w4a16_gemm(const W4A16GemmParams& call, NativeStream stream) {
+  W4A16GemmParams p = call;
   if (p.m == 0) return;
-  if (p.dtype == DType::f16)
-    p.zeros ? run<half_t, true>(p, stream) : run<half_t, false>(p, stream);
-  else
-    p.zeros ? run<bfloat16_t, true>(p, stream) : run<bfloat16_t, false>(p, stream);
+  if (p.plan.gather) {
+    const int64_t blocks = (p.m * p.k_padded / 8 + kGatherThreads - 1) / kGatherThreads;
+    launch(gather_columns, dim3(static_cast<unsigned>(blocks < 0x7fffffff ? blocks : 0x7fffffff)), dim3(kGatherThreads), 0, stream,
+           static_cast<const uint16_t*>(p.a), p.lda, p.perm, static_cast<uint16_t*>(p.workspace), p.m, p.k_padded);
+    p.a = p.workspace;
+    p.lda = p.k = p.k_padded;
+  }
+  p.dtype == DType::f16 ? run<half_t>(p, stream) : run<bfloat16_t>(p, stream);
 }
 
 }  // namespace culebra::CUL_DEVICE_NS

@@ -4,16 +4,19 @@
 
 #include "abi/op.h"
 #include "culebra/gemm.h"
+#include "ops/gemm/gemm_design.h"
 
 namespace culebra {
 
-// cuda and simt: how one call is cut up. w4a16_plan.cc makes it; a pure function of shapes and the device's SM count.
+// cuda and simt: how one call is cut up (gemm_plan.cc); a pure function of the call's shapes and the device.
 struct W4A16Plan {
+  GemmDesign design = GemmDesign::marlin;
   int32_t tile_tokens = 0;   // rows of a per block: 8, 16, 32, 64 or 128
-  int32_t splits = 1;        // blocks that share the k of one output tile; > 1: f32 partial sums in the workspace
+  int32_t splits = 1;        // blocks that share the k of one output tile; hopper: the blocks of a cluster
   int32_t slices_per_split = 0;  // k slices of 64 rows per split
   int32_t gather = 0;        // 1: a's columns are permuted into the workspace first (act-order)
   int32_t fused = 1;         // 1: the kernel applies bias and epilogue itself; 0: a second kernel does, over the partial sums
+  int32_t partial_sums = 1;  // of every element, when not fused
   uint64_t partials_offset = 0;  // bytes into the workspace; the gathered a is at 0
   uint64_t workspace_bytes = 0;
 };
@@ -40,9 +43,8 @@ struct W4A16GemmParams {
 
 W4A16GemmParams check_w4a16_gemm(const Call& call, const cul_w4a16_gemm_args& args);
 
-// epilogue, has_perm, ...: as in W4A16GemmParams. reason: what was chosen and why.
-W4A16Plan plan_w4a16_gemm(int64_t m, int64_t n, int64_t n_padded, int64_t k_padded, int32_t epilogue, bool has_perm,
-                          bool batch_invariant, int multiprocessors, std::string* reason);
+// Of a call without plan and workspace. reason: what was chosen and why.
+W4A16Plan plan_w4a16_gemm(const W4A16GemmParams& p, const DeviceCaps& caps, std::string* reason);
 
 CUL_DECLARE_COLUMNS(w4a16_gemm, W4A16GemmParams)
 
