@@ -41,9 +41,8 @@ culebra_family(gemm
     gemm_plan
     gemm_quantize_activations
     linear_logprob
+    gemm_quantized
     sparse_mlp
   )
-    gemm_quantized
-    linear_logprob)
 # Every backend of quantize_weights must choose the same integers.
 set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/quantize_weights_cpu.cc PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
