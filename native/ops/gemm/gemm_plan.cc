@@ -5,41 +5,16 @@
 #include "backends/backend.h"
 #include "ops/gemm/gemm.h"
 #include "ops/gemm/hopper_gemm.h"
-#include "ops/gemm/tile_gemm.h"
+#include "ops/gemm/tile_plan.h"
 #include "ops/gemm/w4a16_gemm.h"
 
 namespace culebra {
 namespace {
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr uint64_t align256(int64_t bytes) { return static_cast<uint64_t>(ceil_div(bytes, 256)) * 256; }
+using namespace tile_plan;
 
-struct TileChoice {
-  int32_t tokens, k_warps, blocks_per_sm;
-};
-template <class Tile>
-constexpr TileChoice choice{Tile::kTokens, Tile::kKWarps, Tile::kBlocksPerSm};
 template <class Tile>
 constexpr TileChoice hopper_choice{Tile::kTokens, 1, Tile::kBlocksPerSm};
-
-// The tile with the fewest rows that holds m, or the largest.
-template <size_t N>
-const TileChoice& smallest_holding(const TileChoice (&tiles)[N], int64_t m) {
-  for (const TileChoice& t : tiles)
-    if (m <= t.tokens) return t;
-  return tiles[N - 1];
-}
-
-struct Split {
-  int32_t splits, slices_per_split;
-};
-// As many splits of k as fill one wave of blocks, each with at least two pipeline stages of work.
-Split split_k(int64_t blocks, int64_t slots, int64_t slices, int64_t k_warps) {
-  if (slices == 0) return {1, 0};
-  const int64_t wanted = std::clamp<int64_t>(slots / std::max<int64_t>(blocks, 1), 1, std::max<int64_t>(slices / (2 * k_warps), 1));
-  const int64_t per_split = ceil_div(ceil_div(slices, wanted), k_warps) * k_warps;
-  return {static_cast<int32_t>(ceil_div(slices, per_split)), static_cast<int32_t>(per_split)};
-}
 
 // How many blocks of a cluster share k: the number with which the last tile is done first. A block takes as long as its slices, and
 // some more to fill its ring and to add a cluster's sums; blocks come in waves.
@@ -62,7 +37,7 @@ const char* not_hopper(const DeviceCaps& caps, bool aligned) {
   return aligned ? nullptr : "rows of a do not start at multiples of 16 bytes";
 }
 
-// 65 tokens and more: the largest tile, unless a smaller one leaves fewer rows of few empty.
+// The larger tile, unless the smaller one rounds a small m up to fewer rows.
 const TileChoice& prefill_tile(const TileChoice& half, const TileChoice& whole, int64_t m) {
   return m <= 4 * whole.tokens && ceil_div(m, half.tokens) * half.tokens < ceil_div(m, whole.tokens) * whole.tokens ? half : whole;
 }
