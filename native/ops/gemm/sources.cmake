@@ -13,10 +13,10 @@ culebra_family(gemm
     quantize_activations_cpu
     quantize_weights
     quantize_weights_cpu
-    sparse_mlp
-    sparse_mlp_cpu
     quantized_gemm
     quantized_gemm_cpu
+    sparse_mlp
+    sparse_mlp_cpu
     w4a16_gemm
     w4a16_gemm_cpu
   KERNELS
@@ -28,11 +28,11 @@ culebra_family(gemm
     quantize_weights
     sparse_mlp
     split_sum
+    w4a16_gemm
+    w4a16_gemm_hopper
     w6a16_gemm
     w6a8_gemm
     w8a16_gemm
-    w4a16_gemm
-    w4a16_gemm_hopper
   TESTS
     gemm_cpu
     gemm_fp8
@@ -40,6 +40,7 @@ culebra_family(gemm
     gemm_packing
     gemm_plan
     gemm_quantize_activations
+    gemm_quantized
     linear_logprob
     gemm_quantized
     sparse_mlp
