@@ -21,8 +21,8 @@ culebra_family(gemm
     w4a16_gemm_cpu
   KERNELS
     gemm
-    linear_logprob
     gemm_hopper
+    linear_logprob
     packed_weights
     quantize_activations
     quantize_weights
@@ -42,7 +42,6 @@ culebra_family(gemm
     gemm_quantize_activations
     gemm_quantized
     linear_logprob
-    gemm_quantized
     sparse_mlp
   )
 # Every backend of quantize_weights must choose the same integers.
