@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The native benchmarks of this machine's cpu, in one command; the result is for committing.
-#   benchmarks/native/run.sh [--quick] [--threads N]
-# Builds into build/benchmarks (BUILD=DIR for another folder) and writes benchmarks/results/<device>/native-gemm.json.
+#   [CULEBRA_GGML=libggml-cpu.so] benchmarks/native/run.sh [--quick | --full] [--threads N] [--only OP] [--rows M,M,...]
+# Builds into build/benchmarks (BUILD=DIR for another folder) and writes benchmarks/results/<device>/native-gemm.json and .svg.
+# CULEBRA_GGML: ggml's cpu backend as a peer; README.md says how to build it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 model=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1)
@@ -14,4 +15,5 @@ results=benchmarks/results/$device
 mkdir -p "$results"
 "$build/bench_gemm" --commit "$commit" "$@" >"$results/native-gemm.json.part"
 mv "$results/native-gemm.json.part" "$results/native-gemm.json"
+python3 benchmarks/plot_speedup.py "$results/native-gemm.json" "$results/native-gemm.svg"
 echo "$results/native-gemm.json"

@@ -1,8 +1,10 @@
 # Native benchmarks: they time the library through its C ABI, as every caller reaches it.
-add_executable(bench_gemm
-  ${CMAKE_CURRENT_LIST_DIR}/bench_gemm.cc
-  ${CMAKE_CURRENT_LIST_DIR}/openblas_peer.cc
-  ${CMAKE_CURRENT_LIST_DIR}/timing.cc)
-target_include_directories(bench_gemm PRIVATE native native/include)
+set(bench_sources arithmetic_peak bench_gemm dense ggml_peer harness layers openblas_peer packed peers timing)
+list(TRANSFORM bench_sources PREPEND "${CMAKE_CURRENT_LIST_DIR}/")
+list(TRANSFORM bench_sources APPEND ".cc")
+add_executable(bench_gemm ${bench_sources})
+target_include_directories(bench_gemm PRIVATE native native/include ${CMAKE_CURRENT_LIST_DIR})
+target_include_directories(bench_gemm SYSTEM PRIVATE ${HWY_INCLUDE_DIR})
+target_compile_definitions(bench_gemm PRIVATE CULEBRA_BENCHMARK_LAYERS="${CMAKE_CURRENT_SOURCE_DIR}/benchmarks/layers.txt")
 target_compile_options(bench_gemm PRIVATE ${warnings} -O3)
-target_link_libraries(bench_gemm PRIVATE culebra Threads::Threads ${CMAKE_DL_LIBS})
+target_link_libraries(bench_gemm PRIVATE culebra ${HWY_LIBRARY} Threads::Threads ${CMAKE_DL_LIBS})

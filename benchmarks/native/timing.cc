@@ -26,21 +26,27 @@ uint64_t sum(const uint64_t* words, size_t count) {
 
 }  // namespace
 
-Timing time_calls(int repetitions, double seconds, const std::function<void(int)>& f) {
-  constexpr int kWarmUp = 2;
-  int call = 0;
-  for (; call < kWarmUp; ++call) f(call);
-  std::vector<double> times;
-  const auto begin = Clock::now();
-  while (times.size() < static_cast<size_t>(repetitions) ||
-         (ms_since(begin) < seconds * 1e3 && times.size() < static_cast<size_t>(repetitions) * 100)) {
-    const auto start = Clock::now();
-    f(call++);
-    times.push_back(ms_since(start));
+void time_in_turn(std::vector<Contender>& contenders, int rounds, double seconds) {
+  constexpr std::chrono::milliseconds kPause{50};
+  std::vector<std::vector<double>> times(contenders.size());
+  std::vector<int> calls(contenders.size());
+  for (int round = 0; round < rounds; ++round) {
+    for (size_t i = 0; i < contenders.size(); ++i) {
+      std::this_thread::sleep_for(kPause);
+      contenders[i].call(calls[i]++);
+      const auto begin = Clock::now();
+      for (int n = 0; n < 2 || ms_since(begin) < seconds * 1e3; ++n) {
+        const auto start = Clock::now();
+        contenders[i].call(calls[i]++);
+        times[i].push_back(ms_since(start));
+      }
+    }
   }
-  std::sort(times.begin(), times.end());
-  const auto quantile = [&](double q) { return times[static_cast<size_t>(q * static_cast<double>(times.size() - 1) + 0.5)]; };
-  return {quantile(0.5), quantile(0.1), quantile(0.9), static_cast<int>(times.size())};
+  for (size_t i = 0; i < contenders.size(); ++i) {
+    std::sort(times[i].begin(), times[i].end());
+    const auto quantile = [&](double q) { return times[i][static_cast<size_t>(q * static_cast<double>(times[i].size() - 1) + 0.5)]; };
+    contenders[i].timing = {quantile(0.5), quantile(0.1), quantile(0.9), static_cast<int>(times[i].size())};
+  }
 }
 
 double read_bandwidth_gb_s(int threads) {
@@ -75,7 +81,7 @@ Row& Row::add(const std::string& name, const std::string& value) {
   return *this;
 }
 
-Row& Row::text(const char* name, const std::string& value) {
+Row& Row::text(const std::string& name, const std::string& value) {
   std::string quoted = "\"";
   for (const char c : value) {
     if (c == '"' || c == '\\') quoted += '\\';
@@ -84,19 +90,19 @@ Row& Row::text(const char* name, const std::string& value) {
   return add(name, quoted + "\"");
 }
 
-Row& Row::number(const char* name, double value) {
+Row& Row::number(const std::string& name, double value) {
   char digits[32];
   std::snprintf(digits, sizeof digits, "%.5g", value);
   return add(name, digits);
 }
 
-Row& Row::integer(const char* name, int64_t value) { return add(name, std::to_string(value)); }
+Row& Row::integer(const std::string& name, int64_t value) { return add(name, std::to_string(value)); }
 
 Row& Row::timing(const std::string& prefix, const Timing& t) {
-  number((prefix + "median_ms").c_str(), t.median_ms);
-  number((prefix + "p10_ms").c_str(), t.p10_ms);
-  number((prefix + "p90_ms").c_str(), t.p90_ms);
-  return integer((prefix + "repetitions").c_str(), t.repetitions);
+  number(prefix + "median_ms", t.median_ms);
+  number(prefix + "p10_ms", t.p10_ms);
+  number(prefix + "p90_ms", t.p90_ms);
+  return integer(prefix + "repetitions", t.repetitions);
 }
 
 }  // namespace bench

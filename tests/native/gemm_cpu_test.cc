@@ -196,6 +196,8 @@ TEST(W4A16GemmCpu, MatchesDouble) {
       {131, 62, 96, 32, DType::bf16, DType::f16, false, false, true, CUL_EPILOGUE_SILU_MUL},
       {24, 256, 128, 128, DType::f16, DType::f16, false, true, false, CUL_EPILOGUE_SILU_MUL},
       {11, 64, 160, -1, DType::bf16, DType::bf16, false, true},
+      // Several strips, chunks of k and tiles in a panel, the second half beginning inside a tile.
+      {100, 790, 2100, 128, DType::f16, DType::f16, true, false, true, CUL_EPILOGUE_SILU_MUL},
   };
   ThreadPool pool(3);
   uint32_t seed = 1;

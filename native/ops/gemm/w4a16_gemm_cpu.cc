@@ -41,8 +41,13 @@ inline constexpr int kStep = CpuLayout::kKStep;        // values of k in a word
 inline constexpr int kVectors = kTile / kLanes;        // vectors of 32-bit sums per row of a tile
 // Rows multiplied at once: their sums and a tile's operands fill the registers.
 inline constexpr int kMaxRows = kLanes == 16 ? 12 : kLanes == 8 ? 2 : 1;
-// Row tiles that meet one weight tile before the next one: the weights stay in the second-level cache.
+// A strip of row tiles meets a panel of weight tiles, chunk of k by chunk of k: the chunk's activations fill a part of the second-level
+// cache, a tile's weights of the chunk the first-level one.
 inline constexpr int64_t kStripTiles = 8;
+inline constexpr int64_t kStripRows = kStripTiles * kMaxRows;
+inline constexpr int64_t kPanelTiles = 16;
+inline constexpr int64_t kChunkElems = int64_t{96} << 10;
+inline constexpr int64_t kQuantizeGrain = 64;  // blocks worth a thread
 
 // Rows [first, first + rows) of a, quantized: scales and sums [blocks, rows]; q tile by tile of at most kMaxRows rows, each
 // [k_padded / kStep, rows of the tile, kStep], so that multiplying a tile is one sequential read.
@@ -174,26 +179,40 @@ HWY_INLINE void multiply_pairs(const uint32_t* words, const int16_t* q, I32 (&su
   }
 }
 
-// product [R, kTile] = a tile of R rows times a tile of weights.
+// Blocks [begin, end) of k: product [R, kTile] += a tile of R rows times a tile of weights, product's rows `stride` apart.
 template <int R>
-HWY_NOINLINE void multiply(const W4A16GemmParams& p, const Activations& a, int64_t row_tile, int64_t tile,
-                           float* HWY_RESTRICT product) {
+HWY_NOINLINE void multiply(const W4A16GemmParams& p, const Activations& a, int64_t row_tile, int64_t tile, int64_t begin, int64_t end,
+                           float* HWY_RESTRICT product, int64_t stride) {
   constexpr int kAhead = 24;  // steps, 3 KB: past what the hardware prefetches across a page boundary
   const F32Tag df;
   const I32Tag di;
   const hn::Rebind<uint8_t, I32Tag> d8;
   const int64_t column = tile * kTile, row = a.tile_begin(row_tile);
-  const int16_t* q = a.at(row_tile, 0);
-  const uint32_t* words = reinterpret_cast<const uint32_t*>(p.packed) + CpuLayout::word(column, 0, p.n_padded, p.k_padded);
-  HWY_ALIGN int32_t totals[R * kTile];
-  std::memset(product, 0, sizeof(float) * R * kTile);
+  const int16_t* q = a.at(row_tile, begin * a.block);
+  const uint32_t* words =
+      reinterpret_cast<const uint32_t*>(p.packed) + CpuLayout::word(column, begin * a.block, p.n_padded, p.k_padded);
 
-  for (int64_t block = 0; block < a.blocks; ++block) {
+  HWY_ALIGN int32_t totals[R * kTile];
+
+  for (int64_t block = begin; block < end; ++block) {
     const int64_t k0 = block * a.block;
     const int64_t steps = std::min(a.block, p.k_padded - k0) / kStep;
+    const int64_t group = k0 / p.group * p.n_padded + column;
+    const int32_t* q_sums = a.sums + block * a.rows + row;
+    const float* q_scales = a.scales + block * a.rows + row;
+
+    // The zero point's term is where the sums begin.
     I32 sums[kChains<R>][R][kVectors];
-#pragma GCC unroll 32
-    for (int i = 0; i < kChains<R> * R * kVectors; ++i) sums[i / (R * kVectors)][i / kVectors % R][i % kVectors] = hn::Zero(di);
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      const I32 zero = p.zeros ? hn::PromoteTo(di, hn::LoadU(d8, p.zeros + group + v * kLanes)) : hn::Set(di, 8);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        sums[0][r][v] = hn::Mul(zero, hn::Set(di, -q_sums[r]));
+#pragma GCC unroll 4
+        for (int chain = 1; chain < kChains<R>; ++chain) sums[chain][r][v] = hn::Zero(di);
+      }
+    }
 
     for (int64_t step = 0; step < steps; ++step, words += kTile, q += R * kStep) {
       hwy::Prefetch(words + kAhead * kTile);
@@ -212,29 +231,18 @@ HWY_NOINLINE void multiply(const W4A16GemmParams& p, const Activations& a, int64
       for (int chain = 1; chain < kChains<R>; ++chain) sum = hn::Add(sum, sums[chain][i / kVectors][i % kVectors]);
       hn::Store(sum, di, totals + i * kLanes);
     }
-
-    const int64_t group = k0 / p.group * p.n_padded + column;
     for (int v = 0; v < kTile; v += kLanes) {
       const int64_t at = group + v;
       const F32 scale = p.scale_dtype == DType::f16 ? load_f32(df, static_cast<const half_t*>(p.scales) + at)
                                                     : load_f32(df, static_cast<const bfloat16_t*>(p.scales) + at);
-      const I32 zero = p.zeros ? hn::PromoteTo(di, hn::LoadU(d8, p.zeros + at)) : hn::Set(di, 8);
       for (int r = 0; r < R; ++r) {
-        const int64_t x = block * a.rows + row + r;
-        const I32 exact = hn::Sub(hn::Load(di, totals + r * kTile + v), hn::Mul(zero, hn::Set(di, a.sums[x])));
-        const F32 scaled = hn::Mul(hn::ConvertTo(df, exact), hn::Set(df, a.scales[x]));
-        float* out = product + r * kTile + v;
-        hn::StoreU(hn::MulAdd(scaled, scale, hn::LoadU(df, out)), df, out);
+        const F32 scaled = hn::Mul(hn::ConvertTo(df, hn::Load(di, totals + r * kTile + v)), hn::Set(df, q_scales[r]));
+        float* to = product + r * stride + v;
+        hn::StoreU(hn::MulAdd(scaled, scale, hn::LoadU(df, to)), df, to);
       }
     }
   }
 }
-
-template <int... R>
-constexpr auto kernels(std::integer_sequence<int, R...>) {
-  return std::array{&multiply<R + 1>...};
-}
-inline constexpr auto kMultiply = kernels(std::make_integer_sequence<int, kMaxRows>());
 
 // A tile's bias as f32, zeros where there is none.
 template <class Half>
@@ -244,39 +252,56 @@ void load_bias(const W4A16GemmParams& p, int64_t column, int64_t columns, float*
   for (int64_t i = 0; i < columns; ++i) bias[i] = to_float(static_cast<const Half*>(p.bias)[column + i]);
 }
 
-// Row tiles [begin, end) of 32 result columns.
+template <int... R>
+constexpr auto kernels(std::integer_sequence<int, R...>) {
+  return std::array{&multiply<R + 1>...};
+}
+inline constexpr auto kMultiply = kernels(std::make_integer_sequence<int, kMaxRows>());
+
+// c [rows of the row tiles begin .. end, columns first .. first + columns]. The sums of a panel of weight tiles and a strip of rows
+// grow block of k by block of k, so that the activations of a chunk of k stay in the second-level cache for the whole panel,
+// and a tile's weights for the whole strip.
 template <class Half>
-void multiply_strip(const W4A16GemmParams& p, const Activations& a, int64_t tile, int64_t begin, int64_t end) {
+void multiply_panel(const W4A16GemmParams& p, const Activations& a, int64_t first, int64_t columns, int64_t begin, int64_t end) {
   const F32Tag d;
   const bool gated = p.epilogue == CUL_EPILOGUE_SILU_MUL;
-  const int64_t width = gated ? p.n / 2 : p.n;
-  const int64_t column = tile * kTile, columns = std::min<int64_t>(kTile, width - column);
-  // silu_mul: the factors' columns begin anywhere in a tile, and reach into the next one.
-  const int64_t up_tile = (width + column) / kTile, up_shift = (width + column) % kTile;
-  const int64_t up_tiles = (up_shift + columns + kTile - 1) / kTile;
-  HWY_ALIGN float bias[kTile], up_bias[kTile];
-  HWY_ALIGN float product[kMaxRows * kTile], part[kMaxRows * kTile], up[kMaxRows][2 * kTile] = {};
-  load_bias<Half>(p, column, columns, bias);
-  if (gated) load_bias<Half>(p, width + column, columns, up_bias);
+  // silu_mul: the factors' columns begin anywhere in a tile.
+  const int64_t up = p.n / 2 + first, up_tile = up / kTile;
+  const int64_t tiles = (columns + kTile - 1) / kTile;
+  const int64_t up_tiles = gated ? (up + columns + kTile - 1) / kTile - up_tile : 0;
+  const int64_t first_row = a.tile_begin(begin), rows = a.tile_begin(end) - first_row;
+  const int64_t stride = (tiles + up_tiles) * kTile;
+  HWY_ALIGN float product[kStripRows * (kPanelTiles + 1) * kTile];  // silu_mul: half of the tiles are up's, which may begin inside one
+  std::memset(product, 0, sizeof(float) * static_cast<size_t>(rows * stride));
 
-  for (int64_t t = begin; t < end; ++t) {
-    const int64_t row = a.tile_begin(t);
-    const auto rows = static_cast<size_t>(a.tile_begin(t + 1) - row);
-    kMultiply[rows - 1](p, a, t, tile, product);
-    for (int64_t i = 0; gated && i < up_tiles; ++i) {
-      kMultiply[rows - 1](p, a, t, up_tile + i, part);
-      for (size_t r = 0; r < rows; ++r) std::memcpy(&up[r][i * kTile], part + r * kTile, sizeof(float) * kTile);
+  const int64_t chunk = std::max<int64_t>(kChunkElems / (rows * a.block), 1);
+  for (int64_t block = 0; block < a.blocks; block += chunk) {
+    for (int64_t i = 0; i < tiles + up_tiles; ++i) {
+      const int64_t tile = i < tiles ? first / kTile + i : up_tile + i - tiles;
+      for (int64_t t = begin; t < end; ++t) {
+        const int64_t row = a.tile_begin(t);
+        kMultiply[static_cast<size_t>(a.tile_begin(t + 1) - row - 1)](p, a, t, tile, block, std::min(block + chunk, a.blocks),
+                                                                      product + (row - first_row) * stride + i * kTile, stride);
+      }
     }
-    for (size_t r = 0; r < rows; ++r) {
+  }
+
+  for (int64_t column = 0; column < columns; column += kTile) {
+    const int64_t count = std::min<int64_t>(kTile, columns - column);
+    HWY_ALIGN float bias[kTile], up_bias[kTile];
+    load_bias<Half>(p, first + column, count, bias);
+    if (gated) load_bias<Half>(p, up + column, count, up_bias);
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* sums = product + r * stride + column;
+      const float* factors = product + r * stride + tiles * kTile + up % kTile + column;
       Half out[kTile];
-      for (int v = 0; v < kTile; v += kLanes) {
-        F32 x = hn::Add(hn::Load(d, product + r * kTile + static_cast<size_t>(v)), hn::Load(d, bias + v));
+      for (int64_t v = 0; v < kTile; v += kLanes) {
+        F32 x = hn::Add(hn::Load(d, sums + v), hn::Load(d, bias + v));
         if (p.epilogue != CUL_EPILOGUE_NONE) x = silu(x);
-        if (gated) x = hn::Mul(x, hn::Add(hn::LoadU(d, &up[r][up_shift + v]), hn::Load(d, up_bias + v)));
+        if (gated) x = hn::Mul(x, hn::Add(hn::LoadU(d, factors + v), hn::Load(d, up_bias + v)));
         store_f32(x, out + v);
       }
-      Half* c = static_cast<Half*>(p.c) + (a.first + row + static_cast<int64_t>(r)) * p.ldc + column;
-      std::memcpy(c, out, static_cast<size_t>(columns) * sizeof(Half));
+      std::memcpy(static_cast<Half*>(p.c) + (a.first + first_row + r) * p.ldc + first + column, out, static_cast<size_t>(count) * sizeof(Half));
     }
   }
 }
@@ -285,17 +310,20 @@ template <class Half>
 void run(const W4A16GemmParams& p, ThreadPool& pool) {
   const W4A16Workspace w = w4a16_gemm_workspace(p.m, p.k_padded, p.group);
   const int64_t width = p.epilogue == CUL_EPILOGUE_SILU_MUL ? p.n / 2 : p.n;
-  const int64_t tiles = (width + kTile - 1) / kTile;
   for (int64_t first = 0; first < p.m; first += w.rows) {
     const Activations a = workspace(p, w, first);
-    pool.parallel_for(a.tiles() * a.blocks, 8, [&](int64_t begin, int64_t end) {
+    pool.parallel_for(a.tiles() * a.blocks, kQuantizeGrain, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) quantize_tile<Half>(p, a, i / a.blocks, i % a.blocks);
     });
+    // Wide panels read activations less often; narrower ones where the threads would not all get several.
     const int64_t strips = (a.tiles() + kStripTiles - 1) / kStripTiles;
-    pool.parallel_for(tiles * strips, 1, [&](int64_t begin, int64_t end) {
+    const int64_t widest = p.epilogue == CUL_EPILOGUE_SILU_MUL ? kPanelTiles / 2 : kPanelTiles;
+    const int64_t panel = std::clamp<int64_t>(width * strips / (kTile * 4 * pool.size()), 1, widest) * kTile;
+    const int64_t panels = (width + panel - 1) / panel;
+    pool.parallel_for(panels * strips, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t strip = i % strips;
-        multiply_strip<Half>(p, a, i / strips, a.tiles() * strip / strips, a.tiles() * (strip + 1) / strips);
+        const int64_t column = i / strips * panel, strip = i % strips;
+        multiply_panel<Half>(p, a, column, std::min(panel, width - column), a.tiles() * strip / strips, a.tiles() * (strip + 1) / strips);
       }
     });
   }
