@@ -31,16 +31,16 @@ CUL_DEVICE_FN uint64_t evict_first_policy() {
 }  // namespace detail
 
 CUL_DEVICE_FN void bulk_copy(uint32_t destination, const void* source, uint32_t bytes, uint32_t barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                   destination),
-               "l"(__cvta_generic_to_global(source)), "r"(bytes), "r"(barrier)
-               : "memory");
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(destination),
+      "l"(__cvta_generic_to_global(source)), "r"(bytes), "r"(barrier)
+      : "memory");
 }
 // For data that is read once (weights): first to leave L2.
 CUL_DEVICE_FN void bulk_copy_stream(uint32_t destination, const void* source, uint32_t bytes, uint32_t barrier) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
-          destination),
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::
+          "r"(destination),
       "l"(__cvta_generic_to_global(source)), "r"(bytes), "r"(barrier), "l"(detail::evict_first_policy())
       : "memory");
 }

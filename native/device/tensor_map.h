@@ -42,8 +42,8 @@ inline void prefetch_tensor_map(const TensorMap&) {}
 
 CUL_DEVICE_FN void tensor_copy_2d(uint32_t destination, const TensorMap& map, int inner, int row, uint32_t barrier) {
   asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
-          destination),
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::
+          "r"(destination),
       "l"(&map), "r"(inner), "r"(row), "r"(barrier)
       : "memory");
 }

@@ -20,8 +20,8 @@ struct TensorMapRequest {
   int rank;                 // 2 or 3
   int64_t extent[3];        // in elements
   int64_t stride_bytes[2];  // of dimensions 1 and 2: multiples of 16
-  int box[3];               // in elements, up to 256 each; a row of the box has a multiple of 16 bytes, with Swizzle::bytes_128 just 128
-  Swizzle swizzle;
+  int box[3];               // in elements, up to 256 each; a row of the box is a multiple of 16 bytes
+  Swizzle swizzle;          // bytes_128: a row of the box has 128 bytes
 };
 
 // Why the copy engine does not take the request; empty if it does.

@@ -43,7 +43,9 @@ CUL_DEVICE_FN constexpr uint64_t wgmma_descriptor(uint32_t address) {
   return wgmma_descriptor_plain(address, 16, 1024) | kSwizzle128;  // the k stride is not used, by convention one
 }
 // The operand `bytes` further on, a multiple of 16, within the 128 bytes of a swizzled row.
-CUL_DEVICE_FN constexpr uint64_t wgmma_advance(uint64_t descriptor, uint32_t bytes) { return descriptor + (bytes >> 4); }
+CUL_DEVICE_FN constexpr uint64_t wgmma_advance(uint64_t descriptor, uint32_t bytes) {
+  return descriptor + (bytes >> 4);
+}
 
 #if CUL_EMULATED
 
@@ -118,9 +120,9 @@ struct Wgmma;
 #define CUL_D16 CUL_TEN() "%10, %11, %12, %13, %14, %15"
 #define CUL_D32 CUL_TEN() CUL_TEN(1) CUL_TEN(2) "%30, %31"
 #define CUL_D64 CUL_TEN() CUL_TEN(1) CUL_TEN(2) CUL_TEN(3) CUL_TEN(4) CUL_TEN(5) "%60, %61, %62, %63"
-#define CUL_D128                                                                                                   \
-  CUL_TEN() CUL_TEN(1) CUL_TEN(2) CUL_TEN(3) CUL_TEN(4) CUL_TEN(5) CUL_TEN(6) CUL_TEN(7) CUL_TEN(8) CUL_TEN(9)     \
-      CUL_TEN(10) CUL_TEN(11) "%120, %121, %122, %123, %124, %125, %126, %127"
+#define CUL_D128                                                                                                  \
+  CUL_TEN() CUL_TEN(1) CUL_TEN(2) CUL_TEN(3) CUL_TEN(4) CUL_TEN(5) CUL_TEN(6) CUL_TEN(7) CUL_TEN(8) CUL_TEN(9)    \
+  CUL_TEN(10) CUL_TEN(11) "%120, %121, %122, %123, %124, %125, %126, %127"
 #define CUL_OUT4(c, i) c(d[i]), c(d[i + 1]), c(d[i + 2]), c(d[i + 3])
 #define CUL_OUT8(c, i) CUL_OUT4(c, i), CUL_OUT4(c, i + 4)
 #define CUL_OUT16(c, i) CUL_OUT8(c, i), CUL_OUT8(c, i + 8)
@@ -130,29 +132,28 @@ struct Wgmma;
 
 // n0 to n5 are the numbers of the operands behind the accumulators. What follows the predicate: signs of A and B, and for 16-bit
 // types whether operands in shared memory are transposed.
-#define CUL_WGMMA(T, types, c, end_registers, end_shared, N, count, n0, n1, n2, n3, n4, n5)                        \
-  template <>                                                                                                      \
-  struct Wgmma<T, N> {                                                                                             \
-    static CUL_DEVICE_FN void run(wgmma_sum_t<T> (&d)[count], const uint32_t (&a)[4], uint64_t b, int accumulate) { \
-      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #n5 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N types     \
-                   " {" CUL_D##count "}, {%" #n0 ", %" #n1 ", %" #n2 ", %" #n3 "}, %" #n4 ", p" end_registers      \
-                   ";\n}"                                                                                          \
-                   : CUL_OUT##count(c, 0)                                                                          \
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));                         \
-    }                                                                                                              \
-    static CUL_DEVICE_FN void run(wgmma_sum_t<T> (&d)[count], uint64_t a, uint64_t b, int accumulate) {            \
-      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #n2 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N types     \
-                   " {" CUL_D##count "}, %" #n0 ", %" #n1 ", p" end_shared ";\n}"                                  \
-                   : CUL_OUT##count(c, 0)                                                                          \
-                   : "l"(a), "l"(b), "r"(accumulate));                                                             \
-    }                                                                                                              \
+#define CUL_WGMMA(T, types, c, end_registers, end_shared, N, count, n0, n1, n2, n3, n4, n5)                          \
+  template <>                                                                                                        \
+  struct Wgmma<T, N> {                                                                                               \
+    static CUL_DEVICE_FN void run(wgmma_sum_t<T> (&d)[count], const uint32_t (&a)[4], uint64_t b, int accumulate) {  \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #n5 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N types       \
+                   " {" CUL_D##count "}, {%" #n0 ", %" #n1 ", %" #n2 ", %" #n3 "}, %" #n4 ", p" end_registers ";\n}" \
+                   : CUL_OUT##count(c, 0)                                                                            \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));                           \
+    }                                                                                                                \
+    static CUL_DEVICE_FN void run(wgmma_sum_t<T> (&d)[count], uint64_t a, uint64_t b, int accumulate) {              \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #n2 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N types       \
+                   " {" CUL_D##count "}, %" #n0 ", %" #n1 ", p" end_shared ";\n}"                                    \
+                   : CUL_OUT##count(c, 0)                                                                            \
+                   : "l"(a), "l"(b), "r"(accumulate));                                                               \
+    }                                                                                                                \
   };
-#define CUL_WGMMA_TYPE(T, types, c, end_registers, end_shared)                                         \
-  CUL_WGMMA(T, types, c, end_registers, end_shared, 8, 4, 4, 5, 6, 7, 8, 9)                            \
-  CUL_WGMMA(T, types, c, end_registers, end_shared, 16, 8, 8, 9, 10, 11, 12, 13)                       \
-  CUL_WGMMA(T, types, c, end_registers, end_shared, 32, 16, 16, 17, 18, 19, 20, 21)                    \
-  CUL_WGMMA(T, types, c, end_registers, end_shared, 64, 32, 32, 33, 34, 35, 36, 37)                    \
-  CUL_WGMMA(T, types, c, end_registers, end_shared, 128, 64, 64, 65, 66, 67, 68, 69)                   \
+#define CUL_WGMMA_TYPE(T, types, c, end_registers, end_shared)                       \
+  CUL_WGMMA(T, types, c, end_registers, end_shared, 8, 4, 4, 5, 6, 7, 8, 9)          \
+  CUL_WGMMA(T, types, c, end_registers, end_shared, 16, 8, 8, 9, 10, 11, 12, 13)     \
+  CUL_WGMMA(T, types, c, end_registers, end_shared, 32, 16, 16, 17, 18, 19, 20, 21)  \
+  CUL_WGMMA(T, types, c, end_registers, end_shared, 64, 32, 32, 33, 34, 35, 36, 37)  \
+  CUL_WGMMA(T, types, c, end_registers, end_shared, 128, 64, 64, 65, 66, 67, 68, 69) \
   CUL_WGMMA(T, types, c, end_registers, end_shared, 256, 128, 128, 129, 130, 131, 132, 133)
 CUL_WGMMA_TYPE(half_t, "k16.f32.f16.f16", "+f", ", 1, 1, 0", ", 1, 1, 0, 0")
 CUL_WGMMA_TYPE(bfloat16_t, "k16.f32.bf16.bf16", "+f", ", 1, 1, 0", ", 1, 1, 0, 0")

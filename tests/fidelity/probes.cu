@@ -11,23 +11,11 @@
 #include "device/numeric.h"
 #include "device/vector.h"
 #include "device/warp.h"
+#include "inputs.h"
+#include "probes_sm90.h"
 #include "runner.h"
 
 namespace culebra::CUL_DEVICE_NS::fidelity {
-
-CUL_DEVICE_FN uint32_t random_word(uint32_t i) {
-  i = (i ^ i >> 16) * 0x7feb352du;
-  i = (i ^ i >> 15) * 0x846ca68bu;
-  return i ^ i >> 16;
-}
-CUL_DEVICE_FN float small_integer(uint32_t i) { return static_cast<float>(static_cast<int>(random_word(i) % 17) - 8); }
-CUL_DEVICE_FN uint32_t fold(uint32_t hash, uint32_t word) { return (hash ^ word) * 0x01000193u; }
-CUL_DEVICE_FN uint32_t nan_as_one(float value) { return value == value ? __float_as_uint(value) : 0x7fffffffu; }
-
-template <int kThreadCount, int kWordCount, int kFirstCapability = 80>
-struct Probe {
-  static constexpr int kThreads = kThreadCount, kWords = kWordCount, kCapability = kFirstCapability;
-};
 
 // ---- matrices
 
@@ -424,5 +412,7 @@ int main(int argc, char** argv) {
   using namespace culebra::CUL_DEVICE_NS::fidelity;
   return main_of<MmaHalf, MmaBfloat16, MmaInt8, MmaFloat8, SparseMmaHalf, SparseMmaBfloat16, LdmatrixX1, LdmatrixX2, LdmatrixX4, StmatrixX4, CpAsync,
                  VectorAccess, Shuffles, Votes, Reductions, WarpHelpers, Barriers, Atomics, Lop3, Prmt, Integers,
-                 EncodeFloats, DecodeFloats, ConvertIntegers, MinMax, PackedHalf, PackedBfloat16>(argc, argv);
+                 EncodeFloats, DecodeFloats, ConvertIntegers, MinMax, PackedHalf, PackedBfloat16, WgmmaHalf,
+                 WgmmaBfloat16, WgmmaFloat8, WgmmaInt8, Mbarriers, BulkCopies, TensorCopiesPlain, TensorCopiesSwizzled,
+                 TensorCopiesBytes, Clusters>(argc, argv);
 }

@@ -12,6 +12,7 @@
 
 #include "device/barrier.h"
 #include "device/launch.h"
+#include "device/tensor_map.h"
 
 #if CUL_EMULATED
 #include "backends/simt/emulator/global_memory.h"
@@ -79,15 +80,24 @@ inline uint64_t hash(const std::vector<uint32_t>& words) {
 }
 
 // A probe has kName, kThreads, kWords (per thread), kCapability (10 major + minor of the first device that has it) and
-// run(words of this thread, thread), which finds known words there and leaves its results.
+// run(words of this thread, thread), which finds known words there and leaves its results. One that has kBlocks runs as a cluster of so
+// many; one that has request(words) gets the tensor map of it as run's last argument.
+template <class Probe, class... More>
+CUL_DEVICE_FN void run_probe_here(uint32_t* words, const More&... more) {
+  const int thread = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+#if !CUL_EMULATED && defined(__CUDA_ARCH__)
+  if constexpr (Probe::kCapability * 10 <= __CUDA_ARCH__) Probe::run(words + thread * Probe::kWords, thread, more...);
+#elif CUL_EMULATED
+  Probe::run(words + thread * Probe::kWords, thread, more...);
+#endif
+}
 template <class Probe>
 __global__ void run_probe(uint32_t* words) {
-  const int thread = static_cast<int>(threadIdx.x);
-#if !CUL_EMULATED && defined(__CUDA_ARCH__)
-  if constexpr (Probe::kCapability * 10 <= __CUDA_ARCH__) Probe::run(words + thread * Probe::kWords, thread);
-#elif CUL_EMULATED
-  Probe::run(words + thread * Probe::kWords, thread);
-#endif
+  run_probe_here<Probe>(words);
+}
+template <class Probe>
+__global__ void run_tensor_probe(uint32_t* words, const __grid_constant__ TensorMap map) {
+  run_probe_here<Probe>(words, map);
 }
 
 using Hashes = std::map<std::string, std::string>;
@@ -114,13 +124,19 @@ inline Machine machine() {
 template <class Probe>
 void run(const Machine& where, Hashes& hashes) {
   if (where.capability < Probe::kCapability) return;
-  Words words(static_cast<size_t>(Probe::kThreads) * Probe::kWords);
+  Words words(static_cast<size_t>(Probe::kThreads) * Probe::kWords * Probe::kBlocks);
+  const LaunchShape shape{.grid = Probe::kBlocks, .block = Probe::kThreads, .cluster = Probe::kBlocks};
 #if CUL_EMULATED
   ImmediateQueue queue;
-  launch(run_probe<Probe>, 1, Probe::kThreads, 0, &queue, words.device());
+  Queue* const stream = &queue;
 #else
-  launch(run_probe<Probe>, 1, Probe::kThreads, 0, cudaStream_t{}, words.device());
+  const cudaStream_t stream{};
 #endif
+  if constexpr (requires { Probe::request(words.device()); }) {
+    launch(run_tensor_probe<Probe>, shape, stream, words.device(), make_tensor_map(Probe::request(words.device())));
+  } else {
+    launch(run_probe<Probe>, shape, stream, words.device());
+  }
   char text[17];
   std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash(words.read())));
   hashes[Probe::kName] = text;

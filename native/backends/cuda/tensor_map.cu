@@ -15,7 +15,8 @@ Encode find_encode() {
   cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
   const cudaError_t error =
       cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
-  if (error == cudaSuccess && found == cudaDriverEntryPointSuccess && function) return reinterpret_cast<Encode>(function);
+  if (error == cudaSuccess && found == cudaDriverEntryPointSuccess && function)
+    return reinterpret_cast<Encode>(function);
   (void)cudaGetLastError();
   throw Refusal(CUL_UNSUPPORTED, std::string("cuda: the driver offers no cuTensorMapEncodeTiled of CUDA 12.0") +
                                      (error == cudaSuccess ? "" : std::string(": ") + cudaGetErrorString(error)));
@@ -35,13 +36,13 @@ TensorMap make_tensor_map(const TensorMapRequest& request) {
     if (i) stride[i - 1] = static_cast<cuuint64_t>(request.stride_bytes[i - 1]);
   }
   TensorMap map;
-  const CUresult result = encode(
-      reinterpret_cast<CUtensorMap*>(&map),
-      request.element_bytes == 1 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_UINT16,
-      static_cast<cuuint32_t>(request.rank), const_cast<void*>(request.data), extent, stride, box, every,
-      CU_TENSOR_MAP_INTERLEAVE_NONE,
-      request.swizzle == Swizzle::none ? CU_TENSOR_MAP_SWIZZLE_NONE : CU_TENSOR_MAP_SWIZZLE_128B,
-      CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result =
+      encode(reinterpret_cast<CUtensorMap*>(&map),
+             request.element_bytes == 1 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_UINT16,
+             static_cast<cuuint32_t>(request.rank), const_cast<void*>(request.data), extent, stride, box, every,
+             CU_TENSOR_MAP_INTERLEAVE_NONE,
+             request.swizzle == Swizzle::none ? CU_TENSOR_MAP_SWIZZLE_NONE : CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS)
     throw Refusal(CUL_INTERNAL, "cuda: cuTensorMapEncodeTiled answers " + std::to_string(static_cast<int>(result)));
   return map;

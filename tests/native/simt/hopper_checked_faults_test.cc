@@ -46,7 +46,8 @@ __global__ void peer_written_without_a_barrier(float* y, const float* x) {
   CUL_SHARED(float, mine, [64]);
   mine[threadIdx.x] = x[threadIdx.x];
   if (!kFault) cluster_sync();
-  const float4 v = load_cluster<float4>(cluster_address(shared_address(&mine[threadIdx.x / 4 * 4]), 1 - cluster_rank()));
+  const float4 v =
+      load_cluster<float4>(cluster_address(shared_address(&mine[threadIdx.x / 4 * 4]), 1 - cluster_rank()));
   y[blockIdx.x * 64 + threadIdx.x] = v.y;
   cluster_sync();
 }
@@ -69,9 +70,7 @@ class HopperCheckedFaults : public ::testing::Test {
   DeviceArray<float> x_{std::vector<float>(64, 3.0f)};
 };
 
-TEST_F(HopperCheckedFaults, MissingWaitForTheCopy) {
-  expect_found<Fault::full_is_not_waited_for>("hopper_kernels.h:");
-}
+TEST_F(HopperCheckedFaults, MissingWaitForTheCopy) { expect_found<Fault::full_is_not_waited_for>("hopper_kernels.h:"); }
 TEST_F(HopperCheckedFaults, MissingWaitForTheSlot) {
   expect_found<Fault::empty_is_not_waited_for>("at hopper_kernels.h:");
 }
@@ -84,23 +83,27 @@ TEST_F(HopperCheckedFaults, SumsReadUnderTheProduct) {
   expect_found<Fault::sums_read_before_wait>("read of the accumulators of wgmma.mma_async at hopper_kernels.h:");
 }
 TEST_F(HopperCheckedFaults, OperandsChangeUnderTheProduct) {
-  expect_found<Fault::operands_changed_before_wait, true>("write of the A registers of wgmma.mma_async at hopper_kernels.h:");
+  expect_found<Fault::operands_changed_before_wait, true>(
+      "write of the A registers of wgmma.mma_async at hopper_kernels.h:");
 }
 TEST_F(HopperCheckedFaults, SumsWrittenAfterTheFence) {
-  expect_found<Fault::sums_written_after_fence>("its registers were written after the last wgmma_fence, in store at hopper_kernels.h:");
+  expect_found<Fault::sums_written_after_fence>(
+      "its registers were written after the last wgmma_fence, in store at hopper_kernels.h:");
 }
 
 TEST_F(HopperCheckedFaults, StoresThatTheTensorCoreDoesNotSee) {
   under_every_schedule([&] {
     EXPECT_EQ("", findings(stored_operand<Store::fenced>, 1, 128, 2048, y_));
     for (const auto kernel : {stored_operand<Store::not_fenced>, stored_operand<Store::fenced_after_the_barrier>})
-      EXPECT_NE(std::string::npos, findings(kernel, 1, 128, 2048, y_).find("did not call fence_async_proxy between its write in"));
+      EXPECT_NE(std::string::npos,
+                findings(kernel, 1, 128, 2048, y_).find("did not call fence_async_proxy between its write in"));
   });
 }
 TEST_F(HopperCheckedFaults, CopyOverAStore) {
   under_every_schedule([&] {
     EXPECT_EQ("", findings(copy_over_a_store<false>, 1, 64, 0, y_, x_));
-    EXPECT_NE(std::string::npos, findings(copy_over_a_store<true>, 1, 64, 0, y_, x_).find("did not call fence_async_proxy"));
+    EXPECT_NE(std::string::npos,
+              findings(copy_over_a_store<true>, 1, 64, 0, y_, x_).find("did not call fence_async_proxy"));
   });
 }
 TEST_F(HopperCheckedFaults, PeerReadWithoutABarrier) {

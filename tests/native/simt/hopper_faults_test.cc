@@ -81,8 +81,8 @@ __global__ void two_accumulators_overlap() {
   float d[6] = {};
   const uint32_t a[4] = {};
   wgmma_fence();
-  wgmma<half_t, 8>(*reinterpret_cast<float(*)[4]>(d), a, operand);
-  if (kFault) wgmma<half_t, 8>(*reinterpret_cast<float(*)[4]>(d + 2), a, operand);
+  wgmma<half_t, 8>(*reinterpret_cast<float (*)[4]>(d), a, operand);
+  if (kFault) wgmma<half_t, 8>(*reinterpret_cast<float (*)[4]>(d + 2), a, operand);
   wgmma_commit();
   wgmma_wait<0>();
 }
@@ -161,7 +161,7 @@ class HopperFaults : public ::testing::Test {
     const std::string text = __VA_ARGS__;                                  \
     EXPECT_NE(std::string::npos, text.find(message)) << "found: " << text; \
   })
-#define EXPECT_CAUGHT(kernel, shape, message, ...)                           \
+#define EXPECT_CAUGHT(kernel, shape, message, ...)                                                         \
   under_every_schedule([&] { EXPECT_EQ("", findings(kernel<false>, shape __VA_OPT__(, ) __VA_ARGS__)); }); \
   EXPECT_FOUND(message, findings(kernel<true>, shape __VA_OPT__(, ) __VA_ARGS__))
 
@@ -178,7 +178,8 @@ TEST_F(HopperFaults, WrongParity) {
   });
 }
 TEST_F(HopperFaults, TooManyBytesAnnounced) {
-  EXPECT_FOUND("lacks 0 of 1 arrivals and 16 bytes in its phase 0", pipeline_findings<Fault::too_many_bytes_announced>());
+  EXPECT_FOUND("lacks 0 of 1 arrivals and 16 bytes in its phase 0",
+               pipeline_findings<Fault::too_many_bytes_announced>());
 }
 TEST_F(HopperFaults, TooFewBytesAnnounced) {
   under_every_schedule([&] {  // either the phase is complete too early, or it has too many bytes and never completes
@@ -221,7 +222,9 @@ TEST_F(HopperFaults, TileOutsideShared) {
                pipeline_findings<Fault::tile_outside_shared>());
 }
 
-TEST_F(HopperFaults, ArrivalTooMany) { EXPECT_CAUGHT(arrival_too_many, (LaunchShape{1, 64}), "more threads arrive than the 64"); }
+TEST_F(HopperFaults, ArrivalTooMany) {
+  EXPECT_CAUGHT(arrival_too_many, (LaunchShape{1, 64}), "more threads arrive than the 64");
+}
 TEST_F(HopperFaults, BarrierNeverInitialised) {
   EXPECT_CAUGHT(barrier_never_initialised, (LaunchShape{1, 64}), "no mbarrier was initialised at shared address");
 }
@@ -235,7 +238,8 @@ TEST_F(HopperFaults, CopyNobodyWaitsFor) {
   EXPECT_CAUGHT(copy_nobody_waits_for, (LaunchShape{1, 64, 1024}), "nobody waits for its mbarrier", x_);
 }
 TEST_F(HopperFaults, AccumulatorsOverlap) {
-  EXPECT_CAUGHT(two_accumulators_overlap, (LaunchShape{1, 128, 2048}), "its accumulators overlap those of wgmma.mma_async at");
+  EXPECT_CAUGHT(two_accumulators_overlap, (LaunchShape{1, 128, 2048}),
+                "its accumulators overlap those of wgmma.mma_async at");
 }
 TEST_F(HopperFaults, WarpsDisagree) {
   EXPECT_CAUGHT(warps_disagree, (LaunchShape{1, 128, 2048}), "with other operands instead");
@@ -251,7 +255,8 @@ TEST_F(HopperFaults, PeerExits) {
   EXPECT_FOUND("exit", findings(peer_exits<true>, shape, y_, z_));
 }
 TEST_F(HopperFaults, BlockOutsideTheCluster) {
-  EXPECT_CAUGHT(block_outside_the_cluster, (LaunchShape{.grid = 2, .block = 64, .cluster = 2}), "block 2 of a cluster of 2", y_);
+  EXPECT_CAUGHT(block_outside_the_cluster, (LaunchShape{.grid = 2, .block = 64, .cluster = 2}),
+                "block 2 of a cluster of 2", y_);
 }
 TEST_F(HopperFaults, ClusterBarrierThatSomeNeverReach) {
   EXPECT_CAUGHT(cluster_barrier_that_some_never_reach, (LaunchShape{.grid = 2, .block = 64, .cluster = 2}),

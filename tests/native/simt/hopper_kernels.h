@@ -45,7 +45,8 @@ __global__ void pipeline(float* y, const T* a_data, int k_elements, const __grid
   const auto full = [&](int stage) { return shared_address(&barriers[stage]); };
   const auto empty = [&](int stage) { return shared_address(&barriers[kStages + stage]); };
   const auto tile = [&](int stage) {
-    return shared_address(tiles) + static_cast<uint32_t>(stage) * kStageBytes + (kFault == Fault::unaligned_tile ? 128 : 0);
+    return shared_address(tiles) + static_cast<uint32_t>(stage) * kStageBytes +
+           (kFault == Fault::unaligned_tile ? 128 : 0);
   };
   const int steps = (k_elements + kDepth - 1) / kDepth;
   if (threadIdx.x == 0) {
@@ -63,7 +64,9 @@ __global__ void pipeline(float* y, const T* a_data, int k_elements, const __grid
       const int stage = step % kStages;
       const uint32_t round = static_cast<uint32_t>(step / kStages);
       if (kFault != Fault::empty_is_not_waited_for) mbarrier_wait(empty(stage), (round & 1) ^ 1);
-      constexpr int kError = kFault == Fault::too_many_bytes_announced ? 16 : kFault == Fault::too_few_bytes_announced ? -64 * 128 : 0;
+      constexpr int kError = kFault == Fault::too_many_bytes_announced  ? 16
+                             : kFault == Fault::too_few_bytes_announced ? -64 * 128
+                                                                        : 0;
       mbarrier_arrive_expect_bytes(full(stage), kStageBytes + kError);
       const uint32_t b_tile = tile(stage) + kBytesA + (kFault == Fault::tile_outside_shared ? 1024 : 0);
       tensor_copy_2d(tile(stage), a_map, step * kDepth, 0, full(stage));
@@ -122,11 +125,18 @@ template <class T>
 class Matrices {
  public:
   Matrices(int rows, int columns, int k)
-      : rows_(rows), columns_(columns), k_(k), a_(fill(rows * k, 1)), b_(fill(columns * k, 2)), device_a_(stored(a_)), device_b_(stored(b_)) {}
+      : rows_(rows),
+        columns_(columns),
+        k_(k),
+        a_(fill(rows * k, 1)),
+        b_(fill(columns * k, 2)),
+        device_a_(stored(a_)),
+        device_b_(stored(b_)) {}
 
   template <class Kernel>
   std::string run(Kernel kernel, DeviceArray<float>& y) const {
-    return findings(kernel, 1, 160, 2 * 96 * 128, y, device_a_.get(), k_, map(device_a_, rows_, 64), map(device_b_, columns_, 32));
+    return findings(kernel, 1, 160, 2 * 96 * 128, y, device_a_.get(), k_, map(device_a_, rows_, 64),
+                    map(device_b_, columns_, 32));
   }
   // Where y is not the product; empty if it is.
   std::string difference(const std::vector<float>& y) const {
@@ -134,10 +144,12 @@ class Matrices {
       for (int column = 0; column < 32; ++column) {
         float sum = 0;
         if (row < rows_ && column < columns_)
-          for (int k = 0; k < k_; ++k) sum += a_[static_cast<size_t>(row * k_ + k)] * b_[static_cast<size_t>(column * k_ + k)];
+          for (int k = 0; k < k_; ++k)
+            sum += a_[static_cast<size_t>(row * k_ + k)] * b_[static_cast<size_t>(column * k_ + k)];
         const float got = y[static_cast<size_t>(row * 32 + column)];
         if (got != sum)
-          return "y[" + std::to_string(row) + ", " + std::to_string(column) + "] is " + std::to_string(got) + ", not " + std::to_string(sum);
+          return "y[" + std::to_string(row) + ", " + std::to_string(column) + "] is " + std::to_string(got) + ", not " +
+                 std::to_string(sum);
       }
     return {};
   }
@@ -156,7 +168,8 @@ class Matrices {
   }
   TensorMap map(DeviceArray<T>& data, int rows, int box_rows) const {
     constexpr int kSize = sizeof(T);
-    return make_tensor_map({data.get(), kSize, 2, {k_, rows}, {int64_t{k_} * kSize}, {128 / kSize, box_rows}, Swizzle::bytes_128});
+    return make_tensor_map(
+        {data.get(), kSize, 2, {k_, rows}, {int64_t{k_} * kSize}, {128 / kSize, box_rows}, Swizzle::bytes_128});
   }
 
   int rows_, columns_, k_;

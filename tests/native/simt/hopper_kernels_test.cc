@@ -23,7 +23,8 @@ struct ThreadValueLayout {
     const int t[] = {thread % 4, thread / 4 % 8, thread / 32};
     const int v[] = {value % values[0], value / values[0] % values[1], value / values[0] / values[1]};
     int index = 0;
-    for (int i = 0; i < 3; ++i) index += t[i] * thread_strides[static_cast<size_t>(i)] + v[i] * value_strides[static_cast<size_t>(i)];
+    for (int i = 0; i < 3; ++i)
+      index += t[i] * thread_strides[static_cast<size_t>(i)] + v[i] * value_strides[static_cast<size_t>(i)];
     return index;
   }
 };
@@ -41,7 +42,8 @@ struct OneProduct {
 };
 
 template <class T, int N>
-__global__ void one_product(uint32_t* y, const uint32_t* operands, const uint32_t* registers, OneProduct how, int words) {
+__global__ void one_product(uint32_t* y, const uint32_t* operands, const uint32_t* registers, OneProduct how,
+                            int words) {
   CUL_DYNAMIC_SHARED(uint32_t, shared, 1024);
   for (int i = static_cast<int>(threadIdx.x); i < words; i += 128) shared[i] = operands[i];
   fence_async_proxy();
@@ -167,7 +169,8 @@ void check_one_product(bool swizzled, bool a_in_registers, bool accumulate) {
     for (int value = 0; value < 16 / kSize; ++value) {
       const int at = fragment(thread, value);
       const T bits = encode<T>(a[static_cast<size_t>(at % 64 * kDepth + at / 64)]);
-      std::memcpy(reinterpret_cast<char*>(&registers[static_cast<size_t>(thread) * 4]) + value * kSize, &bits, sizeof bits);
+      std::memcpy(reinterpret_cast<char*>(&registers[static_cast<size_t>(thread) * 4]) + value * kSize, &bits,
+                  sizeof bits);
     }
 
   // The bit fields of CuTe's GmmaDescriptor, in units of 16 bytes.

@@ -24,7 +24,11 @@ void ArenaDeleter::operator()(char* arena) const {
 }
 
 Block::Block(Grid& grid, Cluster& cluster, uint32_t rank)
-    : grid(grid), cluster(cluster), rank(rank), arena_owner(static_cast<char*>(std::aligned_alloc(1024, kArenaBytes))), arena(arena_owner.get()) {
+    : grid(grid),
+      cluster(cluster),
+      rank(rank),
+      arena_owner(static_cast<char*>(std::aligned_alloc(1024, kArenaBytes))),
+      arena(arena_owner.get()) {
   if (!arena) throw std::bad_alloc();
   const unsigned n = grid.threads_per_block;
   warps.resize((n + 31) / 32);

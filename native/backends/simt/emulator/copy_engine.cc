@@ -61,8 +61,7 @@ void issue(BulkCopy copy, uint32_t alignment) {
   if (!barrier.fenced)
     report(site, "the copy engine may not see the mbarrier: mbarrier_init_fence is missing after %s",
            barrier.site.describe());
-  if (block.grid.racing)
-    block.shadow.check_proxy_fences(block, actor(self), copy.destination, copy.bytes, site);
+  if (block.grid.racing) block.shadow.check_proxy_fences(block, actor(self), copy.destination, copy.bytes, site);
   if (block.grid.tracking) block.shadow.copy_issued(actor(self), copy.destination, copy.bytes, site);
   if (block.grid.config.poison) std::memset(destination, 0xff, copy.bytes);
   copy.phase = barrier.phase;

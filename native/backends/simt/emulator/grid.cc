@@ -39,8 +39,9 @@ uint64_t Grid::random() {  // xorshift64
 
 void Grid::start_cluster() {
   const uint64_t i = started_clusters_++;
-  const uint64_t linear =
-      config.schedule == Schedule::reverse ? total_clusters_ - 1 - i : order_.empty() ? i : order_[i];
+  const uint64_t linear = config.schedule == Schedule::reverse ? total_clusters_ - 1 - i
+                          : order_.empty()                     ? i
+                                                               : order_[i];
   if (idle_.empty()) {
     Cluster& cluster = *idle_.emplace_back(std::make_unique<Cluster>());
     for (uint32_t rank = 0; rank < blocks_per_cluster; ++rank)
@@ -55,7 +56,8 @@ void Grid::start_cluster() {
   cluster.arriving = {};
   cluster.completed = {};
   const dim3 extent = launch.cluster, clusters{launch.grid.x / extent.x, launch.grid.y / extent.y};
-  const auto x = static_cast<uint32_t>(linear % clusters.x), y = static_cast<uint32_t>(linear / clusters.x % clusters.y),
+  const auto x = static_cast<uint32_t>(linear % clusters.x),
+             y = static_cast<uint32_t>(linear / clusters.x % clusters.y),
              z = static_cast<uint32_t>(linear / clusters.x / clusters.y);
   for (auto& block : cluster.blocks) {
     const uint32_t rank = block->rank;
@@ -70,8 +72,7 @@ void Grid::start_cluster() {
 
 bool Grid::can_start_cluster() const {
   return started_clusters_ < total_clusters_ &&
-         (resident_.empty() ||
-          (resident_.size() + 1) * blocks_per_cluster * threads_per_block <= kMaxResidentThreads);
+         (resident_.empty() || (resident_.size() + 1) * blocks_per_cluster * threads_per_block <= kMaxResidentThreads);
 }
 
 void Grid::run() {
@@ -137,13 +138,16 @@ void Grid::thread_finished(Thread* thread) {
 }
 
 size_t Grid::choose(size_t count) {
-  return config.schedule == Schedule::in_order ? 0 : config.schedule == Schedule::reverse ? count - 1 : random() % count;
+  return config.schedule == Schedule::in_order  ? 0
+         : config.schedule == Schedule::reverse ? count - 1
+                                                : random() % count;
 }
 
 Thread* Grid::next_ready() {
-  while (ready_.empty())
+  while (ready_.empty()) {
     if (copies.empty()) return nullptr;
-    else land_copy(*this, choose(copies.size()));
+    land_copy(*this, choose(copies.size()));
+  }
   size_t i = choose(ready_.size());
   if (config.schedule == Schedule::random) {
     std::swap(ready_[i], ready_.back());

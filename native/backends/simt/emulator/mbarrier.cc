@@ -20,7 +20,8 @@ void arrive(uint32_t address, uint32_t bytes, Here here) {
          barrier.site.describe());
   barrier.bytes += bytes;
   if (barrier.bytes > kMaxCount)
-    fail(site, "%" PRId64 " bytes are announced for one phase; an mbarrier counts to %" PRId64, barrier.bytes, kMaxCount);
+    fail(site, "%" PRId64 " bytes are announced for one phase; an mbarrier counts to %" PRId64, barrier.bytes,
+         kMaxCount);
   if (block.grid.racing) {
     merge(barrier.arriving, block.linear, *self.known, block.linear);
     barrier.arriving.threads[self.linear] = self.epoch++;
@@ -58,10 +59,10 @@ void mbarrier_init(uint32_t address, int arrivals, Here here) {
   const Site site(Op::mbarrier_init, here);
   self.site = site;
   shared_bytes(block, address, 8, 8, site);
-  if (arrivals < 1 || arrivals > kMaxCount)
-    fail(site, "%d arrivals; a phase has 1 to %" PRId64, arrivals, kMaxCount);
+  if (arrivals < 1 || arrivals > kMaxCount) fail(site, "%d arrivals; a phase has 1 to %" PRId64, arrivals, kMaxCount);
   if (const auto it = block.mbarriers.find(address); it != block.mbarriers.end())
-    fail(site, "the mbarrier at shared address 0x%x was initialised before, in %s", address, it->second.site.describe());
+    fail(site, "the mbarrier at shared address 0x%x was initialised before, in %s", address,
+         it->second.site.describe());
   if (block.grid.tracking) block.shadow.access(actor(self), address, 8, Access::write, site);
   Mbarrier& barrier = block.mbarriers[address];
   barrier.arrivals = barrier.pending = static_cast<uint32_t>(arrivals);

@@ -63,7 +63,7 @@ struct WarpProducts {
   std::vector<Product> pending;
   unsigned open_group = 0;
   unsigned issued = 0;
-  uint16_t unit = 0;      // as which the tensor core reads memory
+  uint16_t unit = 0;         // as which the tensor core reads memory
   uint32_t completions = 0;  // its epoch
 };
 

@@ -57,7 +57,8 @@ void split(size_t begin, size_t bytes, F&& f) {
 
 }  // namespace
 
-void History::record(const Actor& who, uint16_t mask, Access kind, const Site& site, const char* memory, size_t max_reads) {
+void History::record(const Actor& who, uint16_t mask, Access kind, const Site& site, const char* memory,
+                     size_t max_reads) {
   const bool write = kind != Access::read, atomic = kind == Access::atomic;
   const auto races = [&](const Event& event) {
     return (event.mask & mask) && !(atomic && is_atomic(event.site)) && !ordered_before(event, who);
@@ -186,8 +187,9 @@ void GlobalShadow::access(Thread& self, Allocation& allocation, uintptr_t addres
     }
   });
   if (self.block->grid.racing)
-    split(address, bytes,
-          [&](size_t chunk, uint16_t mask) { history(chunk).record(actor(self), mask, kind, site, "global", kGlobalReads); });
+    split(address, bytes, [&](size_t chunk, uint16_t mask) {
+      history(chunk).record(actor(self), mask, kind, site, "global", kGlobalReads);
+    });
 }
 
 }  // namespace culebra::simt

@@ -49,8 +49,8 @@ struct Thread {
   // Races: what happened before, the own epoch, and fences waiting for an atomic to carry them.
   ClockRef known;
   uint32_t epoch = 1;
-  ClockRef fenced;             // published by the thread's next atomics
-  std::vector<Release> heard;  // read by its atomics, in force after its next fence
+  ClockRef fenced;                     // published by the thread's next atomics
+  std::vector<Release> heard;          // read by its atomics, in force after its next fence
   std::vector<uint32_t> proxy_fences;  // epochs up to which its stores are there for asynchronous operations
 
   // wgmma: what the calling thread may not touch; null until it has used one.
@@ -109,7 +109,7 @@ struct Mbarrier {
   uint32_t arrivals, pending;  // of threads: a phase's, and those that this one lacks
   int64_t bytes = 0;           // announced and not landed
   uint32_t phase = 0;
-  uint16_t unit;         // as which its copies access memory
+  uint16_t unit;          // as which its copies access memory
   uint32_t landings = 0;  // that unit's epoch
   unsigned initializer;
   bool fenced = false;
@@ -157,7 +157,7 @@ struct Block {
   std::vector<std::unique_ptr<Thread>> threads;
   std::vector<Warp> warps;
   Barrier barriers[16];
-  std::map<uint32_t, Mbarrier> mbarriers;  // by shared address
+  std::map<uint32_t, Mbarrier> mbarriers;                          // by shared address
   std::map<unsigned, std::vector<WarpgroupCall>> warpgroup_calls;  // by warpgroup
   unsigned units = 0;
   std::vector<Event> peer_reads;  // of its shared memory, by other blocks of the cluster
@@ -219,7 +219,7 @@ class Grid {
   unsigned threads_per_block;
   uint32_t blocks_per_cluster;
   GlobalShadow global;
-  std::vector<BulkCopy> copies;  // that have not landed
+  std::vector<BulkCopy> copies;                     // that have not landed
   std::unordered_map<uintptr_t, Release> releases;  // by address of the flag
   const void* parameters;
   size_t parameter_bytes;

@@ -211,8 +211,7 @@ void issue(Meeting& meeting, Block& block) {
   Product product = argument(0);
   for (int lane = 0; lane < 32; ++lane) {
     product.lanes[lane] = argument(lane).lanes[0];
-    if (!product.same_instruction(argument(lane)))
-      report(meeting.site, "lane %d has other operands than lane 0", lane);
+    if (!product.same_instruction(argument(lane))) report(meeting.site, "lane %d has other operands than lane 0", lane);
   }
   Thread& self = *current.thread;
   WarpProducts& products = products_of(self);
@@ -257,7 +256,8 @@ void warpgroup_product(ProductType type, int columns, void* d, const uint32_t* a
   const Site site(Op::wgmma, here);
   self.site = site;
   if ((self.warp / 4 + 1) * 128 > self.block->threads.size())
-    fail(site, "warp %u belongs to no whole warpgroup: the block has %zu threads", self.warp, self.block->threads.size());
+    fail(site, "warp %u belongs to no whole warpgroup: the block has %zu threads", self.warp,
+         self.block->threads.size());
   if (!a) check_descriptor(a_descriptor, site);
   check_descriptor(b_descriptor, site);
   Product product{};
@@ -295,7 +295,8 @@ void wgmma_wait(int groups, Here here) {
       scope.self, kFullWarp, true, &groups,
       [](Meeting& meeting, Block& block) {
         products_of(*current.thread);
-        complete(block.warps[current.thread->warp], block, static_cast<unsigned>(*static_cast<int*>(meeting.arguments[0])));
+        complete(block.warps[current.thread->warp], block,
+                 static_cast<unsigned>(*static_cast<int*>(meeting.arguments[0])));
       },
       Site(Op::wgmma_wait, here));
   registers_of(scope.self).fenced = false;
