@@ -38,6 +38,8 @@ constexpr Op<QuantizedGemmParams> kW6A16Gemm{"w6a16_gemm", "gemm", "f16 bf16", c
 constexpr Op<QuantizedGemmParams> kW6A8Gemm{"w6a8_gemm", "gemm", "i8", cpu::w6a8_gemm, CUL_CUDA(w6a8_gemm), CUL_SIMT(w6a8_gemm)};
 constexpr Op<QuantizedGemmParams> kW8A16Gemm{"w8a16_gemm", "gemm", "f16 bf16", cpu::w8a16_gemm, CUL_CUDA(w8a16_gemm),
                                              CUL_SIMT(w8a16_gemm)};
+constexpr Op<QuantizedGemmParams> kW4A16Sparse24Gemm{"w4a16_sparse24_gemm", "gemm", "f16 bf16", cpu::w4a16_sparse24_gemm,
+                                                     CUL_CUDA(w4a16_sparse24_gemm), CUL_SIMT(w4a16_sparse24_gemm)};
 
 const OpRecord* const kOps[] = {
     &kFp8Gemm,
@@ -49,6 +51,7 @@ const OpRecord* const kOps[] = {
     &kSparseMlp,
     &kUnpackWeights,
     &kW4A16Gemm,
+    &kW4A16Sparse24Gemm,
     &kW6A16Gemm,
     &kW6A8Gemm,
     &kW8A16Gemm,
@@ -110,6 +113,9 @@ cul_status cul_linear_logprob(cul_stream* stream, const cul_linear_logprob_args*
 }
 cul_status cul_sparse_mlp(cul_stream* stream, const cul_sparse_mlp_args* args) {
   return run_op(kSparseMlp, stream, args, check_sparse_mlp);
+}
+cul_status cul_w4a16_sparse24_gemm(cul_stream* stream, const cul_w4a16_sparse24_gemm_args* args) {
+  return run_op(kW4A16Sparse24Gemm, stream, args, check_w4a16_sparse24_gemm);
 }
 
 }  // extern "C"

@@ -116,12 +116,16 @@ struct GroupedWeights : PackedSource {
         group = now;
       }
       format.load(slice, step, lane);
+      if constexpr (requires { format.multiply(step, b, sum); }) {
+        format.multiply(step, b, sum);  // another instruction's product
+      } else {
 #pragma unroll
-      for (int w = 0; w < 4; ++w) {
-        uint32_t a[4];
-        format.dequantize(w, a);
+        for (int w = 0; w < 4; ++w) {
+          uint32_t a[4];
+          format.dequantize(w, a);
 #pragma unroll
-        for (int i = 0; i < kTokenTiles; ++i) mma_m16n8k16<T>(sum[w][i], a, b[i][0], b[i][1]);
+          for (int i = 0; i < kTokenTiles; ++i) mma_m16n8k16<T>(sum[w][i], a, b[i][0], b[i][1]);
+        }
       }
     }
 

@@ -3,6 +3,7 @@
 #include "culebra/gemm.h"
 #include "ops/gemm/cpu_layout.h"
 #include "ops/gemm/marlin_layout.h"
+#include "ops/gemm/sparse24_layout.h"
 
 namespace culebra {
 
@@ -35,11 +36,13 @@ using CpuLayouts = LayoutTable<LayoutOf<CpuLayout, 4>,                        //
                                LayoutOf<CpuLayout, 4, CUL_OPERAND_BYTE>,      //
                                LayoutOf<CpuSixBitLayout, 6>,                  //
                                LayoutOf<CpuSixBitLayout, 6, CUL_OPERAND_BYTE>,  //
+                               LayoutOf<CpuSparse24Layout, 4, CUL_OPERAND_HALF, CUL_SPARSITY_2_4>,  //
                                LayoutOf<CpuByteLayout, 8>>;
 using DeviceLayouts = LayoutTable<LayoutOf<MarlinLayout, 4>,                         //
                                   LayoutOf<Int4ByteFragments, 4, CUL_OPERAND_BYTE>,  //
                                   LayoutOf<SixBitFragments, 6>,                      //
                                   LayoutOf<SixBitByteFragments, 6, CUL_OPERAND_BYTE>,  //
+                                  LayoutOf<Sparse24Fragments, 4, CUL_OPERAND_HALF, CUL_SPARSITY_2_4>,  //
                                   LayoutOf<ByteFragments, 8>>;
 
 }  // namespace culebra

@@ -62,9 +62,11 @@ QuantizedGemmParams check(const Call& call, WeightKind kind, const Tensors& t) {
                 ll(p.n), ll(p.k), ll(p.k));
   const PackedTile tile = packed_tile(call.caps().backend, kind);
   p.n_padded = (p.n + tile.n - 1) / tile.n * tile.n;
-  const bool one_group = kind.bits == 8 && !blocks && p.groups == 1 && p.group >= p.k;
+  const bool one_group = kind.bits != 6 && !blocks && p.groups == 1 && p.group >= p.k;
   if (kind.bits == 6 || blocks)
     call.one_of(p.group, {128}, blocks ? "packed_group (of blocks of 128 x 128)" : "packed_group (of 6-bit weights)");
+  else if (!one_group && kind.sparsity == CUL_SPARSITY_2_4)
+    call.one_of(p.group, {128}, "packed_group (of 2:4 weights, or all of k_padded)");
   else if (!one_group)
     call.one_of(p.group, {32, 64, 128}, "packed_group (or all of k_padded)");
   if (__builtin_mul_overflow(p.groups, p.group, &p.k_padded) || p.k_padded % tile.k || p.k_padded < p.k)
@@ -131,6 +133,10 @@ QuantizedGemmParams check_w8a16_gemm(const Call& call, const cul_w8a16_gemm_args
 }
 QuantizedGemmParams check_w6a16_gemm(const Call& call, const cul_w6a16_gemm_args& x) {
   return check(call, {6}, {x.a, nullptr, x.packed, x.packed_scales, nullptr, nullptr, x.bias, x.c, x.n, x.k, x.packed_group, x.epilogue});
+}
+QuantizedGemmParams check_w4a16_sparse24_gemm(const Call& call, const cul_w4a16_sparse24_gemm_args& x) {
+  return check(call, {4, CUL_OPERAND_HALF, CUL_SPARSITY_2_4},
+               {x.a, nullptr, x.packed, x.packed_scales, nullptr, nullptr, x.bias, x.c, x.n, x.k, x.packed_group, x.epilogue});
 }
 QuantizedGemmParams check_w6a8_gemm(const Call& call, const cul_w6a8_gemm_args& x) {
   return check(call, {6, CUL_OPERAND_BYTE},

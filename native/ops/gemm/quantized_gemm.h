@@ -1,4 +1,4 @@
-// w8a16_gemm, w6a16_gemm, w6a8_gemm: c = epilogue(a w^T + bias), w 8- or 6-bit in the layout of the stream's backend. What their
+// w8a16_gemm, w6a16_gemm, w6a8_gemm, w4a16_sparse24_gemm: c = epilogue(a w^T + bias), w 8-, 6- or 2:4 sparse 4-bit in the layout of the stream's backend. What their
 // checks make of a call.
 #pragma once
 #include <string>
@@ -23,7 +23,7 @@ struct QuantizedGemmParams {
   const void* a;  // [m, k], row stride lda, of `dtype`: f16, bf16 or i8
   int64_t lda;
   const float* a_scale;   // [m] with i8, else null
-  const uint8_t* packed;  // packed_layouts.h, n_padded x k_padded; bits 6 or 8
+  const uint8_t* packed;  // packed_layouts.h, n_padded x k_padded
   const void* scales;     // [groups, n_padded] of `scale_dtype`; f32: [groups, ceil(n_padded / 128)]
   const uint8_t* zeros;   // [groups, n_padded]; null: 2^(bits-1)
   const int32_t* perm;    // [k_padded] column of a for each packed row, -1: none; null: in order
@@ -45,10 +45,12 @@ struct QuantizedGemmParams {
 QuantizedGemmParams check_w8a16_gemm(const Call& call, const cul_w8a16_gemm_args& args);
 QuantizedGemmParams check_w6a16_gemm(const Call& call, const cul_w6a16_gemm_args& args);
 QuantizedGemmParams check_w6a8_gemm(const Call& call, const cul_w6a8_gemm_args& args);
+QuantizedGemmParams check_w4a16_sparse24_gemm(const Call& call, const cul_w4a16_sparse24_gemm_args& args);
 
 // Of the shapes, types and flags in p; reason: what was chosen and why.
 QuantizedGemmPlan plan_quantized_gemm(const QuantizedGemmParams& p, int multiprocessors, std::string* reason);
 
+CUL_DECLARE_COLUMNS(w4a16_sparse24_gemm, QuantizedGemmParams)
 CUL_DECLARE_COLUMNS(w8a16_gemm, QuantizedGemmParams)
 CUL_DECLARE_COLUMNS(w6a16_gemm, QuantizedGemmParams)
 CUL_DECLARE_COLUMNS(w6a8_gemm, QuantizedGemmParams)

@@ -1,4 +1,4 @@
-// w8a16_gemm, w6a16_gemm and w6a8_gemm on the cpu: weights are taken apart in registers (CPU.md).
+// w8a16_gemm, w6a16_gemm, w6a8_gemm and w4a16_sparse24_gemm on the cpu: weights are taken apart in registers (CPU.md).
 //
 // Integer weights meet 16-bit integers: a block of one row's half activations (a group of weights, at most 128 k) becomes x = sx q, as in
 // w4a16_gemm; 8-bit activations are such integers already. With w = s (c - z), c the code,
@@ -74,6 +74,28 @@ struct Int6Code : PairsOfIntegers {
     return hn::BitCast(I16Tag(), hn::Or(hn::And(four, hn::Set(U16Tag(), 0x0f)), hn::And(two, hn::Set(U16Tag(), 0x30))));
   }
 };
+// Eight fours of k: of each, the two values that are kept meet the two activations at their positions. w - 8 here, since what a
+// zero point would take off differs from column to column.
+struct Sparse24Code : PairsOfIntegers {
+  using X = int64_t;
+  static constexpr int kRows = 32, kWords = 3 * kTile, kOperands = 8, kZero = 0;
+  struct Operand {
+    I16 values;
+    hn::Vec<hn::Repartition<uint8_t, I16Tag>> bytes;  // of four activations, for the two values of a column
+  };
+  template <int i>
+  HWY_INLINE static Operand weights(const uint32_t* words) {
+    const U16Tag d;
+    const U16 values = hn::And(shift<-4 * (i % 4)>(load_words(words + i / 4 * kTile)), hn::Set(d, 15));
+    const U16 positions = hn::And(shift<-2 * i>(load_words(words + 2 * kTile)), hn::Set(d, 3));
+    const U16 bytes = hn::Add(hn::Mul(positions, hn::Set(d, 0x0202)), hn::Set(d, 0x0100));
+    return {hn::BitCast(I16Tag(), hn::Sub(values, hn::Set(d, 8))), hn::BitCast(hn::Repartition<uint8_t, I16Tag>(), bytes)};
+  }
+  HWY_INLINE static I16 broadcast(X x) { return hn::BitCast(I16Tag(), hn::Set(hn::Repartition<int64_t, I16Tag>(), x)); }
+  HWY_INLINE static Sum multiply_add(Sum sum, const Operand& w, I16 x) {
+    return dot_pairs(sum, w.values, hn::BitCast(I16Tag(), hn::TableLookupBytes(x, w.bytes)));
+  }
+};
 struct F8Code {
   using X = float;
   using Sum = F32;
@@ -143,7 +165,8 @@ void prepare_tile(const QuantizedGemmParams& p, const Activations<Code>& a, int6
       } else {
         quantize_block(x, count, q, &a.scales[at], &a.sums[at]);
       }
-      for (int64_t k = 0; k < count; k += 2) std::memcpy(to + k / 2 * rows + r, q + k, sizeof(int32_t));
+      constexpr int kPerX = Activations<Code>::kPerX;
+      for (int64_t k = 0; k < count; k += kPerX) std::memcpy(to + k / kPerX * rows + r, q + k, sizeof(typename Code::X));
     }
   }
 }
@@ -185,7 +208,7 @@ HWY_INLINE F32 scales_of(const QuantizedGemmParams& p, int64_t group, int64_t co
 // product [R, kTile] += the sums of one block, scaled.
 template <class Code, int R>
 HWY_INLINE void add_block(const QuantizedGemmParams& p, const Activations<Code>& a, int64_t block, int64_t row, int64_t column,
-                          const typename Code::X* totals, float* HWY_RESTRICT product) {
+                          const hn::TFromV<typename Code::Sum>* totals, float* HWY_RESTRICT product) {
   const F32Tag df;
   const I32Tag di;
   const int64_t group = block * a.block / p.group;
@@ -217,7 +240,7 @@ HWY_NOINLINE void multiply(const QuantizedGemmParams& p, const Activations<Code>
   constexpr int kAhead = 768;  // words, 3 KB: past what the hardware prefetches across a page boundary
   const auto* x = a.at(row_tile, 0);
   const uint32_t* words = reinterpret_cast<const uint32_t*>(p.packed) + tile * (p.k_padded / Code::kRows) * Code::kWords;
-  HWY_ALIGN typename Code::X totals[R * kTile];
+  HWY_ALIGN hn::TFromV<typename Code::Sum> totals[R * kTile];
   std::memset(product, 0, sizeof(float) * R * kTile);
 
   for (int64_t block = 0; block < a.blocks; ++block) {
@@ -332,6 +355,7 @@ void w8a16_gemm_vector(const QuantizedGemmParams& p, ThreadPool& pool) {
   else run_half<Int8Code>(p, pool);
 }
 void w6a16_gemm_vector(const QuantizedGemmParams& p, ThreadPool& pool) { run_half<Int6Code>(p, pool); }
+void w4a16_sparse24_gemm_vector(const QuantizedGemmParams& p, ThreadPool& pool) { run_half<Sparse24Code>(p, pool); }
 void w6a8_gemm_vector(const QuantizedGemmParams& p, ThreadPool& pool) {
   if (p.out_dtype == DType::f16) run<Int6Code, int8_t, half_t>(p, pool);
   else run<Int6Code, int8_t, bfloat16_t>(p, pool);
@@ -348,8 +372,10 @@ namespace culebra::cpu {
 HWY_EXPORT(w8a16_gemm_vector);
 HWY_EXPORT(w6a16_gemm_vector);
 HWY_EXPORT(w6a8_gemm_vector);
+HWY_EXPORT(w4a16_sparse24_gemm_vector);
 void w8a16_gemm(const QuantizedGemmParams& p, ThreadPool& pool) { HWY_DYNAMIC_DISPATCH(w8a16_gemm_vector)(p, pool); }
 void w6a16_gemm(const QuantizedGemmParams& p, ThreadPool& pool) { HWY_DYNAMIC_DISPATCH(w6a16_gemm_vector)(p, pool); }
 void w6a8_gemm(const QuantizedGemmParams& p, ThreadPool& pool) { HWY_DYNAMIC_DISPATCH(w6a8_gemm_vector)(p, pool); }
+void w4a16_sparse24_gemm(const QuantizedGemmParams& p, ThreadPool& pool) { HWY_DYNAMIC_DISPATCH(w4a16_sparse24_gemm_vector)(p, pool); }
 }  // namespace culebra::cpu
 #endif

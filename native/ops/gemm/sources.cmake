@@ -30,6 +30,7 @@ culebra_family(gemm
     split_sum
     w4a16_gemm
     w4a16_gemm_hopper
+    w4a16_sparse24_gemm
     w6a16_gemm
     w6a8_gemm
     w8a16_gemm
@@ -43,6 +44,7 @@ culebra_family(gemm
     gemm_quantized
     linear_logprob
     sparse_mlp
+    w4a16_sparse24_gemm
   )
 # Every backend of quantize_weights must choose the same integers.
 set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/quantize_weights_cpu.cc PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
