@@ -20,6 +20,7 @@ culebra_family(gemm
     w4a16_gemm
     w4a16_gemm_cpu
   KERNELS
+    gather_columns
     gemm
     gemm_hopper
     linear_logprob
