@@ -10,6 +10,7 @@ import dev.culebra.Scope;
 import dev.culebra.Tensor;
 import java.util.Arrays;
 import java.util.Map;
+import java.util.function.UnaryOperator;
 import org.jspecify.annotations.Nullable;
 
 /** Products of matrices as they are, and what goes with them. */
@@ -41,45 +42,59 @@ final class GemmCases {
         var dtype = call.dtype("a");
         var same = dtype == DType.F32 ? OutDType.F32 : dtype == DType.BF16 ? OutDType.BF16 : OutDType.F16;
         var act = call.attributes().oneOf("act", Activation.NONE);
-        multiply(call, call.in("a"), null, call.out("c", outDType(call, same), call.size("a", 0), call.size("b", 0)),
-                (a, aScale, c) -> Ops.gemm(call.stream(), a, call.in("b"), call.in("bias"), c, act));
+        var c = call.out("c", outDType(call, same), call.size("a", 0), call.size("b", 0));
+        run(call, rows(call.in("a")), rows(c), (operands, results) ->
+                Ops.gemm(call.stream(), operands[0], call.in("b"), call.in("bias"), results[0], act));
     }
 
     static DType outDType(Call call, OutDType absent) {
         return DType.valueOf(call.attributes().oneOf("out_dtype", absent).name());
     }
 
-    /** A product of the rows of {@code a}, perhaps with scales a row. */
-    interface Product {
-        void multiply(@Nullable Tensor a, @Nullable Tensor aScale, Tensor c);
+    /** A call of which each row of the results comes of the same row of {@code operands}. */
+    interface RowWise {
+        void run(@Nullable Tensor[] operands, @Nullable Tensor[] results);
+    }
+
+    static @Nullable Tensor[] rows(@Nullable Tensor... tensors) {
+        return tensors;
     }
 
     /** All rows together; where the case asks for batch_invariant, one row at a time must give the same bits. */
-    static void multiply(Call call, @Nullable Tensor a, @Nullable Tensor aScale, Tensor c, Product product) {
-        product.multiply(a, aScale, c);
-        if (!call.attributes().flag("batch_invariant", false)) {
+    static void run(Call call, @Nullable Tensor[] operands, @Nullable Tensor[] results, RowWise operator) {
+        operator.run(operands, results);
+        var first = results[0];
+        if (first == null || !call.attributes().flag("batch_invariant", false)) {
             return;
         }
-        for (var i = 0L; i < c.size(0); i++) {
+        for (var i = 0L; i < first.size(0); i++) {
+            var at = i;
             try (var scope = call.scope().openScope()) {
-                var alone = scope.allocate(c.dtype(), 1, c.size(1));
-                product.multiply(row(call, scope, a, i), row(call, scope, aScale, i), alone);
-                if (!Arrays.equals(alone.bytes(call.stream()), c.slice(0, i, i + 1).bytes(call.stream()))) {
-                    call.fault("row " + i + " alone has other bits than in the batch");
+                var alone = each(results, result -> scope.allocate(result.dtype(), row(result, at).shape()));
+                operator.run(each(operands, operand -> copy(call, scope, row(operand, at))), alone);
+                for (var r = 0; r < results.length; r++) {
+                    if (results[r] != null
+                            && !Arrays.equals(alone[r].bytes(call.stream()), row(results[r], i).bytes(call.stream()))) {
+                        call.fault("row " + i + " alone has other bits than in the batch");
+                    }
                 }
             }
         }
     }
 
-    /** A row in memory of its own: in a batch it may begin where no operator can. */
-    private static @Nullable Tensor row(Call call, Scope scope, @Nullable Tensor rows, long i) {
-        if (rows == null) {
-            return null;
-        }
-        var source = rows.slice(0, i, i + 1);
-        var row = scope.allocate(source.dtype(), source.shape());
-        row.copyFrom(call.stream(), source);
-        return row;
+    private static @Nullable Tensor[] each(@Nullable Tensor[] tensors, UnaryOperator<Tensor> function) {
+        return Arrays.stream(tensors).map(tensor -> tensor == null ? null : function.apply(tensor)).toArray(Tensor[]::new);
+    }
+
+    private static Tensor row(Tensor tensor, long i) {
+        return tensor.slice(0, i, i + 1);
+    }
+
+    /** In memory of its own: in a batch a row may begin where no operator can. */
+    private static Tensor copy(Call call, Scope scope, Tensor source) {
+        var copy = scope.allocate(source.dtype(), source.shape());
+        copy.copyFrom(call.stream(), source);
+        return copy;
     }
 
     private static void quantizeActivations(Call call) {
@@ -99,16 +114,18 @@ final class GemmCases {
         var scaling = call.attributes().oneOf("scaling", Fp8Scaling.TENSOR);
         var c = call.out("c", outDType(call, OutDType.BF16), call.size("a", 0), call.size("b", 0));
         var whole = scaling == Fp8Scaling.TENSOR ? call.in("a_scale") : null;
-        multiply(call, call.in("a"), whole == null ? call.in("a_scale") : null, c, (a, aScale, rows) -> Ops.fp8Gemm(
-                call.stream(), a, call.in("b"), whole == null ? aScale : whole, call.in("b_scale"), call.in("bias"), rows,
-                scaling));
+        run(call, rows(call.in("a"), whole == null ? call.in("a_scale") : null), rows(c), (operands, results) ->
+                Ops.fp8Gemm(call.stream(), operands[0], call.in("b"), whole == null ? operands[1] : whole, call.in("b_scale"),
+                        call.in("bias"), results[0], scaling));
     }
 
     private static void sparseMlp(Call call) {
         var rows = call.size("x", 0);
-        Ops.sparseMlp(call.stream(), call.in("x"), call.in("w_gate"), call.in("w_up"), call.in("w_down_t"),
-                call.out("y", call.dtype("x"), rows, call.size("x", 1)), call.optionalOut("active", DType.I32, rows),
-                call.attributes().number("threshold", 0));
+        var threshold = call.attributes().number("threshold", 0);
+        var y = call.out("y", call.dtype("x"), rows, call.size("x", 1));
+        run(call, rows(call.in("x")), rows(y, call.optionalOut("active", DType.I32, rows)), (operands, results) ->
+                Ops.sparseMlp(call.stream(), operands[0], call.in("w_gate"), call.in("w_up"), call.in("w_down_t"), results[0],
+                        results[1], threshold));
     }
 
     private static void linearLogprob(Call call) {
@@ -116,7 +133,8 @@ final class GemmCases {
         var options = new LogprobOptions(attributes.integer("ignore_index", -100), attributes.integer("vocab_start", 0),
                 attributes.number("softcap", 0));
         var n = call.size("e", 0);
-        Ops.linearLogprob(call.stream(), call.in("e"), call.in("c"), call.in("bias"), call.in("targets"),
-                call.out("logprob", DType.F32, n), call.out("lse", DType.F32, n), options);
+        run(call, rows(call.in("e"), call.in("targets")), rows(call.out("logprob", DType.F32, n), call.out("lse", DType.F32, n)),
+                (operands, results) -> Ops.linearLogprob(call.stream(), operands[0], call.in("c"), call.in("bias"), operands[1],
+                        results[0], results[1], options));
     }
 }

@@ -1,5 +1,8 @@
 package dev.culebra.conformance;
 
+import static dev.culebra.conformance.GemmCases.rows;
+import static dev.culebra.conformance.GemmCases.run;
+
 import dev.culebra.CheckpointWeights;
 import dev.culebra.CheckpointWeights.Operand;
 import dev.culebra.CheckpointWeights.Scaling;
@@ -46,8 +49,8 @@ final class PackedGemmCases {
         var epilogue = call.attributes().oneOf("epilogue", Epilogue.NONE);
         var c = out(call, call.dtype("a"), checkpoint, epilogue);
         var weights = Ops.packWeights(call.stream(), call.scope(), checkpoint);
-        GemmCases.multiply(call, call.in("a"), null, c, (a, aScale, rows) ->
-                product.multiply(call.stream(), a, weights, call.in("bias"), rows, epilogue));
+        run(call, rows(call.in("a")), rows(c), (operands, results) ->
+                product.multiply(call.stream(), operands[0], weights, call.in("bias"), results[0], epilogue));
     }
 
     private static Tensor out(Call call, DType dtype, CheckpointWeights checkpoint, Epilogue epilogue) {
@@ -75,8 +78,8 @@ final class PackedGemmCases {
         var checkpoint = sixBits(call).withOperand(Operand.BYTE);
         var c = out(call, GemmCases.outDType(call, OutDType.F16), checkpoint, epilogue);
         var weights = Ops.packWeights(call.stream(), call.scope(), checkpoint);
-        GemmCases.multiply(call, call.in("a"), call.in("a_scale"), c, (a, aScale, rows) ->
-                Ops.w6a8Gemm(call.stream(), a, aScale, weights, call.in("bias"), rows, epilogue));
+        run(call, rows(call.in("a"), call.in("a_scale")), rows(c), (operands, results) ->
+                Ops.w6a8Gemm(call.stream(), operands[0], operands[1], weights, call.in("bias"), results[0], epilogue));
     }
 
     private static void w4a8Gemm(Call call) {
@@ -85,8 +88,8 @@ final class PackedGemmCases {
                 call.in("q"), call.in("group_scale"), null, null).withOperand(Operand.BYTE);
         var c = out(call, GemmCases.outDType(call, OutDType.BF16), checkpoint, epilogue);
         var weights = Ops.packWeights(call.stream(), call.scope(), checkpoint);
-        GemmCases.multiply(call, call.in("a"), call.in("a_scale"), c, (a, aScale, rows) ->
-                Ops.w4a8Gemm(call.stream(), a, aScale, weights, call.in("channel_scale"), rows, epilogue));
+        run(call, rows(call.in("a"), call.in("a_scale")), rows(c), (operands, results) -> Ops.w4a8Gemm(
+                call.stream(), operands[0], operands[1], weights, call.in("channel_scale"), results[0], epilogue));
     }
 
     private static void packWeights(Call call) {

@@ -132,6 +132,7 @@ final class GemmCases {
                     .in("w_gate", gate)
                     .normal("w_up", dtype, 1 / Math.sqrt(width), inner, width)
                     .normal("w_down_t", dtype, 0.1, inner, width)
+                    .attribute("batch_invariant", i % 4 == 3)
                     .attribute("threshold", i % 6 == 5 ? 0.0 : i % 6 == 4 ? 1e9 : gap(h));
             // Chained products with half intermediates.
             cases.add(builder.check("y", Metric.RMS_RATIO, 1.5 * CaseBuilder.bound(dtype)).build(dtype));
