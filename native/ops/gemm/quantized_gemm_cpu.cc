@@ -115,17 +115,17 @@ struct F8Code {
   }
 };
 
-// Rows [first, first + rows) of a: scales and sums [blocks, rows]; x tile by tile of at most kMaxRows rows, each [X's of k, rows], so that
-// multiplying a tile is one sequential read.
+// Rows [first, first + rows) of a: scales and sums [blocks, rows]; x tile by tile of at most tile_rows rows, each [X's of k, rows], so
+// that multiplying a tile is one sequential read.
 template <class Code>
 struct Activations {
   static constexpr int kPerX = Code::kRows / Code::kOperands;  // values of k in an X
   typename Code::X* x;
   float* scales;
   int32_t* sums;
-  int64_t first, rows, blocks, block, k_padded;
+  int64_t first, rows, blocks, block, k_padded, tile_rows;
 
-  int64_t tiles() const { return (rows + kMaxRows - 1) / kMaxRows; }
+  int64_t tiles() const { return (rows + tile_rows - 1) / tile_rows; }
   int64_t tile_begin(int64_t tile) const { return rows * tile / tiles(); }
   typename Code::X* at(int64_t tile, int64_t k) const {
     const int64_t begin = tile_begin(tile);
@@ -326,9 +326,12 @@ void run(const QuantizedGemmParams& p, ThreadPool& pool) {
   auto* base = static_cast<std::byte*>(p.workspace);
   const int64_t width = p.epilogue == CUL_EPILOGUE_SILU_MUL ? p.n / 2 : p.n;
   const int64_t tiles = (width + kTile - 1) / kTile;
+  // Sums of floats have as many chains as the rows of a tile leave registers for: a row's bits depend on its neighbours.
+  const int64_t tile_rows = p.batch_invariant && std::is_same_v<Code, F8Code> ? 1 : kMaxRows;
   for (int64_t first = 0; first < p.m; first += w.rows) {
     const Activations<Code> a{reinterpret_cast<typename Code::X*>(base + w.x), reinterpret_cast<float*>(base + w.scales),
-                              reinterpret_cast<int32_t*>(base + w.sums), first, std::min(w.rows, p.m - first), w.blocks, w.block, p.k_padded};
+                              reinterpret_cast<int32_t*>(base + w.sums), first, std::min(w.rows, p.m - first), w.blocks, w.block, p.k_padded,
+                              tile_rows};
     pool.parallel_for(a.tiles() * a.blocks, 8, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) prepare_tile<Code, A>(p, a, i / a.blocks, i % a.blocks);
     });

@@ -41,7 +41,7 @@ abstract class ConformanceSuite {
                     .filter(source -> declared.contains(source.op()))
                     .map(source -> dynamicTest(source.path().toString(), () -> {
                         var result = runner.run(source);
-                        assertEquals(Verdict.PASS, result.verdict(), result.message());
+                        assertEquals(Verdict.PASS, result.verdict(), () -> source.path() + ": " + result.message());
                     })));
         });
     }
