@@ -1,8 +1,7 @@
 // The functions of culebra.h: each checks its handles, and passes to the backend's objects behind the fence.
 #include <cstring>
 
-#include "abi/fence.h"
-#include "backends/backend.h"
+#include "abi/handles.h"
 #include "backends/fault.h"
 #include "culebra/testing.h"
 
@@ -10,37 +9,7 @@ using namespace culebra;
 
 namespace {
 
-template <class T>
-T* need(T* pointer, const char* function, const char* name) {
-  if (!pointer) refuse(CUL_NULL_POINTER, "%s: %s is null", function, name);
-  return pointer;
-}
-
-template <class T>
-void check_size(const T* s, const char* function) {
-  if (s->struct_size != sizeof(T))
-    refuse(CUL_RANGE, "%s: struct_size is %u; this library's struct has %zu bytes", function, s->struct_size, sizeof(T));
-}
-
-Device& device_of(cul_device* d, const char* function) {
-  Device& device = *Device::from(need(d, function, "device"));
-  device.require_healthy();
-  device.enter();
-  return device;
-}
-
-Stream& stream_of(cul_stream* s, const char* function) {
-  Stream& stream = *Stream::from(need(s, function, "stream"));
-  stream.device().require_healthy();
-  stream.device().enter();
-  return stream;
-}
-
 Event& event_of(cul_event* e, const char* function) { return *Event::from(need(e, function, "event")); }
-
-void same_device(const Device& a, const Device& b, const char* function) {
-  if (&a != &b) refuse(CUL_DEVICE, "%s: the handles belong to different devices", function);
-}
 
 template <size_t N>
 void copy_text(char (&to)[N], const std::string& from) {
@@ -112,7 +81,7 @@ cul_status cul_device_close(cul_device* d) {
   return fence([&] {
     Device* device = Device::from(need(d, "cul_device_close", "device"));
     if (device->children != 0)
-      refuse(CUL_UNSUPPORTED, "cul_device_close: %d streams, events or graphs of the device are still alive",
+      refuse(CUL_UNSUPPORTED, "cul_device_close: %d streams, events, graphs or modules of the device are still alive",
              device->children.load());
     const std::unique_ptr<Device> gone(device);
     if (!gone->failed()) gone->synchronize();

@@ -7,6 +7,7 @@
 #include "culebra/gemm.h"
 #include "culebra/glue.h"
 #include "culebra/linear_attention.h"
+#include "culebra/module.h"
 #include "culebra/moe.h"
 
 static int failures = 0;
@@ -58,6 +59,13 @@ int main(void) {
   REFUSED(cul_graph_node_count(0, &n));
   REFUSED(cul_graph_destroy(0));
   REFUSED(cul_op_get_info(0, 0));
+  REFUSED(cul_module_load(0, "", 0, 0));
+  REFUSED(cul_module_compile(0, "", "", 0, 0, 0));
+  REFUSED(cul_module_unload(0));
+  REFUSED(cul_module_kernel(0, "", 0));
+  REFUSED(cul_kernel_get_info(0, 0));
+  REFUSED(cul_kernel_parameter(0, 0, 0, 0));
+  REFUSED(cul_kernel_launch(0, 0, 0));
 
   REFUSED(cul_rms_norm(0, 0));
   REFUSED(cul_layer_norm(0, 0));

@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "backends/backend.h"
+#include "backends/cuda/module.h"
 #include "backends/fault.h"
 
 namespace culebra::cuda {
@@ -64,6 +65,7 @@ class CudaStream final : public Stream {
   }
   bool capturing() const override { return capturing_; }
   CUstream_st* cuda() override { return stream_; }
+  void launch(Kernel& kernel, const cul_launch_args& args) override { kernel.launch(args, stream_); }
 
  private:
   cudaStream_t stream_ = nullptr;
@@ -234,6 +236,7 @@ class CudaDevice final : public Device {
     limit_ = bytes;
   }
   void trim_memory(uint64_t keep_bytes) override { CUL_CHECK(*this, cudaMemPoolTrimTo(pool_, keep_bytes)); }
+  const Driver& driver() override { return system_driver(); }
   void synchronize() override { CUL_CHECK(*this, cudaDeviceSynchronize()); }
 
  private:

@@ -2,6 +2,7 @@
 // on the thread that synchronizes, so that a missing synchronization shows.
 #include <cstdlib>
 
+#include "backends/cuda/module.h"
 #include "backends/host_stream.h"
 #include "backends/simt/emulator/config.h"
 #include "backends/simt/emulator/global_memory.h"
@@ -42,6 +43,7 @@ class SimtDevice final : public HostDevice {
                                   : "emulated instructions are checked; plain accesses are not (CULEBRA_SIMT_HOOKS=OFF)";
   }
   std::unique_ptr<Stream> create_stream() override;
+  const cuda::Driver& driver() override { return cuda::test_driver(); }
 
   std::recursive_mutex running;  // one thread at a time runs queues of this device
 
@@ -66,6 +68,20 @@ class SimtStream final : public HostStream, public Queue {
     return true;
   }
   Queue* simt() override { return this; }
+  // A test driver's kernels run at once, so what is queued runs before them; a refusal reaches the caller as on a GPU. A
+  // captured launch keeps a copy of its parameters, as a CUDA graph does.
+  void launch(cuda::Kernel& kernel, const cul_launch_args& args) override {
+    if (!capturing()) {
+      synchronize();
+      kernel.launch(args, nullptr);
+      return;
+    }
+    const auto* block = static_cast<const char*>(args.parameters);
+    enqueue([&kernel, copy = cul_launch_args(args), parameters = std::string(block, args.parameter_bytes)]() mutable {
+      copy.parameters = parameters.data();
+      kernel.launch(copy, nullptr);
+    });
+  }
 
   void advance_until(const std::function<bool()>& passed) override { drain(&passed); }
 

@@ -22,7 +22,7 @@ import java.util.function.ToIntFunction;
 
 /**
  * A processor and its memory. Shared freely between threads. Closing it closes what was made from it: streams, events,
- * graphs, pinned buffers, scopes and their tensors.
+ * graphs, modules, pinned buffers, scopes and their tensors.
  */
 public final class Device implements AutoCloseable {
     private final MemorySegment handle;
@@ -30,8 +30,9 @@ public final class Device implements AutoCloseable {
     private final DescriptorPool descriptors = new DescriptorPool();
     private final Pending pending = new Pending(this);
     private final Memory memory = new Memory(this);
+    private final LoadedModule.Cache modules = new LoadedModule.Cache();
 
-    /** Streams, events, graphs, buffers and outermost scopes that are open, in the order of their making. */
+    /** Streams, events, graphs, modules, buffers and outermost scopes that are open, in the order of their making. */
     private final Set<AutoCloseable> children = new LinkedHashSet<>();
 
     /** Read: calls with the handle. Write: its end. */
@@ -345,7 +346,7 @@ public final class Device implements AutoCloseable {
         return with(open -> Natives.pointer(backend(), name, out -> creation.call(open, out)));
     }
 
-    private <T extends AutoCloseable> T adopt(T child) {
+    <T extends AutoCloseable> T adopt(T child) {
         synchronized (children) {
             if (!closing) {
                 children.add(child);
@@ -368,6 +369,10 @@ public final class Device implements AutoCloseable {
         synchronized (children) {
             children.remove(child);
         }
+    }
+
+    LoadedModule.Cache modules() {
+        return modules;
     }
 
     DescriptorPool descriptors() {

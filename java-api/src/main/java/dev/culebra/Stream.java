@@ -618,16 +618,32 @@ public final class Stream implements AutoCloseable {
         check(culebra_h.cul_fill(handle, target, value, bytes));
     }
 
-    /** Marks a graph as used by what is queued next. */
-    void use(Uses uses) {
+    /** Marks something other than memory as used by what is queued next. */
+    void use(Uses uses, String name) {
         uses.mark(this);
+        if (captured != null) {
+            captured.put(uses, name);
+        }
+    }
+
+    /** The operator or function that is being called. */
+    String op() {
+        return op;
+    }
+
+    /** The workspace, of at least that size; for work of the call in progress. */
+    MemorySegment workspace(long bytes) {
+        if (bytes > workspaceBytes) {
+            growWorkspace(bytes);
+        }
+        return workspace;
     }
 
     boolean isCapturing() {
         return capturing;
     }
 
-    private void check(int status) {
+    void check(int status) {
         Natives.check(status, op, device.backend());
     }
 

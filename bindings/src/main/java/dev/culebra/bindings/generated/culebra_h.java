@@ -5267,6 +5267,520 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class cul_module_load {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER,
+            culebra_h.C_LONG,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_module_load");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_module_load(cul_device *device, const void *image, uint64_t bytes, cul_module **out)
+     * }
+     */
+    public static FunctionDescriptor cul_module_load$descriptor() {
+        return cul_module_load.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_module_load(cul_device *device, const void *image, uint64_t bytes, cul_module **out)
+     * }
+     */
+    public static MethodHandle cul_module_load$handle() {
+        return cul_module_load.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_module_load(cul_device *device, const void *image, uint64_t bytes, cul_module **out)
+     * }
+     */
+    public static MemorySegment cul_module_load$address() {
+        return cul_module_load.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_module_load(cul_device *device, const void *image, uint64_t bytes, cul_module **out)
+     * }
+     */
+    public static int cul_module_load(MemorySegment device, MemorySegment image, long bytes, MemorySegment out) {
+        var mh$ = cul_module_load.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_module_load", device, image, bytes, out);
+            }
+            return (int)mh$.invokeExact(device, image, bytes, out);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_module_compile {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER,
+            culebra_h.C_INT,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_module_compile");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_module_compile(cul_device *device, const char *source, const char *name, const char *const *options, int32_t option_count, cul_module **out)
+     * }
+     */
+    public static FunctionDescriptor cul_module_compile$descriptor() {
+        return cul_module_compile.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_module_compile(cul_device *device, const char *source, const char *name, const char *const *options, int32_t option_count, cul_module **out)
+     * }
+     */
+    public static MethodHandle cul_module_compile$handle() {
+        return cul_module_compile.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_module_compile(cul_device *device, const char *source, const char *name, const char *const *options, int32_t option_count, cul_module **out)
+     * }
+     */
+    public static MemorySegment cul_module_compile$address() {
+        return cul_module_compile.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_module_compile(cul_device *device, const char *source, const char *name, const char *const *options, int32_t option_count, cul_module **out)
+     * }
+     */
+    public static int cul_module_compile(MemorySegment device, MemorySegment source, MemorySegment name, MemorySegment options, int option_count, MemorySegment out) {
+        var mh$ = cul_module_compile.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_module_compile", device, source, name, options, option_count, out);
+            }
+            return (int)mh$.invokeExact(device, source, name, options, option_count, out);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_module_log {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_module_log");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * const char *cul_module_log(cul_module *module)
+     * }
+     */
+    public static FunctionDescriptor cul_module_log$descriptor() {
+        return cul_module_log.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * const char *cul_module_log(cul_module *module)
+     * }
+     */
+    public static MethodHandle cul_module_log$handle() {
+        return cul_module_log.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * const char *cul_module_log(cul_module *module)
+     * }
+     */
+    public static MemorySegment cul_module_log$address() {
+        return cul_module_log.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * const char *cul_module_log(cul_module *module)
+     * }
+     */
+    public static MemorySegment cul_module_log(MemorySegment module) {
+        var mh$ = cul_module_log.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_module_log", module);
+            }
+            return (MemorySegment)mh$.invokeExact(module);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_module_unload {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_module_unload");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_module_unload(cul_module *module)
+     * }
+     */
+    public static FunctionDescriptor cul_module_unload$descriptor() {
+        return cul_module_unload.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_module_unload(cul_module *module)
+     * }
+     */
+    public static MethodHandle cul_module_unload$handle() {
+        return cul_module_unload.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_module_unload(cul_module *module)
+     * }
+     */
+    public static MemorySegment cul_module_unload$address() {
+        return cul_module_unload.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_module_unload(cul_module *module)
+     * }
+     */
+    public static int cul_module_unload(MemorySegment module) {
+        var mh$ = cul_module_unload.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_module_unload", module);
+            }
+            return (int)mh$.invokeExact(module);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_module_kernel {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_module_kernel");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_module_kernel(cul_module *module, const char *name, cul_kernel **out)
+     * }
+     */
+    public static FunctionDescriptor cul_module_kernel$descriptor() {
+        return cul_module_kernel.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_module_kernel(cul_module *module, const char *name, cul_kernel **out)
+     * }
+     */
+    public static MethodHandle cul_module_kernel$handle() {
+        return cul_module_kernel.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_module_kernel(cul_module *module, const char *name, cul_kernel **out)
+     * }
+     */
+    public static MemorySegment cul_module_kernel$address() {
+        return cul_module_kernel.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_module_kernel(cul_module *module, const char *name, cul_kernel **out)
+     * }
+     */
+    public static int cul_module_kernel(MemorySegment module, MemorySegment name, MemorySegment out) {
+        var mh$ = cul_module_kernel.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_module_kernel", module, name, out);
+            }
+            return (int)mh$.invokeExact(module, name, out);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_kernel_get_info {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_kernel_get_info");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_kernel_get_info(cul_kernel *kernel, cul_kernel_info *out)
+     * }
+     */
+    public static FunctionDescriptor cul_kernel_get_info$descriptor() {
+        return cul_kernel_get_info.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_kernel_get_info(cul_kernel *kernel, cul_kernel_info *out)
+     * }
+     */
+    public static MethodHandle cul_kernel_get_info$handle() {
+        return cul_kernel_get_info.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_kernel_get_info(cul_kernel *kernel, cul_kernel_info *out)
+     * }
+     */
+    public static MemorySegment cul_kernel_get_info$address() {
+        return cul_kernel_get_info.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_kernel_get_info(cul_kernel *kernel, cul_kernel_info *out)
+     * }
+     */
+    public static int cul_kernel_get_info(MemorySegment kernel, MemorySegment out) {
+        var mh$ = cul_kernel_get_info.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_kernel_get_info", kernel, out);
+            }
+            return (int)mh$.invokeExact(kernel, out);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_kernel_parameter {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_kernel_parameter");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_kernel_parameter(cul_kernel *kernel, int32_t index, int32_t *offset_bytes, int32_t *bytes)
+     * }
+     */
+    public static FunctionDescriptor cul_kernel_parameter$descriptor() {
+        return cul_kernel_parameter.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_kernel_parameter(cul_kernel *kernel, int32_t index, int32_t *offset_bytes, int32_t *bytes)
+     * }
+     */
+    public static MethodHandle cul_kernel_parameter$handle() {
+        return cul_kernel_parameter.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_kernel_parameter(cul_kernel *kernel, int32_t index, int32_t *offset_bytes, int32_t *bytes)
+     * }
+     */
+    public static MemorySegment cul_kernel_parameter$address() {
+        return cul_kernel_parameter.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_kernel_parameter(cul_kernel *kernel, int32_t index, int32_t *offset_bytes, int32_t *bytes)
+     * }
+     */
+    public static int cul_kernel_parameter(MemorySegment kernel, int index, MemorySegment offset_bytes, MemorySegment bytes) {
+        var mh$ = cul_kernel_parameter.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_kernel_parameter", kernel, index, offset_bytes, bytes);
+            }
+            return (int)mh$.invokeExact(kernel, index, offset_bytes, bytes);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int CUL_LAUNCH_COOPERATIVE = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_LAUNCH_COOPERATIVE = 1
+     * }
+     */
+    public static int CUL_LAUNCH_COOPERATIVE() {
+        return CUL_LAUNCH_COOPERATIVE;
+    }
+    private static final int CUL_LAUNCH_DEPENDENT = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_LAUNCH_DEPENDENT = 2
+     * }
+     */
+    public static int CUL_LAUNCH_DEPENDENT() {
+        return CUL_LAUNCH_DEPENDENT;
+    }
+
+    private static class cul_kernel_launch {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_kernel_launch");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_kernel_launch(cul_stream *stream, cul_kernel *kernel, const cul_launch_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_kernel_launch$descriptor() {
+        return cul_kernel_launch.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_kernel_launch(cul_stream *stream, cul_kernel *kernel, const cul_launch_args *args)
+     * }
+     */
+    public static MethodHandle cul_kernel_launch$handle() {
+        return cul_kernel_launch.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_kernel_launch(cul_stream *stream, cul_kernel *kernel, const cul_launch_args *args)
+     * }
+     */
+    public static MemorySegment cul_kernel_launch$address() {
+        return cul_kernel_launch.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_kernel_launch(cul_stream *stream, cul_kernel *kernel, const cul_launch_args *args)
+     * }
+     */
+    public static int cul_kernel_launch(MemorySegment stream, MemorySegment kernel, MemorySegment args) {
+        var mh$ = cul_kernel_launch.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_kernel_launch", stream, kernel, args);
+            }
+            return (int)mh$.invokeExact(stream, kernel, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
     private static final int CUL_SCORE_SOFTMAX = (int)0L;
     /**
      * {@snippet lang=c :
@@ -5514,6 +6028,124 @@ public class culebra_h extends culebra_h$shared {
                 traceDowncall("cul_testing_fail_after", calls);
             }
             mh$.invokeExact(calls);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_testing_use_driver {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_testing_use_driver");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_testing_use_driver(const char *path)
+     * }
+     */
+    public static FunctionDescriptor cul_testing_use_driver$descriptor() {
+        return cul_testing_use_driver.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_testing_use_driver(const char *path)
+     * }
+     */
+    public static MethodHandle cul_testing_use_driver$handle() {
+        return cul_testing_use_driver.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_testing_use_driver(const char *path)
+     * }
+     */
+    public static MemorySegment cul_testing_use_driver$address() {
+        return cul_testing_use_driver.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_testing_use_driver(const char *path)
+     * }
+     */
+    public static int cul_testing_use_driver(MemorySegment path) {
+        var mh$ = cul_testing_use_driver.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_testing_use_driver", path);
+            }
+            return (int)mh$.invokeExact(path);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_testing_driver_log {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_POINTER    );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_testing_driver_log");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * const char *cul_testing_driver_log()
+     * }
+     */
+    public static FunctionDescriptor cul_testing_driver_log$descriptor() {
+        return cul_testing_driver_log.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * const char *cul_testing_driver_log()
+     * }
+     */
+    public static MethodHandle cul_testing_driver_log$handle() {
+        return cul_testing_driver_log.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * const char *cul_testing_driver_log()
+     * }
+     */
+    public static MemorySegment cul_testing_driver_log$address() {
+        return cul_testing_driver_log.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * const char *cul_testing_driver_log()
+     * }
+     */
+    public static MemorySegment cul_testing_driver_log() {
+        var mh$ = cul_testing_driver_log.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_testing_driver_log");
+            }
+            return (MemorySegment)mh$.invokeExact();
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {
