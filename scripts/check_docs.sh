@@ -30,11 +30,13 @@ fi
 
 example=$(mktemp -d)
 trap 'rm -rf "$example"' EXIT
-awk '/^```java example/ {on = 1; next} /^```/ {on = 0} on' README.md >"$example/Example.java"
-if [ ! -s "$example/Example.java" ]; then
-  complain "README.md: no Java example found"
-else
-  java --enable-native-access=dev.culebra.bindings -Dculebra.library="${CULEBRA_LIBRARY:-$root/build/release/libculebra.so}" \
-    --module-path cli/target/lib --add-modules ALL-MODULE-PATH "$example/Example.java" || complain "README.md: the Java example fails"
-fi
+for file in README.md docs/triton.md; do
+  awk '/^```java example/ {on = 1; next} /^```/ {on = 0} on' "$file" >"$example/Example.java"
+  if [ ! -s "$example/Example.java" ]; then
+    complain "$file: no Java example found"
+  else
+    java --enable-native-access=dev.culebra.bindings -Dculebra.library="${CULEBRA_LIBRARY:-$root/build/release/libculebra.so}" \
+      --module-path cli/target/lib --add-modules ALL-MODULE-PATH "$example/Example.java" || complain "$file: the Java example fails"
+  fi
+done
 exit $bad

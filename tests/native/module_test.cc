@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "backends/cuda/module.h"
+#include "backends/cuda/nvrtc.h"
 #include "culebra/module.h"
 #include "culebra/testing.h"
 #include "fake_driver/fake_driver.h"
@@ -323,6 +324,30 @@ TEST_P(ModuleTest, sourceIsCompiledWithItsLogAndArchitecture) {
   ASSERT_EQ(cul_module_unload(module), CUL_OK);
   REFUSED(cul_module_compile(device, "#error no", "bad.cu", nullptr, 0, &module), CUL_RANGE, "bad.cu(1): error: #error directive");
   REFUSED(cul_module_compile(device, "", "bad.cu", nullptr, 1, &module), CUL_NULL_POINTER, "options");
+}
+
+// The real compiler, where its library is found; it needs no GPU.
+TEST(NvrtcTest, compilesForTheDevice) {
+  const cuda::Driver no_test_driver{};
+  DeviceCaps caps;
+  caps.compute_major = 9;
+  const auto compile = [&](const char* source) { return cuda::compile(no_test_driver, caps, source, "k.cu", {"-DN=4"}); };
+  try {
+    const cuda::Compiled made = compile("extern \"C\" __global__ void k(float* x) { int unused; x[N] = 1; }");
+    EXPECT_EQ(made.cubin, cuda::checked_image(made.cubin.data(), made.cubin.size()));
+    EXPECT_EQ(made.cubin.substr(1, 3), "ELF");
+    EXPECT_TRUE(has(made.log.c_str(), "k.cu(1): warning")) << made.log;
+  } catch (const Refusal& e) {
+    ASSERT_EQ(e.status(), CUL_UNSUPPORTED);
+    GTEST_SKIP() << e.what();
+  }
+  try {
+    compile("extern \"C\" __global__ void k(float* x) { x[N] = nothing; }");
+    FAIL() << "it compiled";
+  } catch (const Refusal& e) {
+    EXPECT_EQ(e.status(), CUL_RANGE);
+    EXPECT_TRUE(has(e.what(), "identifier \"nothing\" is undefined")) << e.what();
+  }
 }
 
 // Every committed cubin of this architecture: the kernel's name is found, and its parameters are read.
