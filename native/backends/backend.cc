@@ -17,11 +17,6 @@ void Stream::enqueue(std::function<void()>) { refuse(CUL_INTERNAL, "this stream'
 ThreadPool& Stream::pool() { refuse(CUL_INTERNAL, "this stream's backend has no thread pool"); }
 CUstream_st* Stream::cuda() { refuse(CUL_INTERNAL, "this stream is not a CUDA stream"); }
 simt::Queue* Stream::simt() { refuse(CUL_INTERNAL, "this stream is not a simt stream"); }
-void Stream::launch(cuda::Kernel&, const cul_launch_args&) { refuse(CUL_INTERNAL, "this stream's backend has no modules"); }
-
-const cuda::Driver& Device::driver() {
-  refuse(CUL_UNSUPPORTED, "%s has no modules: they are compiled for GPUs; open a cuda device", caps_.name.c_str());
-}
 
 void Device::fail(const std::string& reason) {
   std::lock_guard<std::mutex> lock(reason_mutex_);

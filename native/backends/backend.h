@@ -7,7 +7,6 @@
 #include <string>
 
 #include "abi/status.h"
-#include "culebra/module.h"
 
 struct CUstream_st;
 
@@ -19,10 +18,6 @@ class Stream;
 class Event;
 namespace simt {
 struct Queue;
-}
-namespace cuda {
-struct Driver;
-class Kernel;
 }
 
 // What plans and checks may know of a device.
@@ -105,9 +100,6 @@ class Stream {
   virtual CUstream_st* cuda();
   virtual simt::Queue* simt();
 
-  // Queues a launch of a module's kernel, which has been checked; backends without modules have no kernels.
-  virtual void launch(cuda::Kernel& kernel, const cul_launch_args& args);
-
   static Stream* from(cul_stream* s) { return reinterpret_cast<Stream*>(s); }
   cul_stream* handle() { return reinterpret_cast<cul_stream*>(this); }
 
@@ -135,7 +127,6 @@ class Device {
   virtual void memory_stats(cul_memory_stats& out) = 0;
   virtual void set_memory_limit(uint64_t bytes) = 0;
   virtual void trim_memory(uint64_t keep_bytes) = 0;
-  virtual const cuda::Driver& driver();  // behind modules; refuses where the backend has none
   virtual void synchronize() {}  // everything queued on every stream; called before the device closes
 
   // A failed device stays failed; the first reason is kept.
@@ -143,7 +134,7 @@ class Device {
   bool failed() const { return failed_; }
   void require_healthy() const;
 
-  // Live streams, events, graphs and modules: a device with some cannot be closed.
+  // Live streams, events and graphs: a device with some cannot be closed.
   std::atomic<int> children{0};
 
   static Device* from(cul_device* d) { return reinterpret_cast<Device*>(d); }

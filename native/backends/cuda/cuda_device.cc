@@ -26,7 +26,7 @@ void check(Device& device, cudaError_t error, const char* what) {
 }
 #define CUL_CHECK(device, call) check(device, fault::strikes() ? cudaErrorUnknown : (call), #call)
 
-class CudaStream final : public Stream {
+class CudaStream final : public Stream, public ModuleStream {
  public:
   explicit CudaStream(CudaDevice& device);
   ~CudaStream() override { cudaStreamDestroy(stream_); }
@@ -124,7 +124,7 @@ class CudaEvent final : public Event {
   bool recorded_ = false;
 };
 
-class CudaDevice final : public Device {
+class CudaDevice final : public Device, public ModuleDevice {
  public:
   CudaDevice(int index, const cul_device_options& options) : limit_(options.memory_limit_bytes), poison_(options.poison) {
     CUL_CHECK(*this, cudaSetDevice(index));

@@ -54,6 +54,11 @@ std::string extents(uint32_t x, uint32_t y, uint32_t z) { return format("[%u, %u
 
 }  // namespace
 
+const Driver& driver_of(Device& device) {
+  if (auto* with_modules = dynamic_cast<ModuleDevice*>(&device)) return with_modules->driver();
+  refuse(CUL_UNSUPPORTED, "%s has no modules: they are compiled for GPUs; open a cuda device", device.caps().name.c_str());
+}
+
 void check_launch(const DeviceCaps& caps, const std::string& kernel, const cul_kernel_info& info, const cul_launch_args& a) {
   const char* name = kernel.c_str();
   const std::string grid = extents(a.grid_x, a.grid_y, a.grid_z), block = extents(a.block_x, a.block_y, a.block_z);
@@ -156,7 +161,7 @@ void Kernel::launch(const cul_launch_args& a, CUstream_st* stream) {
 // ------------------------------------------------------------------------------------------------------ module
 
 Module::Module(Device& device, const void* image, uint64_t bytes, std::string log)
-    : device_(device), driver_(device.driver()), log_(std::move(log)) {
+    : device_(device), driver_(driver_of(device)), log_(std::move(log)) {
   const std::string checked = checked_image(image, bytes);
   std::string info(kLogBytes, 0), error(kLogBytes, 0);
   std::array<JitOption, 4> names{kJitInfoLog, kJitInfoLogBytes, kJitErrorLog, kJitErrorLogBytes};

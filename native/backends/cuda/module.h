@@ -13,6 +13,26 @@
 namespace culebra::cuda {
 
 class Module;
+class Kernel;
+
+// What the device and the streams of a backend with modules are besides.
+class ModuleDevice {
+ public:
+  virtual const Driver& driver() = 0;
+
+ protected:
+  ~ModuleDevice() = default;
+};
+class ModuleStream {
+ public:
+  // Queues a launch that has been checked, or records it.
+  virtual void launch(Kernel& kernel, const cul_launch_args& args) = 0;
+
+ protected:
+  ~ModuleStream() = default;
+};
+// Refuses a device of a backend without modules.
+const Driver& driver_of(Device& device);
 
 struct Parameter {
   int32_t offset, bytes;

@@ -26,7 +26,7 @@ void give(void* p, uint64_t) {
   std::free(p);
 }
 
-class SimtDevice final : public HostDevice {
+class SimtDevice final : public HostDevice, public cuda::ModuleDevice {
  public:
   SimtDevice(int index, const cul_device_options& options)
       : HostDevice({take, give, false}, options.memory_limit_bytes, true) {
@@ -51,7 +51,7 @@ class SimtDevice final : public HostDevice {
   void allocated(void* p, uint64_t bytes) override { mark_uninitialized(p, bytes); }
 };
 
-class SimtStream final : public HostStream, public Queue {
+class SimtStream final : public HostStream, public Queue, public cuda::ModuleStream {
  public:
   explicit SimtStream(SimtDevice& device) : HostStream(device), device_(device) {}
   ~SimtStream() override { drain(nullptr); }
