@@ -13,6 +13,7 @@
 #include "ops/gemm/sparse_mlp.h"
 #include "ops/gemm/quantized_gemm.h"
 #include "ops/gemm/w4a16_gemm.h"
+#include "ops/gemm/w4a8_gemm.h"
 
 namespace culebra {
 namespace {
@@ -26,12 +27,13 @@ constexpr Op<QuantizeWeightsParams> kQuantizeWeights{"quantize_weights", "gemm",
                                                      CUL_CUDA(quantize_weights), CUL_SIMT(quantize_weights)};
 constexpr Op<QuantizeActivationsParams> kQuantizeActivations{"quantize_activations", "gemm", "f32 f16 bf16", cpu::quantize_activations,
                                                              CUL_CUDA(quantize_activations), CUL_SIMT(quantize_activations)};
-constexpr Op<Fp8GemmParams> kFp8Gemm{"fp8_gemm", "gemm", "f8e4m3", cpu::fp8_gemm, nullptr, nullptr};
+constexpr Op<Fp8GemmParams> kFp8Gemm{"fp8_gemm", "gemm", "f8e4m3", cpu::fp8_gemm, CUL_CUDA(fp8_gemm), CUL_SIMT(fp8_gemm)};
 constexpr Op<W4A16GemmParams> kW4A16Gemm{"w4a16_gemm", "gemm", "f16 bf16", cpu::w4a16_gemm, CUL_CUDA(w4a16_gemm),
                                          CUL_SIMT(w4a16_gemm)};
 constexpr Op<LogprobParams> kLinearLogprob{"linear_logprob", "gemm", "f32 f16 bf16", cpu::linear_logprob, CUL_CUDA(linear_logprob),
                                            CUL_SIMT(linear_logprob)};
 constexpr Op<SparseMlpParams> kSparseMlp{"sparse_mlp", "gemm", "f16 bf16", cpu::sparse_mlp, CUL_CUDA(sparse_mlp), CUL_SIMT(sparse_mlp)};
+constexpr Op<W4A8GemmParams> kW4A8Gemm{"w4a8_gemm", "gemm", "f8e4m3", cpu::w4a8_gemm, CUL_CUDA(w4a8_gemm), CUL_SIMT(w4a8_gemm)};
 
 constexpr Op<QuantizedGemmParams> kW6A16Gemm{"w6a16_gemm", "gemm", "f16 bf16", cpu::w6a16_gemm, CUL_CUDA(w6a16_gemm),
                                              CUL_SIMT(w6a16_gemm)};
@@ -55,6 +57,7 @@ const OpRecord* const kOps[] = {
     &kW6A16Gemm,
     &kW6A8Gemm,
     &kW8A16Gemm,
+    &kW4A8Gemm,
 };
 
 }  // namespace
@@ -116,6 +119,8 @@ cul_status cul_sparse_mlp(cul_stream* stream, const cul_sparse_mlp_args* args) {
 }
 cul_status cul_w4a16_sparse24_gemm(cul_stream* stream, const cul_w4a16_sparse24_gemm_args* args) {
   return run_op(kW4A16Sparse24Gemm, stream, args, check_w4a16_sparse24_gemm);
+cul_status cul_w4a8_gemm(cul_stream* stream, const cul_w4a8_gemm_args* args) {
+  return run_op(kW4A8Gemm, stream, args, check_w4a8_gemm);
 }
 
 }  // extern "C"

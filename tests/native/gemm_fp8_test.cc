@@ -1,30 +1,8 @@
 // fp8_gemm on every backend that has it, against sums in double precision of the values as stored.
-#include <functional>
-
-#include "backends/cpu/simd.h"
-#include "gemm_harness.h"
-#include "hwy/highway.h"
+#include "gemm_f8_harness.h"
 
 namespace culebra::testing {
 namespace {
-
-// Runs f on the backend; on the cpu once for every instruction set that this processor has.
-void on_backend(int32_t backend, const std::function<void(Context&)>& f) {
-  Context context(backend);
-  if (backend != CUL_BACKEND_CPU) return f(context);
-  for (const int64_t target : {HWY_AVX3_DL, HWY_AVX3, HWY_AVX2, HWY_SSE4, HWY_NEON}) {
-    hwy::SetSupportedTargetsForTest(0);
-    if (!(hwy::SupportedTargets() & target)) continue;
-    SCOPED_TRACE(hwy::TargetName(target));
-    hwy::SetSupportedTargetsForTest(target);
-    f(context);
-  }
-  hwy::SetSupportedTargetsForTest(0);
-}
-
-double tolerance(cul_dtype type) {
-  return dtype_of(type) == DType::f32 ? 1e-5 : dtype_of(type) == DType::f16 ? 2e-3 : 5e-3;
-}
 
 struct Case {
   int64_t m, n, k;
@@ -86,30 +64,15 @@ struct Problem {
   }
 };
 
-void compare(Context& context, const Case& c, uint32_t seed) {
+void compare(Context& context, const Case& c, uint32_t seed, uint32_t flags = 0) {
   SCOPED_TRACE(::testing::Message() << c.m << " x " << c.n << " x " << c.k << " scaling " << c.scaling << " "
                                     << name_of(dtype_of(c.out)) << (c.bias ? " bias" : "") << " pad " << c.pad);
   Problem p(context, c, seed);
-  ASSERT_EQ(context.run(cul_fp8_gemm, p.args), CUL_OK) << cul_last_error();
-  p.out.download();
-  EXPECT_TRUE(p.out.guards_untouched());
-  double difference = 0, norm = 0;
-  for (int64_t r = 0; r < c.m; ++r)
-    for (int64_t n = 0; n < c.n; ++n) {
-      const double want = p.reference(r, n), got = p.out.get(r, n);
-      difference += (got - want) * (got - want);
-      norm += want * want;
-    }
-  EXPECT_LE(std::sqrt(difference / std::max(norm, 1e-300)), tolerance(c.out));
-  const std::vector<std::byte> once = p.out.image;
-  p.out.fill([](int64_t, int64_t) { return std::nan(""); });
-  ASSERT_EQ(context.run(cul_fp8_gemm, p.args), CUL_OK) << cul_last_error();
-  p.out.download();
-  EXPECT_EQ(p.out.image, once) << "another run gave other bits";
+  expect_product(context, cul_fp8_gemm, p.args, p.out, [&](int64_t row, int64_t column) { return p.reference(row, column); }, flags);
 }
 
 class Fp8Gemm : public ::testing::TestWithParam<int32_t> {};
-INSTANTIATE_TEST_SUITE_P(Backends, Fp8Gemm, ::testing::ValuesIn(std::vector<int32_t>{CUL_BACKEND_CPU}), backend_test_name);
+INSTANTIATE_TEST_SUITE_P(Backends, Fp8Gemm, ::testing::ValuesIn(backends_here()), backend_test_name);
 
 TEST_P(Fp8Gemm, MatchesDoublePrecision) {
   on_backend(GetParam(), [](Context& context) {

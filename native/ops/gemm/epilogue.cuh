@@ -31,6 +31,14 @@ CUL_DEVICE_FN float bias_of(const Output& o, int64_t column) {
   return o.bias ? to_float(static_cast<const T*>(o.bias)[column]) : 0.0f;
 }
 
+// The bias has c's type.
+template <>
+CUL_DEVICE_FN float bias_of<void>(const Output& o, int64_t column) {
+  return o.dtype == DType::f16    ? bias_of<half_t>(o, column)
+         : o.dtype == DType::bf16 ? bias_of<bfloat16_t>(o, column)
+                                  : bias_of<float>(o, column);
+}
+
 CUL_DEVICE_FN void store_element(const Output& o, int64_t token, int64_t column, float value) {
   const int64_t at = token * o.ldc + column;
   if (o.dtype == DType::f16)

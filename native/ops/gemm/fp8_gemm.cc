@@ -1,7 +1,7 @@
 #include "ops/gemm/fp8_gemm.h"
 
 #include "backends/backend.h"
-#include "ops/gemm/fp8_gemm_cpu.h"
+#include "ops/gemm/f8_rows.h"
 
 namespace culebra {
 
@@ -60,9 +60,14 @@ Fp8GemmParams check_fp8_gemm(const Call& call, const cul_fp8_gemm_args& args) {
   p.k = a[1];
   p.dtype = c.dtype;
   if (call.caps().backend == CUL_BACKEND_CPU) {
-    p.workspace = call.workspace(cpu::fp8_gemm_workspace(p.m, p.k).bytes);
+    p.workspace = call.workspace(cpu::f8_rows_workspace(p.m, p.k).bytes);
     return p;
   }
+  require_wgmma(call);
+  std::string reason;
+  p.plan = plan_fp8_gemm(p, call.batch_invariant(), call.caps(), &reason);
+  if (call.plan_only()) call.explain(reason);
+  p.workspace = call.workspace(p.plan.workspace_bytes);
   return p;
 }
 

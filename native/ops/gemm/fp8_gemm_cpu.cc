@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "backends/cpu/thread_pool.h"
-#include "ops/gemm/fp8_gemm_cpu.h"
+#include "ops/gemm/f8_rows.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/gemm/fp8_gemm_cpu.cc"
@@ -137,7 +137,7 @@ void finish(const Fp8GemmParams& p, int64_t row, int64_t column, int64_t columns
 template <bool kNative>
 void run(const Fp8GemmParams& p, ThreadPool& pool) {
   constexpr auto kMultiply = kernels<kNative>(std::make_integer_sequence<int, kMaxRows>());
-  const Fp8Workspace w = fp8_gemm_workspace(p.m, p.k);
+  const F8Rows w = f8_rows_workspace(p.m, p.k);
   auto* const expanded = static_cast<int32_t*>(p.workspace);
   for (int64_t first = 0; first < p.m; first += w.rows) {
     const int64_t rows = std::min(w.rows, p.m - first), tiles = (rows + kMaxRows - 1) / kMaxRows;

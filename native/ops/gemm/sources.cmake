@@ -1,5 +1,6 @@
 culebra_family(gemm
   SOURCES
+    f8_plan
     fp8_gemm
     fp8_gemm_cpu
     gemm
@@ -19,8 +20,11 @@ culebra_family(gemm
     sparse_mlp_cpu
     w4a16_gemm
     w4a16_gemm_cpu
+    w4a8_gemm
+    w4a8_gemm_cpu
   KERNELS
     gather_columns
+    fp8_gemm
     gemm
     gemm_hopper
     linear_logprob
@@ -35,6 +39,7 @@ culebra_family(gemm
     w6a16_gemm
     w6a8_gemm
     w8a16_gemm
+    w4a8_gemm
   TESTS
     gemm_cpu
     gemm_fp8
@@ -43,6 +48,7 @@ culebra_family(gemm
     gemm_plan
     gemm_quantize_activations
     gemm_quantized
+    gemm_w4a8
     linear_logprob
     sparse_mlp
     w4a16_sparse24_gemm
