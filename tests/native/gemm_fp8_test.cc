@@ -1,5 +1,8 @@
-// fp8_gemm on every backend that has it, against sums in double precision of the values as stored.
+// fp8_gemm on every backend that has it, against sums in double precision of the values as stored; its plan.
+#include "abi/call.h"
+#include "backends/backend.h"
 #include "gemm_f8_harness.h"
+#include "ops/gemm/fp8_gemm.h"
 
 namespace culebra::testing {
 namespace {
@@ -85,6 +88,72 @@ TEST_P(Fp8Gemm, MatchesDoublePrecision) {
       compare(context, {70, 129, 400, scaling, kF32, true}, seed++);
     }
   });
+}
+
+// Rows that the copy engine cannot take; k shared by the blocks of a cluster; the largest tile, with an edge in both directions.
+TEST_P(Fp8Gemm, TakesEveryWayThroughThePlan) {
+  if (GetParam() == CUL_BACKEND_CPU) GTEST_SKIP() << "the cpu has one way";
+  Context context(GetParam());
+  for (const int32_t scaling : {CUL_FP8_SCALING_TOKEN_CHANNEL, CUL_FP8_SCALING_BLOCK128}) {
+    compare(context, {6, 70, 160, scaling, kF16, true, 5}, 21);
+    compare(context, {2, 72, 1040, scaling, kF32, true}, 22);
+    compare(context, {250, 580, 144, scaling, kBf16}, 23);
+    if (GetParam() == CUL_BACKEND_SIMT) {  // of 8 multiprocessors
+      EXPECT_NE(context.plan.find("256 x 128 tiles"), std::string::npos) << context.plan;
+      compare(context, {20, 140, 400, scaling, kBf16}, 24, CUL_OP_BATCH_INVARIANT);
+      EXPECT_NE(context.plan.find("64 x 128 tiles (one tile"), std::string::npos) << context.plan;
+    }
+  }
+}
+
+TEST(Fp8Plan, FillsTheDeviceAndSaysWhy) {
+  DeviceCaps caps;
+  caps.backend = CUL_BACKEND_CUDA;
+  caps.compute_major = 9;
+  caps.multiprocessors = 132;
+  const auto plan = [&](int64_t m, int64_t n, int64_t k, bool batch_invariant, std::string* reason) {
+    Fp8GemmParams p{};
+    p.m = m;
+    p.n = n;
+    p.k = p.lda = p.ldb = k;
+    return plan_fp8_gemm(p, batch_invariant, caps, reason);
+  };
+  std::string reason;
+  EXPECT_EQ(plan(4096, 7168, 16384, false, &reason).tile_tokens, 256);
+  EXPECT_EQ(reason, "wgmma and tensor copies; 256 x 128 tiles: 896 blocks for 132 SMs; k in one piece");
+  const F8Plan decode = plan(1, 4096, 4096, false, &reason);
+  EXPECT_EQ(decode.tile_tokens, 16);
+  EXPECT_GT(decode.splits, 1) << "32 tiles do not fill 132 SMs";
+  EXPECT_EQ(decode.splits * decode.slices_per_split, 32);
+  EXPECT_EQ(plan(64, 4096, 4096, false, &reason).tile_tokens, 64);
+  EXPECT_EQ(plan(100, 4096, 4096, false, &reason).tile_tokens, 128);
+  const F8Plan one = plan(1, 4096, 4096, true, &reason), many = plan(4096, 4096, 4096, true, &reason);
+  EXPECT_EQ(one.tile_tokens, many.tile_tokens);
+  EXPECT_EQ(one.slices_per_split, many.slices_per_split);
+
+  Fp8GemmParams p{};
+  p.m = 5;
+  p.n = 64;
+  p.k = 128;
+  p.lda = 130;
+  p.ldb = 128;
+  EXPECT_EQ(plan_fp8_gemm(p, false, caps, &reason).workspace_bytes, 768u);
+  EXPECT_NE(reason.find("rows of a are copied to multiples of 16 bytes first"), std::string::npos) << reason;
+}
+
+TEST(Fp8Plan, RefusesDevicesWithoutTheInstructions) {
+  DeviceCaps caps;
+  caps.backend = CUL_BACKEND_CUDA;
+  caps.compute_major = 8;
+  caps.name = "A100";
+  const cul_op_call options{};
+  try {
+    require_wgmma(Call("fp8_gemm", caps, options));
+    FAIL();
+  } catch (const Refusal& refusal) {
+    EXPECT_EQ(refusal.status(), CUL_ARCH);
+    EXPECT_STREQ(refusal.what(), "fp8_gemm: the device is A100 of compute capability 8.0; the kernel needs 9.0 (wgmma)");
+  }
 }
 
 TEST_P(Fp8Gemm, TakesExtentsOfZero) {

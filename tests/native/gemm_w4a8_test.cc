@@ -105,6 +105,13 @@ TEST_P(W4A8Gemm, MatchesDoublePrecision) {
   });
 }
 
+TEST_P(W4A8Gemm, SharesKAmongTheBlocksOfACluster) {
+  on_backend(GetParam(), [](Context& context) {
+    compare(context, {2, 72, 1100, CUL_EPILOGUE_NONE, kF16}, 11);
+    compare(context, {9, 256, 700, CUL_EPILOGUE_SILU_MUL, kBf16}, 12, CUL_OP_BATCH_INVARIANT);
+  });
+}
+
 // Every code in every place of a word, with scales whose products would leave the range of e4m3.
 TEST_P(W4A8Gemm, MultipliesEveryCodeExactly) {
   on_backend(GetParam(), [](Context& context) {

@@ -241,7 +241,7 @@ CUL_API cul_status cul_fp8_gemm(cul_stream* stream, const cul_fp8_gemm_args* arg
 
 /* c = epilogue((a a_scale) w^T), w = q group_scale channel_scale, q int4. a f8e4m3 [M,K], a_scale f32 [M]; weights packed with bits 4
  * and operand byte: packed_scales f8e4m3 [groups, n_padded], group 128; channel_scale f32 [N]; c f16 or bf16 [M,N], or
- * [M,N/2] with silu_mul. q group_scale is rounded to f8e4m3. FireQ, arXiv:2505.20839. cuda: sm_90. */
+ * [M,N/2] with silu_mul. Group scales multiply f32 sums: q group_scale is not rounded. FireQ, arXiv:2505.20839. cuda: sm_90. */
 typedef struct cul_w4a8_gemm_args {
   cul_op_call call;
   const cul_tensor* a;

@@ -4,38 +4,13 @@
 #include "abi/call.h"
 #include "backends/backend.h"
 #include "ops/gemm/fp8_gemm.h"
-#include "ops/gemm/tile_gemm.h"
+#include "ops/gemm/hopper_plan.h"
 #include "ops/gemm/w4a8_gemm.h"
 
 namespace culebra {
 namespace {
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr uint64_t align256(int64_t bytes) { return static_cast<uint64_t>(ceil_div(bytes, 256)) * 256; }
-
-struct TileChoice {
-  int32_t tokens, blocks_per_sm;
-};
-template <class Tile>
-constexpr TileChoice choice{Tile::kTokens, Tile::kBlocksPerSm};
-
-struct Split {
-  int32_t splits, slices_per_split;
-};
-// How many blocks of a cluster share k: the number with which the last tile is done first. A block takes as long as its slices, and
-// some more to fill its ring and to add a cluster's sums; blocks come in waves.
-Split split_cluster(int64_t tiles, int64_t slots, int64_t slices) {
-  constexpr int64_t kFill = 4, kSum = 4;  // in slices
-  Split best{1, static_cast<int32_t>(slices)};
-  int64_t best_time = INT64_MAX;
-  for (int32_t splits = 1; splits <= kMaxCluster; splits *= 2) {
-    const int64_t per_split = ceil_div(slices, splits);
-    if (splits > 1 && (per_split < 2 || (splits - 1) * per_split >= slices)) break;
-    const int64_t time = ceil_div(tiles * splits, slots) * (per_split + kFill + (splits > 1 ? kSum : 0));
-    if (time < best_time) best_time = time, best = {splits, static_cast<int32_t>(per_split)};
-  }
-  return best;
-}
+using namespace tile_plan;
 
 // The smallest tile that holds m, or the one with which the last of its waves of blocks is done first.
 const TileChoice& choose_tile(const TileChoice (&tiles)[4], int64_t m, int64_t column_tiles, int64_t multiprocessors) {
@@ -75,7 +50,8 @@ void require_wgmma(const Call& call) {
 }
 
 F8Plan plan_fp8_gemm(const Fp8GemmParams& p, bool batch_invariant, const DeviceCaps& caps, std::string* reason) {
-  static constexpr TileChoice kTiles[] = {choice<HopperF8Tile16>, choice<HopperF8Tile64>, choice<HopperF8Tile128>, choice<HopperF8Tile256>};
+  static constexpr TileChoice kTiles[] = {hopper_choice<HopperF8Tile16>, hopper_choice<HopperF8Tile64>, hopper_choice<HopperF8Tile128>,
+                                          hopper_choice<HopperF8Tile256>};
   F8Plan result = plan(kTiles, p.m, ceil_div(p.n, kFp8Block), kFp8Block, ceil_div(p.k, kFp8Block), batch_invariant, caps, reason);
   result.copies_a = p.m > 1 && p.lda % 16 != 0;
   result.copies_b = p.n > 1 && p.ldb % 16 != 0;
@@ -88,8 +64,8 @@ F8Plan plan_fp8_gemm(const Fp8GemmParams& p, bool batch_invariant, const DeviceC
 }
 
 F8Plan plan_w4a8_gemm(const W4A8GemmParams& p, bool batch_invariant, const DeviceCaps& caps, std::string* reason) {
-  static constexpr TileChoice kTiles[] = {choice<HopperInt4F8Tile8>, choice<HopperInt4F8Tile32>, choice<HopperInt4F8Tile64>,
-                                          choice<HopperInt4F8Tile128>};
+  static constexpr TileChoice kTiles[] = {hopper_choice<HopperInt4F8Tile8>, hopper_choice<HopperInt4F8Tile32>, hopper_choice<HopperInt4F8Tile64>,
+                                          hopper_choice<HopperInt4F8Tile128>};
   constexpr int64_t kColumns = 4 * kColumnBlock;
   // A tile holds both halves of its columns for silu_mul, where they are whole blocks.
   const bool gated = p.epilogue == CUL_EPILOGUE_SILU_MUL, paired = gated && p.n % (2 * kColumnBlock) == 0;

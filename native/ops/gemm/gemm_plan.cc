@@ -4,32 +4,13 @@
 #include "abi/status.h"
 #include "backends/backend.h"
 #include "ops/gemm/gemm.h"
-#include "ops/gemm/hopper_gemm.h"
-#include "ops/gemm/tile_plan.h"
+#include "ops/gemm/hopper_plan.h"
 #include "ops/gemm/w4a16_gemm.h"
 
 namespace culebra {
 namespace {
 
 using namespace tile_plan;
-
-template <class Tile>
-constexpr TileChoice hopper_choice{Tile::kTokens, 1, Tile::kBlocksPerSm};
-
-// How many blocks of a cluster share k: the number with which the last tile is done first. A block takes as long as its slices, and
-// some more to fill its ring and to add a cluster's sums; blocks come in waves.
-Split split_cluster(int64_t tiles, int64_t slots, int64_t slices) {
-  constexpr int64_t kFill = 4, kSum = 4;  // in slices
-  Split best{1, static_cast<int32_t>(slices)};
-  int64_t best_time = INT64_MAX;
-  for (int32_t splits = 1; splits <= kMaxCluster; splits *= 2) {
-    const int64_t per_split = ceil_div(slices, splits);
-    if (splits > 1 && (per_split < 2 || (splits - 1) * per_split >= slices)) break;
-    const int64_t time = ceil_div(tiles * splits, slots) * (per_split + kFill + (splits > 1 ? kSum : 0));
-    if (time < best_time) best_time = time, best = {splits, static_cast<int32_t>(per_split)};
-  }
-  return best;
-}
 
 // Why the Hopper design does not take rows of `a` that it cannot copy; null where it takes them.
 const char* not_hopper(const DeviceCaps& caps, bool aligned) {

@@ -127,6 +127,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm)
 
   const int group = warp / 4, group_token = group % Tile::kTokenGroups * Tile::kGroupTokens;
   typename Weights::template Accumulator<Tile::kGroupTokens> accumulator(group / Tile::kTokenGroups * 4 + warp % 4, lane);
+  if constexpr (requires { accumulator.start(weights, int64_t{0}, 0, 0); })  // the policy's scales depend on the place
+    accumulator.start(weights, int64_t{first_token} + group_token, at.column_tile, first_slice);
   for (int slice = 0; slice < slices; ++slice) {
     const int stage = slice % Tile::kStages;
     const unsigned char* const data = shared + stage * Shared::kStageBytes;
