@@ -119,6 +119,7 @@ cul_status cul_sparse_mlp(cul_stream* stream, const cul_sparse_mlp_args* args) {
 }
 cul_status cul_w4a16_sparse24_gemm(cul_stream* stream, const cul_w4a16_sparse24_gemm_args* args) {
   return run_op(kW4A16Sparse24Gemm, stream, args, check_w4a16_sparse24_gemm);
+}
 cul_status cul_w4a8_gemm(cul_stream* stream, const cul_w4a8_gemm_args* args) {
   return run_op(kW4A8Gemm, stream, args, check_w4a8_gemm);
 }

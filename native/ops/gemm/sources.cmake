@@ -23,8 +23,8 @@ culebra_family(gemm
     w4a8_gemm
     w4a8_gemm_cpu
   KERNELS
-    gather_columns
     fp8_gemm
+    gather_columns
     gemm
     gemm_hopper
     linear_logprob
@@ -36,10 +36,10 @@ culebra_family(gemm
     w4a16_gemm
     w4a16_gemm_hopper
     w4a16_sparse24_gemm
+    w4a8_gemm
     w6a16_gemm
     w6a8_gemm
     w8a16_gemm
-    w4a8_gemm
   TESTS
     gemm_cpu
     gemm_fp8
