@@ -86,6 +86,26 @@ TEST(GemmPlan, denseTiles) {
   EXPECT_EQ(dense_plan(1, 1024, 8192, kH200).splits, 8);  // 8 tiles for 264 places
 }
 
+TEST(GemmPlan, whatTheLibraryMayHave) {
+  GemmParams p{};
+  p.m = 17, p.n = 64, p.k = 64;
+  p.dtype = p.out_dtype = DType::bf16;
+  EXPECT_EQ(not_for_library(p), nullptr);
+  const auto refused = [&](auto change) {
+    GemmParams changed = p;
+    change(changed);
+    return not_for_library(changed) != nullptr;
+  };
+  const float bias = 0;
+  EXPECT_TRUE(refused([](GemmParams& q) { q.batch_invariant = true; }));
+  EXPECT_TRUE(refused([](GemmParams& q) { q.act = CUL_ACT_GELU; }));
+  EXPECT_TRUE(refused([](GemmParams& q) { q.k = 0; }));
+  EXPECT_TRUE(refused([](GemmParams& q) { q.m = 16; }));
+  EXPECT_FALSE(refused([](GemmParams& q) { q.m = 1, q.dtype = q.out_dtype = DType::f32; }));
+  EXPECT_FALSE(refused([&](GemmParams& q) { q.bias = &bias; }));
+  EXPECT_TRUE(refused([&](GemmParams& q) { q.bias = &bias, q.out_dtype = DType::f32; }));
+}
+
 TEST(GemmPlan, splitsCoverKOnce) {
   for (const int major : {8, 9})
     for (int64_t m : {1, 7, 16, 30, 64, 100, 1000})

@@ -4,3 +4,10 @@ list(APPEND CULEBRA_NATIVE_TESTS
   ${CMAKE_CURRENT_LIST_DIR}/module_test.cc
   ${CMAKE_CURRENT_LIST_DIR}/runtime_test.cc
   ${CMAKE_CURRENT_LIST_DIR}/thread_pool_test.cc)
+if(CULEBRA_HAS_CUDA)
+  # In cuBLASLt's place, on any machine.
+  add_library(culebra_fake_cublaslt MODULE ${CMAKE_CURRENT_LIST_DIR}/fake_cublaslt.cc)
+  list(APPEND CULEBRA_NATIVE_TESTS ${CMAKE_CURRENT_LIST_DIR}/cublaslt_test.cc)
+  set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/cublaslt_test.cc PROPERTIES
+    COMPILE_DEFINITIONS "FAKE_CUBLASLT=\"$<TARGET_FILE:culebra_fake_cublaslt>\"")
+endif()

@@ -2,8 +2,52 @@
 
 #include "backends/backend.h"
 #include "ops/gemm/gemm_cpu.h"
+#if CULEBRA_HAS_CUDA
+#include <algorithm>
+
+#include "backends/cuda/cublaslt.h"
+#endif
 
 namespace culebra {
+#if CULEBRA_HAS_CUDA
+namespace {
+
+cuda::LibraryProduct library_product(const GemmParams& p) {
+  using Type = cuda::LibraryProduct::Type;
+  const auto type = [](DType t) { return t == DType::f32 ? Type::f32 : t == DType::f16 ? Type::f16 : Type::bf16; };
+  return {p.m, p.n, p.k, p.lda, p.ldb, p.ldc, type(p.dtype), type(p.out_dtype), p.bias != nullptr};
+}
+
+// Gives the call to cuBLASLt where that is present and knows how; reason tells.
+void offer_to_library(GemmParams& p, const DeviceCaps& caps, std::string* reason) {
+  std::string obstacle;
+  cuda::LibraryAlgorithm algorithm;
+  if (const char* const why = not_for_library(p))
+    obstacle = why;
+  else if (cuda::CublasLt* const library = cuda::cublaslt(caps.id.index, &obstacle))
+    obstacle = library->choose(library_product(p), &algorithm) ? "" : "it has no algorithm for these types and strides";
+  if (!obstacle.empty()) {
+    *reason += "; not cuBLASLt: " + obstacle;
+    return;
+  }
+  *reason = "cuBLASLt, by its own choice of algorithm";
+  p.plan = {};
+  p.plan.design = GemmDesign::library;
+  p.plan.device = caps.id.index;
+  p.plan.workspace_bytes = algorithm.workspace_bytes;
+  std::copy(std::begin(algorithm.data), std::end(algorithm.data), p.plan.algorithm);
+}
+
+}  // namespace
+
+void cuda::library_gemm(const GemmParams& p, CUstream_st* stream) {
+  std::string reason;
+  cuda::LibraryAlgorithm algorithm;
+  std::copy(std::begin(p.plan.algorithm), std::end(p.plan.algorithm), algorithm.data);
+  algorithm.workspace_bytes = p.plan.workspace_bytes;
+  cuda::cublaslt(p.plan.device, &reason)->multiply(library_product(p), algorithm, p.a, p.b, p.bias, p.c, p.workspace, stream);
+}
+#endif
 
 GemmParams check_gemm(const Call& call, const cul_gemm_args& args) {
   const View a = call.required(args.a, "a"), b = call.required(args.b, "b"), bias = call.optional(args.bias, "bias"),
@@ -46,6 +90,9 @@ GemmParams check_gemm(const Call& call, const cul_gemm_args& args) {
   }
   std::string reason;
   p.plan = plan_gemm(p, call.caps(), &reason);
+#if CULEBRA_HAS_CUDA
+  if (call.caps().backend == CUL_BACKEND_CUDA) offer_to_library(p, call.caps(), &reason);
+#endif
   if (call.plan_only()) call.explain(reason);
   p.workspace = call.workspace(p.plan.workspace_bytes);
   return p;

@@ -71,6 +71,9 @@ void run_half(const GemmParams& p, NativeStream stream) {
 
 void gemm(const GemmParams& p, NativeStream stream) {
   if (p.m == 0 || p.n == 0) return;
+#if !CUL_EMULATED
+  if (p.plan.design == GemmDesign::library) return library_gemm(p, stream);
+#endif
   if (p.dtype == DType::f16) return run_half<half_t>(p, stream);
   if (p.dtype == DType::bf16) return run_half<bfloat16_t>(p, stream);
   const int64_t rows = (p.m + kF32Tile - 1) / kF32Tile, columns = (p.n + kF32Tile - 1) / kF32Tile;

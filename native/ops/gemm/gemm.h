@@ -15,6 +15,8 @@ struct GemmPlan {
   int32_t splits = 1;       // blocks that share the k of one output tile; hopper: of a cluster, otherwise through the workspace
   int32_t slices_per_split = 0;
   uint64_t workspace_bytes = 0;
+  int32_t device = 0;          // library: whose handle, and which algorithm
+  uint64_t algorithm[8] = {};
 };
 
 struct GemmParams {
@@ -37,7 +39,12 @@ GemmParams check_gemm(const Call& call, const cul_gemm_args& args);
 
 // Of a call without plan and workspace. reason: what was chosen and why.
 GemmPlan plan_gemm(const GemmParams& p, const DeviceCaps& caps, std::string* reason);
+// Why this call is not the library's, wherever that is; null where it is.
+const char* not_for_library(const GemmParams& p);
 
 CUL_DECLARE_COLUMNS(gemm, GemmParams)
+namespace cuda {
+void library_gemm(const GemmParams& params, CUstream_st* stream);
+}
 
 }  // namespace culebra

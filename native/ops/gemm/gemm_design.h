@@ -7,6 +7,7 @@ namespace culebra {
 enum class GemmDesign : int32_t {
   marlin,  // tile_gemm.cuh: cp.async and mma.sync, sm_80 and up
   hopper,  // hopper_gemm.cuh: bulk copies and wgmma, compute capability 9.0
+  library, // cuBLASLt
 };
 
 }  // namespace culebra

@@ -12,10 +12,10 @@ namespace {
 
 using namespace tile_plan;
 
-// Why the Hopper design does not take rows of `a` that it cannot copy; null where it takes them.
+// Why the Hopper design does not take a call; null where it does. aligned: the rows of its operands are, for the copy engine.
 const char* not_hopper(const DeviceCaps& caps, bool aligned) {
   if (caps.compute_major != 9 || caps.compute_minor != 0) return "no wgmma";  // 9.0 alone has it
-  return aligned ? nullptr : "rows of a do not start at multiples of 16 bytes";
+  return aligned ? nullptr : "rows do not start at multiples of 16 bytes";
 }
 
 // The larger tile, unless the smaller one rounds a small m up to fewer rows.
@@ -107,6 +107,15 @@ GemmPlan plan_gemm(const GemmParams& p, const DeviceCaps& caps, std::string* rea
   *reason = describe(plan, obstacle, 2 * kColumnBlock, blocks, p.batch_invariant, caps);
   if (plan.splits > 1 && !hopper) *reason += "; a second kernel adds them and finishes c";
   return plan;
+}
+
+const char* not_for_library(const GemmParams& p) {
+  if (p.batch_invariant) return "its sums depend on the number of rows";
+  if (p.act != CUL_ACT_NONE) return "it has no such activation";
+  if (p.m == 0 || p.n == 0 || p.k == 0) return "there is nothing to multiply";
+  if (p.bias && p.out_dtype != p.dtype) return "its bias has the type of c";
+  if (p.dtype != DType::f32 && p.m <= HopperHalfTile16::kTokens) return "b is read at the memory's speed without it";
+  return nullptr;
 }
 
 }  // namespace culebra
