@@ -1,5 +1,7 @@
 #include "ops/gemm/sparse_mlp.h"
 
+#include <type_traits>
+
 #include "device/atomic.h"
 #include "device/barrier.h"
 #include "device/launch.h"
@@ -19,12 +21,18 @@ struct Matrix {
   int64_t stride;
   int32_t aligned;  // rows start at multiples of 16 bytes
 
+  // 8 columns of a row: kWhole ones of an aligned matrix at once, others one by one, zeros beyond `columns`. Weights are read once.
+  template <bool kWhole, bool kReadOnce = true>
   CUL_DEVICE_FN Vector<T, 8> chunk(int64_t row, int64_t column, int64_t columns) const {
     const T* const from = data + row * stride + column;
-    if (aligned && column + 8 <= columns) return load_constant(reinterpret_cast<const Vector<T, 8>*>(from));
     Vector<T, 8> values;
+    if constexpr (kWhole) {
+      const auto* const whole = reinterpret_cast<const Vector<T, 8>*>(from);
+      values = kReadOnce ? load_stream(whole) : load_constant(whole);
+    } else {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) values[i] = column + i < columns ? from[i] : T{};
+      for (int i = 0; i < 8; ++i) values[i] = column + i < columns ? from[i] : T{};
+    }
     return values;
   }
 };
@@ -43,20 +51,26 @@ template <class T, int B, int R>
 CUL_DEVICE_FN void dot_rows(const Matrix<T>& w, const Matrix<T>& x, int64_t d, const int64_t (&row)[R], int lane, float (&sums)[R][B]) {
 #pragma unroll
   for (int i = 0; i < R * B; ++i) sums[i / B][i % B] = 0;
-#pragma unroll 2
-  for (int64_t column = lane * 8; column < d; column += 256) {
+  const auto step = [&](auto whole, int64_t column) {
     Vector<T, 8> weights[R];
 #pragma unroll
-    for (int r = 0; r < R; ++r) weights[r] = w.chunk(row[r], column, d);
+    for (int r = 0; r < R; ++r) weights[r] = w.template chunk<whole>(row[r], column, d);
 #pragma unroll
     for (int b = 0; b < B; ++b) {
-      const Vector<T, 8> values = x.chunk(b, column, d);
+      const Vector<T, 8> values = x.template chunk<whole, false>(b, column, d);
 #pragma unroll
       for (int i = 0; i < 8; ++i)
 #pragma unroll
         for (int r = 0; r < R; ++r) sums[r][b] = fmaf(to_float(weights[r][i]), to_float(values[i]), sums[r][b]);
     }
+  };
+  int64_t column = lane * 8;
+  if (w.aligned && x.aligned) {
+#pragma unroll 2
+    for (; column + 8 <= d; column += 256) step(std::true_type(), column);
   }
+#pragma unroll 1
+  for (; column < d; column += 256) step(std::false_type(), column);
 #pragma unroll
   for (int r = 0; r < R; ++r)
 #pragma unroll
@@ -196,18 +210,22 @@ __global__ void __launch_bounds__(kThreads) down_rows(Matrix<T> w, int64_t d, Sc
   const Segment segment = list_segment<B>(s, index, segments, list);
 
   float sum[B][8] = {};
-  if (column0 + slot < d) {
-#pragma unroll 4
-    for (int64_t j = group; j < segment.count; j += kRowGroups) {
-      const Vector<T, 8> weights = w.chunk(list[j], column0 + slot, d);
+  const auto add_row = [&](auto whole, int64_t j) {
+    const Vector<T, 8> weights = w.template chunk<whole>(list[j], column0 + slot, d);
 #pragma unroll
-      for (int b = 0; b < B; ++b) {
-        const float product = s.products[b * s.inner + segment.begin + j];
-        if (B > 1 && product == 0) continue;  // of a row that another row of x needs: not even a NaN of it counts
+    for (int b = 0; b < B; ++b) {
+      const float product = s.products[b * s.inner + segment.begin + j];
+      if (B > 1 && product == 0) continue;  // of a row that another row of x needs: not even a NaN of it counts
 #pragma unroll
-        for (int i = 0; i < 8; ++i) sum[b][i] = fmaf(product, to_float(weights[i]), sum[b][i]);
-      }
+      for (int i = 0; i < 8; ++i) sum[b][i] = fmaf(product, to_float(weights[i]), sum[b][i]);
     }
+  };
+  if (w.aligned && column0 + slot + 8 <= d) {
+#pragma unroll 8
+    for (int64_t j = group; j < segment.count; j += kRowGroups) add_row(std::true_type(), j);
+  } else if (column0 + slot < d) {
+#pragma unroll 1
+    for (int64_t j = group; j < segment.count; j += kRowGroups) add_row(std::false_type(), j);
   }
 #pragma unroll
   for (int b = 0; b < B; ++b)
