@@ -19,7 +19,7 @@ void multiply(const Fp8GemmParams& p, const uint8_t* a, int64_t lda, const uint8
   problem.output = {p.c, p.ldc, p.m, p.n, p.bias, p.dtype, Activation::none, p.ldc * element % 16 == 0 || p.m == 1};
   Weights weights{};
   weights.rows = byte_row_map(b, ldb, p.n, p.k, Weights::kColumns);
-  weights.scales = {p.a_scale, p.b_scale, p.a_scale_row, p.b_scale_row, p.m, p.n, p.scaling == CUL_FP8_SCALING_BLOCK128};
+  weights.scales = {p.a_scale, p.b_scale, p.a_scale_row, p.b_scale_row, p.m, p.n, p.scaling == CUL_FP8_SCALING_BLOCK128, problem.slices};
   weights.read_once = problem.token_tiles == 1;
   launch_hopper<Tile>(problem, weights, p.plan.splits, stream);
 }

@@ -25,7 +25,8 @@ struct HopperF8Scales {
   const float* b;  // [blocks of n, blocks of k], or [n], or one
   int64_t a_row, b_row;
   int64_t m, n;
-  int32_t blocks;  // 1: of 128 k
+  int32_t of_blocks;  // 1: of 128 k
+  int32_t k_blocks;
 };
 
 struct HopperF8 {
@@ -46,18 +47,20 @@ struct HopperF8 {
     else
       tensor_copy_2d(slice, rows, index * kSliceRows, column_tile * kColumns, landed);
   }
-  // Of a block of 128 k; 1 where scales are not of blocks.
+  // Of a block of 128 k, which may lie behind the last one; 1 where scales are not of blocks.
   CUL_DEVICE_FN float a_block_scale(int64_t token, int block) const {
-    return !scales.blocks ? 1.0f : token < scales.m ? scales.a[token * scales.a_row + block] : 0.0f;
+    if (!scales.of_blocks) return 1.0f;
+    return token < scales.m && block < scales.k_blocks ? scales.a[token * scales.a_row + block] : 0.0f;
   }
   CUL_DEVICE_FN float b_block_scale(int column_tile, int block) const {
-    return scales.blocks ? scales.b[column_tile * scales.b_row + block] : 1.0f;
+    if (!scales.of_blocks) return 1.0f;
+    return block < scales.k_blocks ? scales.b[column_tile * scales.b_row + block] : 0.0f;
   }
   CUL_DEVICE_FN float a_token_scale(int64_t token) const {
-    return scales.blocks ? 1.0f : token < scales.m ? scales.a[token * scales.a_row] : 0.0f;
+    return scales.of_blocks ? 1.0f : token < scales.m ? scales.a[token * scales.a_row] : 0.0f;
   }
   CUL_DEVICE_FN float b_channel_scale(int64_t column) const {
-    return scales.blocks ? 1.0f : column < scales.n ? scales.b[column * scales.b_row] : 0.0f;
+    return scales.of_blocks ? 1.0f : column < scales.n ? scales.b[column * scales.b_row] : 0.0f;
   }
 #endif
 };
@@ -75,44 +78,60 @@ CUL_DEVICE_FN void multiply_f8_slice(float (&d)[N / 2], uint64_t a, uint64_t b) 
 }
 #endif
 
-// Two warpgroups of 64 columns; the tokens are theirs in common.
+// Two warpgroups of 64 columns; the tokens are theirs in common. A lane reads the scales of every 32nd token and has those that it
+// needs from the other lanes: a quarter of the tile's, which reading would cost more instructions than the product.
 struct HopperF8Columns : HopperF8 {
 #if CUL_HAS_SM90A
   template <int kTokens>
   struct Accumulator {
+    static constexpr int kOwn = (kTokens + 31) / 32;
     const HopperF8* weights = nullptr;
     int warp, lane, column_tile = 0, slice = 0;
-    int64_t token = 0;  // the lane's first; it has 2 of every 8
+    int64_t token = 0;  // the tile's first
     float total[kTokens / 2] = {}, sum[kTokens / 2];
+    float a_scale[kOwn], b_scale;  // of the next slice: a product lasts no longer than a read
 
     CUL_DEVICE_FN Accumulator(int warp, int lane) : warp(warp), lane(lane) {}
     CUL_DEVICE_FN void start(const HopperF8& policy, int64_t first_token, int tile, int first_slice) {
       weights = &policy;
-      token = first_token + lane % 4 * 2;
+      token = first_token;
       column_tile = tile;
       slice = first_slice;
+      read_scales();
+    }
+    CUL_DEVICE_FN void read_scales() {
+      b_scale = weights->b_block_scale(column_tile, slice);
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) a_scale[i] = weights->a_block_scale(token + lane + i * 32, slice);
     }
 
     CUL_DEVICE_FN void multiply(const HopperF8&, const unsigned char* data, uint64_t tokens) {
-      float scale[kTokens / 4];
-      const float b_scale = weights->b_block_scale(column_tile, slice);
+      float own[kOwn];
 #pragma unroll
-      for (int i = 0; i < kTokens / 4; ++i) scale[i] = b_scale * weights->a_block_scale(token + i / 2 * 8 + i % 2, slice);
+      for (int i = 0; i < kOwn; ++i) own[i] = a_scale[i] * b_scale;
+      ++slice;
+      read_scales();
       multiply_f8_slice<kTokens>(sum, wgmma_descriptor(shared_address(data) + static_cast<uint32_t>(warp / 4 * 64 * kF8SliceBytes)), tokens);
 #pragma unroll
-      for (int i = 0; i < kTokens / 2; ++i) total[i] = fmaf(sum[i], scale[i / 4 * 2 + i % 2], total[i]);
-      ++slice;
+      for (int i = 0; i < kTokens / 2; i += 4)
+#pragma unroll
+        for (int odd = 0; odd < 2; ++odd) {
+          const float scale = __shfl_sync(kFullMask, own[i * 2 / 32], i * 2 % 32 + lane % 4 * 2 + odd);
+          total[i + odd] = fmaf(sum[i + odd], scale, total[i + odd]);
+          total[i + odd + 2] = fmaf(sum[i + odd + 2], scale, total[i + odd + 2]);
+        }
     }
     CUL_DEVICE_FN void finish() {}
 
     CUL_DEVICE_FN void store(float* sums, int row) const {
       const int column = warp * 16 + lane / 4;
-      const float low = weights->b_channel_scale(column_tile * kColumns + column), high = weights->b_channel_scale(column_tile * kColumns + column + 8);
+      const int64_t channel = int64_t{column_tile} * kColumns + column;
+      const float low = weights->b_channel_scale(channel), high = weights->b_channel_scale(channel + 8);
 #pragma unroll
       for (int i = 0; i < kTokens / 2; ++i) {
-        const int of_tile = i / 4 * 8 + i % 2;
+        const int of_tile = i / 4 * 8 + lane % 4 * 2 + i % 2;
         const float scale = weights->a_token_scale(token + of_tile) * (i / 2 % 2 ? high : low);
-        sums[(of_tile + lane % 4 * 2) * row + column + i / 2 % 2 * 8] = total[i] * scale;
+        sums[of_tile * row + column + i / 2 % 2 * 8] = total[i] * scale;
       }
     }
   };
@@ -129,6 +148,7 @@ struct HopperF8Rows : HopperF8 {
     int warp, lane, column_tile = 0, slice = 0;
     int64_t token = 0;  // the lane's first; it has 2 of every 64
     float total[kTiles][kColumns / 2] = {}, sum[kColumns / 2];
+    float a_scale[kTiles][2], b_scale;  // of the next slice: a product lasts no longer than a read
 
     CUL_DEVICE_FN Accumulator(int warp, int lane) : warp(warp), lane(lane) {}
     CUL_DEVICE_FN void start(const HopperF8& policy, int64_t first_token, int tile, int first_slice) {
@@ -136,13 +156,20 @@ struct HopperF8Rows : HopperF8 {
       token = first_token + warp * 16 + lane / 4;
       column_tile = tile;
       slice = first_slice;
+      read_scales();
+    }
+    CUL_DEVICE_FN void read_scales() {
+      b_scale = weights->b_block_scale(column_tile, slice);
+#pragma unroll
+      for (int i = 0; i < 2 * kTiles; ++i) a_scale[i / 2][i % 2] = weights->a_block_scale(token + i / 2 * 64 + i % 2 * 8, slice);
     }
 
     CUL_DEVICE_FN void multiply(const HopperF8&, const unsigned char* data, uint64_t tokens) {
       float scale[kTiles][2];
-      const float b_scale = weights->b_block_scale(column_tile, slice);
 #pragma unroll
-      for (int i = 0; i < 2 * kTiles; ++i) scale[i / 2][i % 2] = b_scale * weights->a_block_scale(token + i / 2 * 64 + i % 2 * 8, slice);
+      for (int i = 0; i < 2 * kTiles; ++i) scale[i / 2][i % 2] = b_scale * a_scale[i / 2][i % 2];
+      ++slice;
+      read_scales();
       const uint64_t columns = wgmma_descriptor(shared_address(data));
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
@@ -150,7 +177,6 @@ struct HopperF8Rows : HopperF8 {
 #pragma unroll
         for (int i = 0; i < kColumns / 2; ++i) total[tile][i] = fmaf(sum[i], scale[tile][i / 2 % 2], total[tile][i]);
       }
-      ++slice;
     }
     CUL_DEVICE_FN void finish() {}
 
@@ -161,7 +187,7 @@ struct HopperF8Rows : HopperF8 {
         for (int i = 0; i < kColumns / 2; i += 2) {
           const int of_group = tile * 64 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2;
           const float scale = weights->a_token_scale(token + of_group);
-          const int64_t channel = static_cast<int64_t>(column_tile) * kColumns + column;
+          const int64_t channel = int64_t{column_tile} * kColumns + column;
           *reinterpret_cast<float2*>(sums + (of_group + warp * 16 + lane / 4) * row + column) =
               make_float2(total[tile][i] * (scale * weights->b_channel_scale(channel)),
                           total[tile][i + 1] * (scale * weights->b_channel_scale(channel + 1)));
