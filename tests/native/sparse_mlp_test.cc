@@ -219,6 +219,10 @@ TEST_P(SparseMlpTest, refusals) {
   EXPECT_EQ(call([&](Args& a) { a.y = nullptr; }), CUL_NULL_POINTER);
   EXPECT_EQ(call([&](Args& a) { a.y = &narrow.tensor; }), CUL_SHAPE);
   EXPECT_EQ(call([&](Args& a) { a.y = &x.tensor; }), CUL_UNSUPPORTED);
+  int64_t folded[] = {8, 1};
+  cul_tensor overlapping = y.tensor;
+  overlapping.strides = folded;
+  EXPECT_EQ(call([&](Args& a) { a.y = &overlapping; }), CUL_STRIDE);
   EXPECT_EQ(call([&](Args& a) { a.active = &bytes.tensor; }), CUL_DTYPE);
   EXPECT_EQ(call([&](Args& a) { a.active = &three.tensor; }), CUL_SHAPE);
   for (const float threshold : {-0.5f, NAN}) EXPECT_EQ(call([&](Args& a) { a.threshold = threshold; }), CUL_RANGE);

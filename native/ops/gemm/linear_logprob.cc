@@ -78,9 +78,10 @@ LogprobPlan plan_linear_logprob(int64_t n, int64_t v, DType dtype, bool batch_in
   const int32_t words = f32 ? 64 : HalfTile128::kColumns;
   plan.tile_tokens = f32 ? 64 : n <= HalfTile16::kTokens && !batch_invariant ? HalfTile16::kTokens : HalfTile128::kTokens;
   const int64_t tiles = ceil_div(v, words), token_tiles = ceil_div(n, plan.tile_tokens);
-  const int64_t blocks_per_sm = f32 ? 4 : 2;
+  const int64_t blocks_per_sm = f32 ? 3 : HalfTile128::kBlocksPerSm;  // 16 tokens: the same
+  static_assert(HalfTile16::kBlocksPerSm == HalfTile128::kBlocksPerSm);
   const int64_t wanted = batch_invariant ? kInvariantRanges
-                                         : ceil_div(multiprocessors * blocks_per_sm, std::clamp<int64_t>(token_tiles, 1, kBand));
+                                         : ceil_div(int64_t{multiprocessors} * blocks_per_sm, std::clamp<int64_t>(token_tiles, 1, kBand));
   plan.tiles_per_range = static_cast<int32_t>(ceil_div(tiles, std::clamp<int64_t>(wanted, 1, std::max<int64_t>(tiles, 1))));
   plan.ranges = tiles ? static_cast<int32_t>(ceil_div(tiles, plan.tiles_per_range)) : 0;
   plan.workspace_bytes = static_cast<uint64_t>(n * plan.ranges) * 2 * sizeof(float);

@@ -30,6 +30,7 @@ SparseMlpParams check_sparse_mlp(const Call& call, const cul_sparse_mlp_args& ar
   call.same_shape(up, gate);
   call.same_shape(down, gate);
   call.shape(y, {x[0], x[1]}, "[B,D]");
+  call.distinct(y);
   if (active) {
     call.dtype(active, {DType::i32});
     call.shape(active, {x[0]}, "[B]");
