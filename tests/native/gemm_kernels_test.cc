@@ -43,6 +43,7 @@ struct Int4Case {
   int64_t pad = 0;
   bool batch_invariant = false;
   double scale = 1;  // magnitude of the scales
+  bool nan_scale = false;  // column 3's first
 };
 
 // A packed matrix made from plain integers, its exact values, and calls on it.
@@ -53,7 +54,10 @@ class Int4Problem {
     const auto draw = [&](int64_t below) { return std::uniform_int_distribution<int64_t>(0, below - 1)(rng_); };
     DeviceTensor q(context, kU8, {n, k}), scales(context, c.scale_type, {n, groups}), zeros(context, kU8, {n, groups}), g_idx(context, kI32, {k});
     q.fill([&](auto, auto) { return static_cast<double>(draw(16)); });
-    scales.fill([&](auto, auto) { return c.scale * (1 + static_cast<double>(draw(1000)) / 500); });
+    scales.fill([&](auto row, auto g) {
+      const double scale = c.scale * (1 + static_cast<double>(draw(1000)) / 500);
+      return c.nan_scale && row == 3 && g == 0 ? NAN : scale;
+    });
     zeros.fill([&](auto, auto) { return static_cast<double>(draw(16)); });
     std::vector<int32_t> order(static_cast<size_t>(k));
     for (int64_t j = 0; j < k; ++j)
@@ -205,18 +209,28 @@ TEST_P(GemmKernelTest, int4ScalesOfTheOtherHalfType) {
   check_int4(GetParam(), {.m = 4, .n = 72, .k = 128, .group = 64, .type = kBf16, .scale_type = kBf16, .scale = 1e30}, 20260862);
 }
 
+// One column is not a number, the others are what they were.
+TEST_P(GemmKernelTest, int4ScalesThatAreNotNumbers) {
+  for (const int64_t m : {2, 20, 100}) {
+    check_int4(GetParam(), {.m = m, .n = 72, .k = 192, .group = 64, .nan_scale = true}, 20260865);
+    check_int4(GetParam(), {.m = m, .n = 72, .k = 96, .group = 32, .type = kBf16, .scale_type = kBf16, .zeros = true, .nan_scale = true}, 20260866);
+  }
+}
+
 TEST_P(GemmKernelTest, int4BatchInvariantRowsHaveTheirOwnBits) {
-  Context context(GetParam());
-  const Int4Case c{.m = 40, .n = 72, .k = 320, .group = 64, .zeros = true, .batch_invariant = true};
-  Int4Problem problem(context, c, 20260870);
-  DeviceTensor a(context, c.type, {c.m, c.k}), all(context, c.type, {c.m, c.n});
-  fill_normal(a, 20260871);
-  ASSERT_EQ(problem.multiply(a, all), CUL_OK) << cul_last_error();
-  for (const int64_t row : {0, 17, 39}) {
-    DeviceTensor one(context, c.type, {1, c.k}), out(context, c.type, {1, c.n});
-    one.fill([&](auto, int64_t j) { return a.get(row, j); });
-    ASSERT_EQ(problem.multiply(one, out), CUL_OK) << cul_last_error();
-    for (int64_t j = 0; j < c.n; ++j) ASSERT_EQ(out.get(0, j), all.get(row, j)) << row << ", " << j;
+  for (const int64_t k : {320, 2048}) {  // the long one in several pieces where a design splits k
+    Context context(GetParam());
+    const Int4Case c{.m = 40, .n = 72, .k = k, .group = 64, .zeros = true, .batch_invariant = true};
+    Int4Problem problem(context, c, 20260870);
+    DeviceTensor a(context, c.type, {c.m, c.k}), all(context, c.type, {c.m, c.n});
+    fill_normal(a, 20260871);
+    ASSERT_EQ(problem.multiply(a, all), CUL_OK) << cul_last_error();
+    for (const int64_t row : {0, 17, 39}) {
+      DeviceTensor one(context, c.type, {1, c.k}), out(context, c.type, {1, c.n});
+      one.fill([&](auto, int64_t j) { return a.get(row, j); });
+      ASSERT_EQ(problem.multiply(one, out), CUL_OK) << cul_last_error();
+      for (int64_t j = 0; j < c.n; ++j) ASSERT_EQ(out.get(0, j), all.get(row, j)) << k << ": " << row << ", " << j;
+    }
   }
 }
 
@@ -290,6 +304,27 @@ TEST_P(GemmKernelTest, denseHalf) {
   }
   check_dense(GetParam(), {9, 64, 1100, kF16, kBf16, CUL_ACT_NONE, true}, seed++);
   check_dense(GetParam(), {9, 64, 184, kF16, kF16}, seed++);
+}
+
+TEST_P(GemmKernelTest, denseBatchInvariantRowsHaveTheirOwnBits) {
+  Context context(GetParam());
+  constexpr int64_t m = 150, n = 72, k = 1100;
+  DeviceTensor a(context, kBf16, {m, k}, 4), b(context, kBf16, {n, k}, 4), all(context, kF32, {m, n});
+  fill_normal(a, 20260915);
+  fill_normal(b, 20260916);
+  const auto multiply = [&](DeviceTensor& rows, DeviceTensor& out) {
+    cul_gemm_args args{};
+    args.a = &rows.tensor, args.b = &b.tensor, args.c = &out.tensor;
+    ASSERT_EQ(context.run(cul_gemm, args, CUL_OP_BATCH_INVARIANT), CUL_OK) << cul_last_error();
+    out.download();
+  };
+  multiply(a, all);
+  for (const int64_t row : {0, 70, 149}) {
+    DeviceTensor one(context, kBf16, {1, k}), out(context, kF32, {1, n});
+    one.fill([&](auto, int64_t j) { return a.get(row, j); });
+    multiply(one, out);
+    for (int64_t j = 0; j < n; ++j) ASSERT_EQ(out.get(0, j), all.get(row, j)) << row << ", " << j;
+  }
 }
 
 TEST_P(GemmKernelTest, denseF32) {
