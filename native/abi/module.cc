@@ -28,7 +28,7 @@ cul_status cul_module_compile(cul_device* d, const char* source, const char* nam
     if (option_count) need(options, "cul_module_compile", "options");
     std::vector<const char*> list;
     for (int32_t i = 0; i < option_count; ++i) list.push_back(need(options[i], "cul_module_compile", "an option"));
-    cuda::Compiled made = cuda::compile(cuda::driver_of(device), device.caps(), source, need(name, "cul_module_compile", "name"),
+    cuda::Compiled made = cuda::compile(cuda::ModuleHost::of(device).driver(), device.caps(), source, need(name, "cul_module_compile", "name"),
                                         std::move(list));
     *out = std::make_unique<cuda::Module>(device, made.cubin.data(), made.cubin.size(), std::move(made.log)).release()->handle();
   });
@@ -78,7 +78,7 @@ cul_status cul_kernel_launch(cul_stream* s, cul_kernel* k, const cul_launch_args
     check_size(need(args, "cul_kernel_launch", "args"), "cul_kernel_launch");
     same_device(stream.device(), kernel.module().device(), "cul_kernel_launch");
     kernel.check(*args);
-    dynamic_cast<cuda::ModuleStream&>(stream).launch(kernel, *args);  // a kernel's device has such streams
+    kernel.module().host().launch(stream, kernel, *args);
   });
 }
 

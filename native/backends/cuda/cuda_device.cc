@@ -26,7 +26,7 @@ void check(Device& device, cudaError_t error, const char* what) {
 }
 #define CUL_CHECK(device, call) check(device, fault::strikes() ? cudaErrorUnknown : (call), #call)
 
-class CudaStream final : public Stream, public ModuleStream {
+class CudaStream final : public Stream {
  public:
   explicit CudaStream(CudaDevice& device);
   ~CudaStream() override { cudaStreamDestroy(stream_); }
@@ -65,7 +65,6 @@ class CudaStream final : public Stream, public ModuleStream {
   }
   bool capturing() const override { return capturing_; }
   CUstream_st* cuda() override { return stream_; }
-  void launch(Kernel& kernel, const cul_launch_args& args) override { kernel.launch(args, stream_); }
 
  private:
   cudaStream_t stream_ = nullptr;
@@ -124,7 +123,7 @@ class CudaEvent final : public Event {
   bool recorded_ = false;
 };
 
-class CudaDevice final : public Device, public ModuleDevice {
+class CudaDevice final : public Device, public ModuleHost {
  public:
   CudaDevice(int index, const cul_device_options& options) : limit_(options.memory_limit_bytes), poison_(options.poison) {
     CUL_CHECK(*this, cudaSetDevice(index));
@@ -237,6 +236,7 @@ class CudaDevice final : public Device, public ModuleDevice {
   }
   void trim_memory(uint64_t keep_bytes) override { CUL_CHECK(*this, cudaMemPoolTrimTo(pool_, keep_bytes)); }
   const Driver& driver() override { return system_driver(); }
+  void launch(Stream& stream, Kernel& kernel, const cul_launch_args& args) override { kernel.launch(args, stream.cuda()); }
   void synchronize() override { CUL_CHECK(*this, cudaDeviceSynchronize()); }
 
  private:

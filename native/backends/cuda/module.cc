@@ -54,23 +54,26 @@ std::string extents(uint32_t x, uint32_t y, uint32_t z) { return format("[%u, %u
 
 }  // namespace
 
-const Driver& driver_of(Device& device) {
-  if (auto* with_modules = dynamic_cast<ModuleDevice*>(&device)) return with_modules->driver();
+ModuleHost& ModuleHost::of(Device& device) {
+  if (auto* host = dynamic_cast<ModuleHost*>(&device)) return *host;
   refuse(CUL_UNSUPPORTED, "%s has no modules: they are compiled for GPUs; open a cuda device", device.caps().name.c_str());
 }
 
 void check_launch(const DeviceCaps& caps, const std::string& kernel, const cul_kernel_info& info, const cul_launch_args& a) {
   const char* name = kernel.c_str();
-  const std::string grid = extents(a.grid_x, a.grid_y, a.grid_z), block = extents(a.block_x, a.block_y, a.block_z);
+  // Texts are made for a refusal alone: this is on the way of every launch.
+  const auto grid = [&] { return extents(a.grid_x, a.grid_y, a.grid_z); };
+  const auto block = [&] { return extents(a.block_x, a.block_y, a.block_z); };
+  const auto cluster = [&] { return extents(a.cluster_x, a.cluster_y, a.cluster_z); };
   if (!a.grid_x || !a.grid_y || !a.grid_z || a.grid_x > INT32_MAX || a.grid_y > 65535 || a.grid_z > 65535)
     refuse(CUL_RANGE, "%s: the grid is %s; it must be at least 1 block each way and at most [2147483647, 65535, 65535]", name,
-           grid.c_str());
+           grid().c_str());
   if (!a.block_x || !a.block_y || !a.block_z || a.block_x > 1024 || a.block_y > 1024 || a.block_z > 64)
     refuse(CUL_RANGE, "%s: the block is %s; it must be at least 1 thread each way and at most [1024, 1024, 64]", name,
-           block.c_str());
+           block().c_str());
   if (uint64_t{a.block_x} * a.block_y * a.block_z > static_cast<uint64_t>(info.max_threads_per_block))
     refuse(CUL_RANGE, "%s: the block is %s; this kernel takes at most %d threads (it uses %d registers each)", name,
-           block.c_str(), info.max_threads_per_block, info.registers);
+           block().c_str(), info.max_threads_per_block, info.registers);
   if (a.shared_bytes > static_cast<uint32_t>(info.max_dynamic_shared_bytes))
     refuse(CUL_RANGE, "%s: %u bytes of dynamic shared memory; with the kernel's own %d, %s has room for %d", name,
            a.shared_bytes, info.static_shared_bytes, caps.name.c_str(), info.max_dynamic_shared_bytes);
@@ -80,15 +83,14 @@ void check_launch(const DeviceCaps& caps, const std::string& kernel, const cul_k
     refuse(CUL_ARCH, "%s: programmatic dependent launch needs compute capability 9.0; %s has %d.%d", name, caps.name.c_str(),
            caps.compute_major, caps.compute_minor);
   if (a.cluster_x || a.cluster_y || a.cluster_z) {
-    const std::string cluster = extents(a.cluster_x, a.cluster_y, a.cluster_z);
     if (caps.compute_major < 9)
-      refuse(CUL_ARCH, "%s: a cluster of %s needs compute capability 9.0; %s has %d.%d", name, cluster.c_str(),
+      refuse(CUL_ARCH, "%s: a cluster of %s needs compute capability 9.0; %s has %d.%d", name, cluster().c_str(),
              caps.name.c_str(), caps.compute_major, caps.compute_minor);
     if (!a.cluster_x || !a.cluster_y || !a.cluster_z ||
         uint64_t{a.cluster_x} * a.cluster_y * a.cluster_z > kPortableClusterBlocks)
-      refuse(CUL_RANGE, "%s: the cluster is %s; it must have 1 to %u blocks", name, cluster.c_str(), kPortableClusterBlocks);
+      refuse(CUL_RANGE, "%s: the cluster is %s; it must have 1 to %u blocks", name, cluster().c_str(), kPortableClusterBlocks);
     if (a.grid_x % a.cluster_x || a.grid_y % a.cluster_y || a.grid_z % a.cluster_z)
-      refuse(CUL_RANGE, "%s: the grid is %s; it must be a multiple of the cluster, %s", name, grid.c_str(), cluster.c_str());
+      refuse(CUL_RANGE, "%s: the grid is %s; it must be a multiple of the cluster, %s", name, grid().c_str(), cluster().c_str());
   }
   if (a.parameter_bytes != static_cast<uint64_t>(info.parameter_bytes))
     refuse(CUL_RANGE, "%s: the parameters have %llu bytes; the kernel's %d take %d", name,
@@ -130,6 +132,7 @@ int Kernel::attribute(FunctionAttribute id) const {
 void Kernel::check(const cul_launch_args& args) const { check_launch(module_.device().caps(), name_, info_, args); }
 
 void Kernel::opt_in(int shared_bytes) {
+  if (shared_bytes <= opted_in_bytes_.load(std::memory_order_relaxed)) return;
   std::lock_guard<std::mutex> lock(mutex_);
   if (shared_bytes <= opted_in_bytes_) return;
   module_.check(call(module_.driver().cuFuncSetAttribute, function_, kMaxDynamicSharedBytes, shared_bytes),
@@ -161,7 +164,7 @@ void Kernel::launch(const cul_launch_args& a, CUstream_st* stream) {
 // ------------------------------------------------------------------------------------------------------ module
 
 Module::Module(Device& device, const void* image, uint64_t bytes, std::string log)
-    : device_(device), driver_(driver_of(device)), log_(std::move(log)) {
+    : device_(device), host_(ModuleHost::of(device)), driver_(host_.driver()), log_(std::move(log)) {
   const std::string checked = checked_image(image, bytes);
   std::string info(kLogBytes, 0), error(kLogBytes, 0);
   std::array<JitOption, 4> names{kJitInfoLog, kJitInfoLogBytes, kJitErrorLog, kJitErrorLogBytes};

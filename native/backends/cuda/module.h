@@ -1,5 +1,6 @@
 // Modules, their kernels and launches, over the driver's entry points.
 #pragma once
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -15,24 +16,19 @@ namespace culebra::cuda {
 class Module;
 class Kernel;
 
-// What the device and the streams of a backend with modules are besides.
-class ModuleDevice {
+// What a device of a backend with modules is besides.
+class ModuleHost {
  public:
   virtual const Driver& driver() = 0;
+  // Queues a launch that has been checked on a stream of this device, or records it.
+  virtual void launch(Stream& stream, Kernel& kernel, const cul_launch_args& args) = 0;
+
+  // Refuses a device of a backend without modules.
+  static ModuleHost& of(Device& device);
 
  protected:
-  ~ModuleDevice() = default;
+  ~ModuleHost() = default;
 };
-class ModuleStream {
- public:
-  // Queues a launch that has been checked, or records it.
-  virtual void launch(Kernel& kernel, const cul_launch_args& args) = 0;
-
- protected:
-  ~ModuleStream() = default;
-};
-// Refuses a device of a backend without modules.
-const Driver& driver_of(Device& device);
 
 struct Parameter {
   int32_t offset, bytes;
@@ -65,7 +61,7 @@ class Kernel {
   std::vector<Parameter> parameters_;
   cul_kernel_info info_{};
   std::mutex mutex_;
-  int opted_in_bytes_;
+  std::atomic<int> opted_in_bytes_;
 };
 
 class Module {
@@ -76,6 +72,7 @@ class Module {
   Module(const Module&) = delete;
   Module& operator=(const Module&) = delete;
   Device& device() const { return device_; }
+  ModuleHost& host() const { return host_; }
   const Driver& driver() const { return driver_; }
   const std::string& log() const { return log_; }
   Kernel& kernel(const std::string& name);
@@ -89,6 +86,7 @@ class Module {
   std::string kernel_names() const;
 
   Device& device_;
+  ModuleHost& host_;
   const Driver& driver_;
   CUmod_st* module_ = nullptr;
   std::string log_;

@@ -26,7 +26,7 @@ void give(void* p, uint64_t) {
   std::free(p);
 }
 
-class SimtDevice final : public HostDevice, public cuda::ModuleDevice {
+class SimtDevice final : public HostDevice, public cuda::ModuleHost {
  public:
   SimtDevice(int index, const cul_device_options& options)
       : HostDevice({take, give, false}, options.memory_limit_bytes, true) {
@@ -44,6 +44,20 @@ class SimtDevice final : public HostDevice, public cuda::ModuleDevice {
   }
   std::unique_ptr<Stream> create_stream() override;
   const cuda::Driver& driver() override { return cuda::test_driver(); }
+  // A test driver's kernels run at once, so what is queued runs before them; a refusal reaches the caller as on a GPU. A
+  // captured launch keeps a copy of its parameters, as a CUDA graph does.
+  void launch(Stream& stream, cuda::Kernel& kernel, const cul_launch_args& args) override {
+    if (!stream.capturing()) {
+      stream.synchronize();
+      kernel.launch(args, nullptr);
+      return;
+    }
+    const auto* block = static_cast<const char*>(args.parameters);
+    stream.enqueue([&kernel, copy = cul_launch_args(args), parameters = std::string(block, args.parameter_bytes)]() mutable {
+      copy.parameters = parameters.data();
+      kernel.launch(copy, nullptr);
+    });
+  }
 
   std::recursive_mutex running;  // one thread at a time runs queues of this device
 
@@ -51,7 +65,7 @@ class SimtDevice final : public HostDevice, public cuda::ModuleDevice {
   void allocated(void* p, uint64_t bytes) override { mark_uninitialized(p, bytes); }
 };
 
-class SimtStream final : public HostStream, public Queue, public cuda::ModuleStream {
+class SimtStream final : public HostStream, public Queue {
  public:
   explicit SimtStream(SimtDevice& device) : HostStream(device), device_(device) {}
   ~SimtStream() override { drain(nullptr); }
@@ -68,20 +82,6 @@ class SimtStream final : public HostStream, public Queue, public cuda::ModuleStr
     return true;
   }
   Queue* simt() override { return this; }
-  // A test driver's kernels run at once, so what is queued runs before them; a refusal reaches the caller as on a GPU. A
-  // captured launch keeps a copy of its parameters, as a CUDA graph does.
-  void launch(cuda::Kernel& kernel, const cul_launch_args& args) override {
-    if (!capturing()) {
-      synchronize();
-      kernel.launch(args, nullptr);
-      return;
-    }
-    const auto* block = static_cast<const char*>(args.parameters);
-    enqueue([&kernel, copy = cul_launch_args(args), parameters = std::string(block, args.parameter_bytes)]() mutable {
-      copy.parameters = parameters.data();
-      kernel.launch(copy, nullptr);
-    });
-  }
 
   void advance_until(const std::function<bool()>& passed) override { drain(&passed); }
 

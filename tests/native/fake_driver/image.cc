@@ -3,8 +3,10 @@
 #include <elf.h>
 
 #include <algorithm>
+#include <cctype>
+#include <cstdlib>
 #include <cstring>
-#include <regex>
+#include <sstream>
 
 namespace fake {
 namespace {
@@ -64,29 +66,42 @@ bool read_cubin(const char* elf, Image& out) {
   return true;
 }
 
+// One ".param .u64 x" or ".param .align 4 .b8 x[16]", at the next offset that suits it.
+static Parameter read_parameter(const std::string& text, size_t end_of_last) {
+  std::istringstream words(text);
+  size_t bytes = 0, alignment = 0;
+  for (std::string word; words >> word;) {
+    if (word == ".align") words >> alignment;
+    else if (word.size() > 2 && word[0] == '.' && std::isdigit(word[2])) bytes = std::stoul(word.substr(2)) / 8;
+    else if (const size_t count = word.find('['); count != std::string::npos) bytes *= std::stoul(word.substr(count + 1));
+    if (!alignment) alignment = bytes;
+  }
+  const size_t offset = (end_of_last + alignment - 1) / alignment * alignment;
+  return {offset, bytes};
+}
+
 bool read_ptx(const std::string& text, Image& out, std::string& log) {
-  std::smatch found;
-  if (!std::regex_search(text, found, std::regex("\\.target\\s+sm_(\\d+)"))) {
+  const size_t target = text.find(".target sm_");
+  if (target == std::string::npos) {
     log = "ptxas fatal : Missing .target directive";
     return false;
   }
-  out.architecture = std::stoi(found[1]);
-  if (std::regex_search(text, found, std::regex("bogus[^\\n]*"))) {
-    log = "ptxas error : Not a name of any known instruction: '" + found[0].str() + "'";
+  out.architecture = std::atoi(text.c_str() + target + std::strlen(".target sm_"));
+  if (const size_t bad = text.find("bogus"); bad != std::string::npos) {
+    log = "ptxas error : Not a name of any known instruction: '" + text.substr(bad, text.find('\n', bad) - bad) + "'";
     return false;
   }
-  const std::regex entry("\\.entry\\s+([A-Za-z_$][\\w$]*)\\s*\\(([^)]*)\\)");
-  const std::regex parameter("\\.param\\s+\\.(?:align\\s+(\\d+)\\s+\\.)?([a-z])(\\d+)[^,\\[]*(?:\\[(\\d+)\\])?");
-  for (std::sregex_iterator e(text.begin(), text.end(), entry), end; e != end; ++e) {
-    Kernel kernel{(*e)[1], {}, 0, 32};
-    const std::string list = (*e)[2];
-    size_t offset = 0;
-    for (std::sregex_iterator p(list.begin(), list.end(), parameter); p != end; ++p) {
-      const size_t size = std::stoul((*p)[3]) / 8, count = (*p)[4].matched ? std::stoul((*p)[4]) : 1;
-      const size_t alignment = (*p)[1].matched ? std::stoul((*p)[1]) : size;
-      offset = (offset + alignment - 1) / alignment * alignment;
-      kernel.parameters.push_back({offset, size * count});
-      offset += size * count;
+  const std::string entry = ".entry ";
+  for (size_t at = text.find(entry); at != std::string::npos; at = text.find(entry, at + 1)) {
+    const size_t name = at + entry.size(), open = text.find('(', name), close = text.find(')', open);
+    if (close == std::string::npos) break;
+    Kernel kernel{text.substr(name, open - name), {}, 0, 32};
+    std::istringstream list(text.substr(open + 1, close - open - 1));
+    size_t end = 0;
+    for (std::string each; std::getline(list, each, ',');) {
+      if (each.find(".param") == std::string::npos) continue;  // an empty list
+      kernel.parameters.push_back(read_parameter(each, end));
+      end = kernel.parameters.back().offset + kernel.parameters.back().bytes;
     }
     out.kernels.push_back(std::move(kernel));
   }

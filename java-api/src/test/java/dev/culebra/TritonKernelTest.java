@@ -74,19 +74,31 @@ class TritonKernelTest {
         }
     }
 
-    /** Every cubin of this architecture loads, and declares the parameters of its signature: prepare compares them. */
+    /**
+     * Every cubin declares the parameters of its signature: prepare compares them. Those of other architectures are told
+     * to be of the test device's, which reads them and runs nothing.
+     */
     @Test
     void imagesDeclareTheirSignatures() throws IOException {
-        var count = 0;
+        var images = artefacts(".cubin");
+        assertTrue(images.size() >= 20, images.size() + " images");
         try (var device = Device.open("simt")) {
-            var suffix = ".sm_" + device.info().computeMajor() + device.info().computeMinor() + ".cubin";
-            for (var file : artefacts(suffix)) {
-                TritonKernel.load(file).prepare(device).close();
-                count++;
+            var own = 10 * device.info().computeMajor() + device.info().computeMinor();
+            for (var file : images) {
+                var stem = file.getFileName().toString().replace(".cubin", "");
+                var image = Files.readAllBytes(file);
+                image[ELF_FLAGS_AT] = (byte) own;
+                var metadata = Files.readString(file.resolveSibling(stem + ".json"));
+                Files.write(folder.resolve(stem + ".cubin"), image);
+                Files.writeString(folder.resolve(stem + ".json"), metadata.replaceFirst("\"arch\": \\d+", "\"arch\": " + own));
+                Files.copy(file.resolveSibling(stem + TritonVariant.SIGNATURE), folder.resolve(stem + TritonVariant.SIGNATURE));
+                TritonKernel.load(folder.resolve(stem)).prepare(device).close();
             }
         }
-        assertTrue(count >= 10, count + " images");
     }
+
+    /** Of the field e_flags in a 64-bit ELF header, whose lowest byte is the architecture of a cubin. */
+    private static final int ELF_FLAGS_AT = 48;
 
     @Test
     void aLaunchIsWhatTritonWouldLaunch() throws IOException {
