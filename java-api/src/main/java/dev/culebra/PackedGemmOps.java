@@ -241,7 +241,7 @@ abstract class PackedGemmOps extends GemmOps {
      * <a href="https://arxiv.org/abs/2508.04405">arXiv:2508.04405</a>.
      *
      * @param a i8 [M, K], as {@link #quantizeActivations} makes it
-     * @param aScale f32 [M] or [M, 1]
+     * @param aScale f32 [M]: its scales, reshaped
      * @param w [N, K], 6-bit, symmetric, group 128, packed for {@link Operand#BYTE}
      * @param bias [N] as c; null: none
      * @param c [M, N], half, or [M, N/2] with {@link Epilogue#SILU_MUL}; overlaps nothing
@@ -279,7 +279,7 @@ abstract class PackedGemmOps extends GemmOps {
      * <a href="https://arxiv.org/abs/2505.20839">arXiv:2505.20839</a>.
      *
      * @param a f8e4m3 [M, K], as {@link #quantizeActivations} makes it
-     * @param aScale f32 [M] or [M, 1]
+     * @param aScale f32 [M]: its scales, reshaped
      * @param w [N, K], 4-bit, symmetric, group 128, scales f8e4m3, packed for {@link Operand#BYTE}
      * @param channelScale f32 [N]
      * @param c [M, N], half, or [M, N/2] with {@link Epilogue#SILU_MUL}; overlaps nothing

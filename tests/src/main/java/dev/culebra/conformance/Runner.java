@@ -6,6 +6,7 @@ import dev.culebra.Device;
 import dev.culebra.DeviceFailedException;
 import dev.culebra.DeviceOptions;
 import dev.culebra.Ops;
+import dev.culebra.Status;
 import dev.culebra.UnsupportedException;
 import java.lang.foreign.ValueLayout;
 import java.nio.file.Path;
@@ -237,6 +238,9 @@ public final class Runner implements AutoCloseable {
                     throw e;
                 } catch (CulebraException e) {
                     stream.synchronize();
+                    if (e instanceof UnsupportedException missing && e.status() == Status.ARCH) {
+                        throw missing;
+                    }
                     if (e.status() != source.expectError()) {
                         faults.add("refused with " + e.status() + " instead of " + source.expectError() + ": " + e.getMessage());
                     }

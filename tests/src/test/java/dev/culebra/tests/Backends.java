@@ -10,6 +10,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Set;
 import java.util.stream.Collectors;
+import java.util.stream.Stream;
 
 /** Which backends the tests run on, and what of them must be there. */
 final class Backends {
@@ -22,23 +23,42 @@ final class Backends {
     /** The operators that every backend must have. */
     static final Set<String> EVERYWHERE = Set.of(
             "pack_weights", "unpack_weights", "quantize_weights", "w4a16_gemm", "gemm",
-            "quantize_activations", "linear_logprob", "sparse_mlp",
+            "w8a16_gemm", "w6a16_gemm", "w6a8_gemm", "quantize_activations", "linear_logprob", "sparse_mlp",
             "rms_norm", "layer_norm", "rope", "silu_mul", "gelu_mul", "sigmoid_mul", "softmax", "embedding", "argmax",
             "add", "scale", "cast", "copy_strided", "sample");
 
+    private static final String HOPPER_DEVICE = "simt:1";
+
     private Backends() {}
 
-    /** The backends without a GPU that are here: cpu, and simt in a build for tests. */
+    /** The operators that have no kernels for compute capability 8.0. */
+    private static final Set<String> HOPPER_ONLY = Set.of("fp8_gemm", "w4a8_gemm");
+
+    /** The operators that have kernels of their own for compute capability 9.0. */
+    private static final Set<String> HOPPER = Set.of("gemm", "w4a16_gemm", "fp8_gemm", "w4a8_gemm");
+
+    /** The devices without a GPU that are here: cpu, and in a build for tests simt, of which the second one emulates 9.0. */
     static List<String> here() {
         return Device.available().stream()
                 .filter(Availability::isAvailable)
                 .map(availability -> availability.backend().toString())
                 .filter(name -> !name.equals("cuda"))
+                .flatMap(name -> name.equals("simt") ? Stream.of(name, HOPPER_DEVICE) : Stream.of(name))
                 .toList();
     }
 
+    /** The operators that are tested on a device: those that its backend declares, on simt each where it has kernels. */
+    static Set<String> operators(String device) {
+        var declared = declared(device.replaceFirst(":.*", ""));
+        return switch (device) {
+            case "simt" -> declared.stream().filter(op -> !HOPPER_ONLY.contains(op)).collect(Collectors.toSet());
+            case HOPPER_DEVICE -> declared.stream().filter(HOPPER::contains).collect(Collectors.toSet());
+            default -> declared;
+        };
+    }
+
     /** The operators that a backend declares. */
-    static Set<String> operators(String backend) {
+    static Set<String> declared(String backend) {
         return Ops.list().stream()
                 .filter(op -> op.backends().stream().anyMatch(other -> other.toString().equals(backend)))
                 .map(OpInfo::name)

@@ -49,7 +49,7 @@ abstract class ConformanceSuite {
     @Test
     void everyBackendHasWhatItMust() {
         for (var backend : backends()) {
-            var declared = Backends.operators(backend);
+            var declared = Backends.declared(backend.replaceFirst(":.*", ""));
             assertTrue(declared.containsAll(Backends.EVERYWHERE),
                     () -> backend + " lacks some of " + Backends.EVERYWHERE + ": it has " + declared);
         }

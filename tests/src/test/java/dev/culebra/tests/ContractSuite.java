@@ -38,7 +38,7 @@ abstract class ContractSuite {
             var refused = assertThrows(CulebraException.class, () -> bad.call().accept(on));
             assertEquals(bad.refused().exception(), refused.getClass(), refused.getMessage());
             assertEquals(bad.refused().status(), refused.status(), refused.getMessage());
-            assertEquals(backend, String.valueOf(refused.backend()));
+            assertEquals(on.device.backend(), refused.backend());
             var message = String.valueOf(refused.getMessage());
             assertTrue(message.startsWith(bad.refuser() + ": "), message);
             for (var fragment : bad.fragments()) {

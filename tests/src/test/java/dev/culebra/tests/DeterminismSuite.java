@@ -74,7 +74,7 @@ abstract class DeterminismSuite {
     private static List<DeviceOptions> variants(String backend) {
         return switch (backend) {
             case "cpu" -> Stream.of(1, 2, 3, 7).map(DeviceOptions.DEFAULT::withThreads).toList();
-            case "simt" -> List.of(
+            case "simt", "simt:1" -> List.of(
                     DeviceOptions.DEFAULT,
                     DeviceOptions.DEFAULT.withSchedule(DeviceOptions.Schedule.REVERSE),
                     DeviceOptions.DEFAULT.withSchedule(DeviceOptions.Schedule.RANDOM).withSeed(11));

@@ -133,7 +133,7 @@ final class PackedGemmBadCalls {
             product.multiply(on.stream, on.zeros(F16, 2, K), weights, null, on.zeros(F16, 2, N), Epilogue.NONE);
         }, "packed");
         table.bad(op, "weights of another device", Refused.DEVICE, on -> {
-            try (var other = new TestDevice(on.device.backend().toString())) {
+            try (var other = new TestDevice(on.device.toString())) {
                 product.multiply(on.stream, on.zeros(F16, 2, K), packing.pack(other), null, on.zeros(F16, 2, N), Epilogue.NONE);
             }
         }, "w", "was packed for");
