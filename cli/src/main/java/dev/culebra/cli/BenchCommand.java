@@ -45,6 +45,20 @@ final class BenchCommand implements Callable<Integer> {
     private static final int K = 14336;
     private static final int GROUP = 128;
 
+    private interface Product {
+        void multiply(Stream stream, Tensor a, PackedWeights w, @Nullable Tensor bias, Tensor c, Epilogue epilogue);
+    }
+
+    /** A product with packed weights of so many bits. */
+    private record PackedProduct(String op, int bits, Product product) {}
+
+    private static final List<PackedProduct> PACKED = List.of(
+            new PackedProduct("w4a16_gemm", 4, Ops::w4a16Gemm),
+            new PackedProduct("w6a16_gemm", 6, Ops::w6a16Gemm),
+            new PackedProduct("w8a16_gemm", 8, Ops::w8a16Gemm));
+
+    private static final int[] ROWS = {1, 16};
+
     @Option(names = "--backend", paramLabel = "B", description = "cpu (default), cuda, or one of several: cuda:1.")
     private String backend = "cpu";
 
@@ -67,7 +81,7 @@ final class BenchCommand implements Callable<Integer> {
         var rows = new ArrayList<Row>();
         double bandwidth;
         String name;
-        try (var device = Device.open(backend); var progress = new Progress(spec.commandLine().getErr(), 5)) {
+        try (var device = Device.open(backend); var progress = new Progress(spec.commandLine().getErr(), 2 + PACKED.size())) {
             if (device.backend() == Backend.SIMT) {
                 throw new CommandException("simt emulates a GPU: its times mean nothing; choose cpu or cuda");
             }
@@ -75,11 +89,9 @@ final class BenchCommand implements Callable<Integer> {
             try (var stream = device.openStream(); var scope = device.openScope()) {
                 progress.step("bandwidth");
                 bandwidth = bandwidth(stream, scope);
-                progress.step("packing weights");
-                var weights = weights(stream, scope);
-                for (var m : new int[] {1, 16}) {
-                    progress.step("w4a16_gemm");
-                    rows.add(w4a16(stream, scope, weights, m, bandwidth));
+                for (var product : PACKED) {
+                    progress.step(product.op());
+                    packed(stream, scope, product, bandwidth, rows);
                 }
                 progress.step("gemm, rms_norm");
                 rows.add(gemm(stream, scope, bandwidth));
@@ -108,32 +120,39 @@ final class BenchCommand implements Callable<Integer> {
         }
     }
 
-    private static List<PackedWeights> weights(Stream stream, Scope scope) {
+    private static void packed(Stream stream, Scope scope, PackedProduct product, double bandwidth, List<Row> rows) {
+        try (var inner = scope.openScope()) {
+            var weights = weights(stream, inner, product.bits());
+            for (var m : ROWS) {
+                var a = random(stream, inner, DType.F16, m, K);
+                var c = inner.allocate(DType.F16, m, N);
+                var bytes = weights.getFirst().bytes() + a.bytes() + c.bytes();
+                rows.add(row(product.op(), "M=" + m + " N=" + N + " K=" + K + " g" + GROUP + " f16", bytes, bandwidth, stream,
+                        i -> product.product().multiply(stream, a, weights.get(i % weights.size()), null, c, Epilogue.NONE)));
+            }
+        }
+    }
+
+    /** Copies of one random matrix, more than a cache holds. */
+    private static List<PackedWeights> weights(Stream stream, Scope scope, int bits) {
         var random = new Random(1);
         var integers = new byte[N * K];
+        random.nextBytes(integers);
         for (var i = 0; i < integers.length; i++) {
-            integers[i] = (byte) random.nextInt(16);
+            integers[i] &= (byte) ((1 << bits) - 1);
         }
         try (var q = scope.allocate(DType.U8, N, K); var scales = scope.allocate(DType.F16, N, K / GROUP)) {
             q.setBytes(stream, integers);
             var factors = new float[N * (K / GROUP)];
             Arrays.fill(factors, 0.01f);
             scales.setFloats(stream, factors);
-            var checkpoint = CheckpointWeights.of(WeightFormat.PLAIN, 4, GROUP, q, scales, null, null);
+            var checkpoint = CheckpointWeights.of(WeightFormat.PLAIN, bits, GROUP, q, scales, null, null);
             var packed = new ArrayList<PackedWeights>();
             for (var bytes = 0L; bytes < ROTATION_BYTES; bytes += packed.getLast().bytes()) {
                 packed.add(Ops.packWeights(stream, scope, checkpoint));
             }
             stream.synchronize();
             return packed;
-        }
-    }
-
-    private static Row w4a16(Stream stream, Scope scope, List<PackedWeights> weights, int m, double bandwidth) {
-        try (var a = random(stream, scope, DType.F16, m, K); var c = scope.allocate(DType.F16, m, N)) {
-            var bytes = weights.getFirst().bytes() + a.bytes() + c.bytes();
-            return row("w4a16_gemm", "M=" + m + " N=" + N + " K=" + K + " g" + GROUP + " f16", bytes, bandwidth, stream,
-                    i -> Ops.w4a16Gemm(stream, a, weights.get(i % weights.size()), null, c, Epilogue.NONE));
         }
     }
 
