@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one call of at most ten minutes: run it from the repository's root on the GPU machine.
-#   benchmarks/run-gpu.sh BUNDLE.tar.xz RESULTS_FOLDER
+# Everything that needs a GPU, in one call: run it from the repository's root on the GPU machine.
+#   [PART=tests|benchmarks] [MARLIN=FOLDER] [GEMM_MINUTES=4] benchmarks/run-gpu.sh BUNDLE.tar.xz RESULTS_FOLDER
+# PART: one half alone, for machines whose calls are limited to ten minutes. MARLIN: a folder with the built package of
+# github.com/IST-DASLab/marlin, a peer of the matrix products beside torch's cuBLAS. GEMM_MINUTES: for the matrix products' rows.
 # Leaves one JSON a step, a log and a summary; commit them under benchmarks/results/<device>/. Fails if any step failed.
 set -uo pipefail
 bundle=$1
@@ -23,18 +25,33 @@ step() {  # step NAME SECONDS COMMAND...
   [ "$rc" -eq 0 ] || { failed=1; tail -n 15 "$results/$name.log"; }
 }
 
-nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv >"$results/gpu.csv" 2>&1
-step doctor 60 "$culebra" doctor --json
-step probes 60 sh -c "'$culebra' probes >'$results/probes.txt'"
-step verify 180 "$culebra" verify --backend cuda --json "$results/verify.json" tests/cases
-step tests 180 "$culebra" test --json "$results/tests.json"
-step bench 120 "$culebra" bench --backend cuda --json
-step jmh 240 "$work/culebra-bundle/runtime/bin/java" --sun-misc-unsafe-memory-access=allow \
-  -Dculebra.library="$work/culebra-bundle/lib/libculebra.so" -jar "$(find "$work/culebra-bundle" -name "*benchmarks.jar")" \
-  --quick --backend cuda --results "$results" --commit "$(git describe --always --dirty --abbrev=12 --exclude="*" 2>/dev/null || echo unknown)"
-if command -v compute-sanitizer >/dev/null; then
+run_tests() {
+  step probes 60 sh -c "'$culebra' probes >'$results/probes.txt'"
+  step verify 180 "$culebra" verify --backend cuda --json "$results/verify.json" tests/cases
+  step tests 180 "$culebra" test --json "$results/tests.json"
+  command -v compute-sanitizer >/dev/null || return 0
   step memcheck 180 compute-sanitizer --error-exitcode 9 "$culebra" verify --backend cuda tests/cases/w4a16_gemm tests/cases/gemm
   step racecheck 180 compute-sanitizer --tool racecheck --error-exitcode 9 "$culebra" verify --backend cuda tests/cases/w4a16_gemm
-fi
+}
+
+run_benchmarks() {
+  local library=$work/culebra-bundle/lib/libculebra.so commit
+  commit=$(git describe --always --dirty --abbrev=12 --exclude="*" 2>/dev/null || echo unknown)
+  step gemm 540 python3 benchmarks/gpu/bench_gemm.py --library "$library" --output "$results/gemm.json" --minutes "${GEMM_MINUTES:-4}" \
+    --commit "$commit" ${MARLIN:+--marlin "$MARLIN"}
+  [ -f "$results/gemm.json" ] && step gemm-plot 10 python3 benchmarks/plot_speedup.py "$results/gemm.json" "$results/gemm.svg"
+  step bench 120 "$culebra" bench --backend cuda --json
+  step jmh 240 "$work/culebra-bundle/runtime/bin/java" --sun-misc-unsafe-memory-access=allow \
+    -Dculebra.library="$library" -jar "$(find "$work/culebra-bundle" -name "*benchmarks.jar")" \
+    --quick --backend cuda --results "$results" --commit "$commit"
+}
+
+nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv >"$results/gpu.csv" 2>&1
+step doctor 60 "$culebra" doctor --json
+case ${PART:-all} in
+  tests) run_tests ;;
+  benchmarks) run_benchmarks ;;
+  *) run_tests; run_benchmarks ;;
+esac
 cat "$results/summary.txt"
 exit $failed
