@@ -37,7 +37,7 @@ run_tests() {
 run_benchmarks() {
   local library=$work/culebra-bundle/lib/libculebra.so commit
   commit=$(git describe --always --dirty --abbrev=12 --exclude="*" 2>/dev/null || echo unknown)
-  step gemm 540 python3 benchmarks/gpu/bench_gemm.py --library "$library" --output "$results/gemm.json" --minutes "${GEMM_MINUTES:-4}" \
+  step gemm 540 python3 benchmarks/gemm/bench_gemm.py --library "$library" --output "$results/gemm.json" --minutes "${GEMM_MINUTES:-4}" \
     --commit "$commit" ${MARLIN:+--marlin "$MARLIN"}
   [ -f "$results/gemm.json" ] && step gemm-plot 10 python3 benchmarks/plot_speedup.py "$results/gemm.json" "$results/gemm.svg"
   step bench 120 "$culebra" bench --backend cuda --json

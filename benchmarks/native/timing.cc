@@ -4,7 +4,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
-#include <memory>
 #include <thread>
 
 namespace bench {
@@ -49,23 +48,23 @@ void time_in_turn(std::vector<Contender>& contenders, int rounds, double seconds
   }
 }
 
-double read_bandwidth_gb_s(int threads) {
-  constexpr size_t kWords = size_t{512} << 20 >> 3;
+double read_bandwidth_gb_s(int threads, void* memory, int64_t bytes) {
   constexpr int kPasses = 8;
-  const std::unique_ptr<uint64_t[]> words(new uint64_t[kWords]);
-  for (size_t i = 0; i < kWords; ++i) words[i] = i;
+  auto* words = static_cast<uint64_t*>(memory);
+  const size_t count = static_cast<size_t>(bytes) / sizeof(uint64_t);
+  for (size_t i = 0; i < count; ++i) words[i] = i;
   static std::atomic<uint64_t> sink;  // keeps the sums
   double best = 0;
   for (int pass = 0; pass < kPasses; ++pass) {
     std::atomic<int> ready{0};
     std::atomic<bool> go{false};
     std::vector<std::thread> readers;
-    const size_t share = kWords / static_cast<size_t>(threads);
+    const size_t share = count / static_cast<size_t>(threads);
     for (int t = 0; t < threads; ++t)
       readers.emplace_back([&, t] {
         ++ready;
         while (!go) std::this_thread::yield();
-        sink += sum(words.get() + share * static_cast<size_t>(t), share);
+        sink += sum(words + share * static_cast<size_t>(t), share);
       });
     while (ready < threads) std::this_thread::yield();
     const auto start = Clock::now();

@@ -23,8 +23,8 @@ struct Contender {
 // after a call to warm up, for `seconds` or two calls. A pause before each lets the threads of the one before go to sleep.
 void time_in_turn(std::vector<Contender>& contenders, int rounds, double seconds);
 
-// GB/s at which `threads` threads read memory far larger than the caches, each its own part: the best of several passes.
-double read_bandwidth_gb_s(int threads);
+// GB/s at which `threads` threads read memory, which should be far larger than the caches, each its own part: the best of several passes.
+double read_bandwidth_gb_s(int threads, void* memory, int64_t bytes);
 
 // 10^9 operations a second of `threads` threads that multiply and add in registers, a product and its sum being two:
 // f32, and pairs of 16-bit integers into 32-bit sums.

@@ -26,7 +26,9 @@ namespace {
 inline constexpr int kTile = 32;                 // columns of a panel
 inline constexpr int kVectors = kTile / kLanes;
 inline constexpr int kMaxRows = kLanes == 16 ? 12 : kLanes == 8 ? 3 : 1;  // of a register tile
-inline constexpr int64_t kStripRows = 384;       // rows that meet one panel
+// A strip of rows meets a few panels, block of k by block of k: the block's rows stay in the second-level cache for all of them.
+inline constexpr int64_t kStripRows = 192;
+inline constexpr int64_t kPanels = 8;
 inline constexpr int64_t kFewRows = 4;           // up to here b is read straight
 inline constexpr int kDotColumns = 4;            // rows of b read side by side
 
@@ -168,21 +170,26 @@ constexpr auto kernels(std::integer_sequence<int, R...>) {
 }
 inline constexpr auto kMultiply = kernels(std::make_integer_sequence<int, kMaxRows>());
 
+// Panels [first, last) of the columns times rows [begin, end).
 template <class T>
-void multiply_strip(const GemmParams& p, const Rows& a, int64_t tile, int64_t begin, int64_t end) {
-  HWY_ALIGN float panel[kGemmBlock * kTile], sums[kStripRows * kTile];
-  const int64_t column = tile * kTile, columns = std::min<int64_t>(kTile, p.n - column);
+void multiply_strip(const GemmParams& p, const Rows& a, int64_t first, int64_t last, int64_t begin, int64_t end) {
+  HWY_ALIGN float panel[kGemmBlock * kTile], sums[kPanels * kStripRows * kTile];
   const int64_t rows = end - begin, row_tiles = (rows + kMaxRows - 1) / kMaxRows;
-  std::memset(sums, 0, static_cast<size_t>(rows * kTile) * sizeof(float));
+  std::memset(sums, 0, static_cast<size_t>((last - first) * rows * kTile) * sizeof(float));
   for (int64_t block = 0; block < a.blocks; ++block) {
     const int64_t k0 = block * kGemmBlock, count = std::min<int64_t>(kGemmBlock, p.k - k0);
-    transpose_panel<T>(p, column, columns, k0, count, panel);
-    for (int64_t t = 0; t < row_tiles; ++t) {
-      const int64_t row = rows * t / row_tiles, next = rows * (t + 1) / row_tiles;
-      kMultiply[static_cast<size_t>(next - row - 1)](a.at(block, begin + row), panel, count, sums + row * kTile);
+    for (int64_t tile = first; tile < last; ++tile) {
+      transpose_panel<T>(p, tile * kTile, std::min<int64_t>(kTile, p.n - tile * kTile), k0, count, panel);
+      for (int64_t t = 0; t < row_tiles; ++t) {
+        const int64_t row = rows * t / row_tiles, next = rows * (t + 1) / row_tiles;
+        kMultiply[static_cast<size_t>(next - row - 1)](a.at(block, begin + row), panel, count, sums + ((tile - first) * rows + row) * kTile);
+      }
     }
   }
-  for (int64_t row = 0; row < rows; ++row) finish<T>(p, a.first + begin + row, column, columns, sums + row * kTile);
+  for (int64_t tile = first; tile < last; ++tile)
+    for (int64_t row = 0; row < rows; ++row)
+      finish<T>(p, a.first + begin + row, tile * kTile, std::min<int64_t>(kTile, p.n - tile * kTile),
+                sums + ((tile - first) * rows + row) * kTile);
 }
 
 // ------------------------------------------------------------------------------------------------------- few rows
@@ -236,11 +243,12 @@ void run(const GemmParams& p, ThreadPool& pool) {
       });
       return;
     }
-    const int64_t strips = (a.rows + kStripRows - 1) / kStripRows;
-    pool.parallel_for((p.n + kTile - 1) / kTile * strips, 1, [&](int64_t begin, int64_t end) {
+    const int64_t strips = (a.rows + kStripRows - 1) / kStripRows, tiles = (p.n + kTile - 1) / kTile;
+    const int64_t panels = std::clamp<int64_t>(tiles * strips / (4 * pool.size()), 1, kPanels);  // fewer where threads are many
+    pool.parallel_for((tiles + panels - 1) / panels * strips, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t strip = i % strips;
-        multiply_strip<T>(p, a, i / strips, a.rows * strip / strips, a.rows * (strip + 1) / strips);
+        const int64_t strip = i % strips, tile = i / strips * panels;
+        multiply_strip<T>(p, a, tile, std::min(tile + panels, tiles), a.rows * strip / strips, a.rows * (strip + 1) / strips);
       }
     });
   }

@@ -5,25 +5,25 @@ FEW = (1, 2, 4, 8, 16, 32)
 
 
 def _time(op, m, n, k):
-    return [(op, m, n, k)], lambda r, _: r[op, m, n, k]["median_ms"] * 1e3
+    return [(op, m, n, k)], lambda r: r[op, m, n, k]["median_ms"] * 1e3
 
 
 def _bandwidth(rows):
     keys = [("w4a16_gemm", m, n, k) for m, n, k in rows]
-    return keys, lambda r, _: min(r[key]["fraction_of_bandwidth"] for key in keys)
+    return keys, lambda r: min(r[key]["fraction_of_bandwidth"] for key in keys)
 
 
-def _over_cublas(op, rows, worst=min):
+def _over_cublas(op, rows):
     keys = [(op, m, n, k) for m, n, k in rows]
-    return keys, lambda r, _: worst(r[key]["speed_over cublas_bf16"] for key in keys)
+    return keys, lambda r: min(r[key]["speed_over cublas_bf16"] for key in keys)
 
 
 def _tflops(op, m, n, k):
-    return [(op, m, n, k)], lambda r, _: r[op, m, n, k]["tflop_s"]
+    return [(op, m, n, k)], lambda r: r[op, m, n, k]["tflop_s"]
 
 
 def _slower_than_cublas(op, m, n, k):
-    return [(op, m, n, k)], lambda r, _: 1 / r[op, m, n, k]["speed_over cublas_bf16"]
+    return [(op, m, n, k)], lambda r: 1 / r[op, m, n, k]["speed_over cublas_bf16"]
 
 
 # name, unit, gate, stretch, whether less is better, (rows, what is made of them)
@@ -46,12 +46,12 @@ def shapes():
     return [key for *_, (keys, _) in FIGURES for key in keys]
 
 
-def table(rows, limits):
+def table(rows):
     by_key = {(r["op"], r["m"], r["n"], r["k"]): r for r in rows}
     result = []
     for name, unit, gate, stretch, less, (keys, value) in FIGURES:
         try:
-            measured = value(by_key, limits)
+            measured = value(by_key)
         except KeyError:  # a row that was left out, or has no peer
             result.append({"figure": name, "unit": unit, "gate": gate, "stretch": stretch, "measured": None})
             continue

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Times the matrix products on a GPU through the C ABI, beside their limits, cuBLAS and Marlin, and says which figures are reached.
+"""Times the matrix products through the C ABI, on a GPU beside their limits, cuBLAS and Marlin, and says which figures are reached.
 
-    benchmarks/gpu/bench_gemm.py --library libculebra.so --output gemm.json [--marlin FOLDER] [--minutes 8] [--quick] [--only OP] [--shape M,N,K]
+    benchmarks/gemm/bench_gemm.py --library libculebra.so --output gemm.json [--marlin FOLDER] [--minutes 8] [--quick] [--only OP] [--shape M,N,K]
 
 Calls lie in a graph and rotate over 256 MB of weights; a figure is the time of a replay over its launches. Every result is
 checked against sums in double first. The rows that figures are stated for come first; what does not fit the time is listed as left out.
---backend cpu and simt run the same there, without peers: that is how this program is tested.
+--backend cpu times what benchmarks/native does not, on the first layer, with the limits that it measured (--limits native-gemm.json);
+--backend simt only checks the results: take a small --shape.
 """
 import argparse
 import json
@@ -34,6 +35,11 @@ def works(lib, quick, shape):
     if shape:
         return [(op, "", "shape", *map(int, shape.split(","))) for op in CASES if lib.has(op) and op != "sparse_mlp"]
     layers = read_layers()
+    if lib.backend != "cuda":
+        model, name, n, k = layers[0]
+        others = [op for op in CASES if op not in ("gemm", "w4a16_gemm", "sparse_mlp", "linear_logprob")]
+        return ([(op, model, name, m, n, k) for op in others for m in FEW_TOKENS] +
+                [("sparse_mlp", model, name, m, k, n) for m in (1, 4)] + [("linear_logprob", model, "head", 16, 128256, n)])
     wanted = [(op, "", "figure", m, n, k) for op, m, n, k in figures.shapes()]
     for model, name, n, k in layers:
         wanted += [("w4a16_gemm", model, name, m, n, k) for m in TOKENS]
@@ -68,8 +74,20 @@ def time_case(lib, case, repetitions):
     return times[2:]
 
 
-def peak_of(op, limits):
-    return limits.get("f8_tflop_s" if op in ("fp8_gemm", "w4a8_gemm", "w6a8_gemm") else "bf16_tflop_s")
+# The arithmetic of a kernel: on a GPU that of its tensor cores, on the cpu 16-bit integers or f32.
+CUDA_PEAKS = dict.fromkeys(("fp8_gemm", "w4a8_gemm", "w6a8_gemm"), "f8_tflop_s")
+CPU_PEAKS = dict.fromkeys(("w8a16_gemm", "w6a16_gemm", "w6a8_gemm"), "i16_tflop_s")
+
+
+def peak_of(lib, op, limits):
+    name = CUDA_PEAKS.get(op, "bf16_tflop_s") if lib.backend == "cuda" else CPU_PEAKS.get(op, "f32_tflop_s")
+    return limits.get(name, limits.get("bf16_tflop_s"))
+
+
+def limits_of_cpu(path):
+    with open(path) as file:
+        run = json.load(file)
+    return {"bandwidth_gb_s": run["read_bandwidth_gb_s"], "f32_tflop_s": run["f32_peak_gflop_s"] / 1e3, "i16_tflop_s": run["i16_peak_gop_s"] / 1e3}
 
 
 def measure(lib, peers, limits, dense_times, work, repetitions):
@@ -82,7 +100,7 @@ def measure(lib, peers, limits, dense_times, work, repetitions):
     row.update(bytes=case.bytes, operations=case.operations, gb_s=case.bytes / ms / 1e6, tflop_s=case.operations / ms / 1e9)
     if limits:
         memory_ms = case.bytes / limits["bandwidth_gb_s"] / 1e6
-        arithmetic_ms = case.operations / (peak_of(op, limits) or limits["bf16_tflop_s"]) / 1e9
+        arithmetic_ms = case.operations / peak_of(lib, op, limits) / 1e9
         row.update(limit="memory" if memory_ms >= arithmetic_ms else "arithmetic", limit_ms=max(memory_ms, arithmetic_ms))
         row["fraction_of_limit"] = row["limit_ms"] / ms
         row["fraction_of_bandwidth"] = memory_ms / ms
@@ -109,6 +127,7 @@ def main():
     parser.add_argument("--library", required=True)
     parser.add_argument("--backend", default="cuda", choices=("cuda", "cpu", "simt"))
     parser.add_argument("--output", required=True)
+    parser.add_argument("--limits", help="the cpu's, from the results of benchmarks/native")
     parser.add_argument("--marlin", help="a folder with the built package of github.com/IST-DASLab/marlin")
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--quick", action="store_true", help="other operators than w4a16_gemm on the first layer alone")
@@ -121,7 +140,7 @@ def main():
     lib = Library(options.library, options.backend)
     peers = Peers(options.backend == "cuda", options.marlin)
     end = time.monotonic() + 60 * options.minutes
-    limits = peers.limits()
+    limits = limits_of_cpu(options.limits) if options.limits else peers.limits()
     rows, left_out, dense_times = [], [], {}
     repetitions = 5 if options.quick else 15
     for work in works(lib, options.quick, options.shape):
@@ -139,13 +158,14 @@ def main():
         rows.append(row)
         print(f"{op} M {m} N {n} K {k}: {row['median_ms']:.4f} ms, {row['gb_s']:.0f} GB/s, {row['tflop_s']:.1f} TFLOP/s", file=sys.stderr)
 
-    reached = figures.table(rows, limits)
+    reached = figures.table(rows) if options.backend == "cuda" else []
     results = {"benchmark": "gemm", "commit": options.commit, "device": lib.info.name.decode(), "detail": lib.info.detail.decode(),
                **peers.versions(), **limits, "figures": reached, "left_out": left_out, "rows": rows}
     with open(options.output, "w") as file:
         json.dump(results, file, indent=1)
         file.write("\n")
-    print(figures.text(reached))
+    if reached:
+        print(figures.text(reached))
 
 
 if __name__ == "__main__":
