@@ -95,9 +95,11 @@ TEST_P(Fp8Gemm, TakesEveryWayThroughThePlan) {
   Context context(GetParam());
   for (const int32_t scaling : {CUL_FP8_SCALING_TOKEN_CHANNEL, CUL_FP8_SCALING_BLOCK128}) {
     compare(context, {6, 70, 160, scaling, kF16, true, 5}, 21);
-    compare(context, {2, 72, 1040, scaling, kF32, true}, 22);
+    compare(context, {2, 72, 1936, scaling, kF32, true}, 22);
+    const std::string shared_k = context.plan;
     compare(context, {250, 580, 144, scaling, kBf16}, 23);
     if (GetParam() == CUL_BACKEND_SIMT) {  // of 8 multiprocessors
+      EXPECT_NE(shared_k.find("k shared by the 8 blocks of a cluster"), std::string::npos) << shared_k;
       EXPECT_NE(context.plan.find("256 x 128 tiles"), std::string::npos) << context.plan;
       compare(context, {20, 140, 400, scaling, kBf16}, 24, CUL_OP_BATCH_INVARIANT);
       EXPECT_NE(context.plan.find("64 x 128 tiles (one tile"), std::string::npos) << context.plan;

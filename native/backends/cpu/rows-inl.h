@@ -91,10 +91,7 @@ HWY_INLINE void scale_row(float* x, float factor, int64_t n) {
 }
 
 // 1 / (1 + e^-x)
-HWY_INLINE F32 sigmoid(F32 x) {
-  const F32 one = hn::Set(F32Tag(), 1.0f);
-  return hn::Div(one, hn::Add(one, hn::Exp(F32Tag(), hn::Neg(x))));
-}
+HWY_INLINE F32 sigmoid(F32 x) { return hn::Div(hn::Set(F32Tag(), 1.0f), one_plus_exp_minus(x)); }
 
 // f(T{}) with T the element type of an f32, f16 or bf16 tensor.
 template <class F>

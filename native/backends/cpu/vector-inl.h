@@ -81,11 +81,15 @@ HWY_INLINE void store_f32(F32 x, bfloat16_t* to) {
   hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di, nan_or_rounded)), d16, reinterpret_cast<uint16_t*>(to));
 }
 
-// x / (1 + e^-x)
-HWY_INLINE F32 silu(F32 x) {
-  const F32 one = hn::Set(F32Tag(), 1.0f);
-  return hn::Div(x, hn::Add(one, hn::Exp(F32Tag(), hn::Neg(x))));
+// 1 + e^-x. Highway's exponential is wrong above 104, where this is infinite.
+HWY_INLINE F32 one_plus_exp_minus(F32 x) {
+  const F32Tag d;
+  const F32 e = hn::IfThenElse(hn::Lt(x, hn::Set(d, -88.7f)), hn::Inf(d), hn::Exp(d, hn::Neg(x)));
+  return hn::Add(hn::Set(d, 1.0f), e);
 }
+
+// x / (1 + e^-x)
+HWY_INLINE F32 silu(F32 x) { return hn::Div(x, one_plus_exp_minus(x)); }
 
 // x (1 + erf(x / sqrt 2)) / 2, with erf as in Abramowitz and Stegun 7.1.26: absolute error at most 1.5e-7.
 HWY_INLINE F32 gelu(F32 x) {
