@@ -44,7 +44,7 @@ def _product(rng, a, w, c, c_dtype, n):
     def sample():
         rows = rng.choice(len(a), min(len(a), 16), replace=False)
         columns = rng.choice(n, min(n, 256), replace=False)
-        return decode(c.get(), c_dtype)[np.ix_(rows, columns)], a[rows] @ w[columns % len(w)].T, BOUNDS[c_dtype]
+        return decode(c.get()[np.ix_(rows, columns)], c_dtype), a[rows] @ w[columns % len(w)].T, BOUNDS[c_dtype]
     return sample
 
 
@@ -132,7 +132,7 @@ def _w4a8_gemm(lib, m, n, k):
         rows, columns = np.arange(min(m, 16)), rng.choice(n, min(n, 256), replace=False)
         values = decode(x[rows], "f8e4m3") * row_scale[rows, None].astype(np.float64)
         want = values @ w[columns % len(w)].T * channel[columns]
-        return decode(c.get(), "bf16")[np.ix_(rows, columns)], want, BOUNDS["bf16"]
+        return decode(c.get()[np.ix_(rows, columns)], "bf16"), want, BOUNDS["bf16"]
     return Case(lib, "w4a8_gemm", "f8e4m3 x int4 g128", m, n, k, dict(packed=packed, packed_scales=packed_scales), [a, a_scale, channel_scale, c],
                 dict(a=a, a_scale=a_scale, channel_scale=channel_scale, c=c, n=n, k=k), sample)
 
