@@ -168,7 +168,8 @@ typedef struct cul_w4a16_sparse24_gemm_args {
 } cul_w4a16_sparse24_gemm_args;
 CUL_API cul_status cul_w4a16_sparse24_gemm(cul_stream* stream, const cul_w4a16_sparse24_gemm_args* args);
 
-/* The same product with 8-bit weights: packed u8 (integers, with zeros or symmetric) or f8e4m3. packed_scales half
+/* The same product with 8-bit weights: packed u8 (integers, with zeros or symmetric) or f8e4m3 (whose NaN codes, which no
+ * checkpoint has, count as +-480). packed_scales half
  * [groups, n_padded], or f32 [groups, ceil(n_padded/128)]: scaling block128. */
 typedef struct cul_w8a16_gemm_args {
   cul_op_call call;

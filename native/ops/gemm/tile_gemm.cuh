@@ -1,7 +1,7 @@
-// The tensor-core product that w4a16_gemm and gemm share: c = epilogue(a w^T + bias) over one tile of c per block, the weights
-// behind a policy (int4_weights.cuh, half_weights.cuh).
+// The tensor-core product that the family shares: c = epilogue(a w^T + bias) over one tile of c per block, the weights
+// behind a policy (half_weights.cuh, int4_weights.cuh, grouped_weights.cuh, int6_byte_weights.cuh).
 //
-// The weights are operand A of mma.m16n8k16 and the tokens operand B: n tiles are 8 tokens wide, so that decoding wastes at
+// The weights are operand A of mma.m16n8k16 (bytes: m16n8k32) and the tokens operand B: n tiles are 8 tokens wide, so that decoding wastes at
 // most 7 of 8 columns. Weight tile w (0..3) of a warp's 64 columns has column 8g + 2w in row g and 8g + 2w + 1 in row g + 8:
 // lane 4g + t ends up with columns 8g .. 8g + 7 of tokens 2t and 2t + 1, which are 16-byte accesses of scales, bias and c.
 #pragma once
