@@ -12,6 +12,12 @@ namespace {
 
 using namespace tile_plan;
 
+// Whether bulk copies can fetch the rows of a. One row needs no stride, but alone it must not be another design's than in a batch.
+template <class Params>
+bool rows_are_aligned(const Params& p) {
+  return p.lda % 8 == 0 || (p.m == 1 && !p.batch_invariant);
+}
+
 // Why the Hopper design does not take a call; null where it does. aligned: the rows of its operands are, for the copy engine.
 const char* not_hopper(const DeviceCaps& caps, bool aligned) {
   if (caps.compute_major != 9 || caps.compute_minor != 0) return "no wgmma";  // 9.0 alone has it
@@ -48,7 +54,7 @@ W4A16Plan plan_w4a16_gemm(const W4A16GemmParams& p, const DeviceCaps& caps, std:
 
   W4A16Plan plan;
   plan.gather = p.perm != nullptr;
-  const char* const obstacle = not_hopper(caps, plan.gather || p.lda % 8 == 0 || p.m == 1);
+  const char* const obstacle = not_hopper(caps, plan.gather || rows_are_aligned(p));
   plan.design = obstacle ? GemmDesign::marlin : GemmDesign::hopper;
   const bool hopper = plan.design == GemmDesign::hopper;
 
@@ -86,7 +92,7 @@ GemmPlan plan_gemm(const GemmParams& p, const DeviceCaps& caps, std::string* rea
     *reason = "64 x 64 tiles of FMAs (f32 uses no TF32); k in one piece";
     return plan;
   }
-  const char* const obstacle = p.k == 0 ? "k is empty" : not_hopper(caps, (p.lda % 8 == 0 || p.m == 1) && (p.ldb % 8 == 0 || p.n == 1));
+  const char* const obstacle = p.k == 0 ? "k is empty" : not_hopper(caps, rows_are_aligned(p) && (p.ldb % 8 == 0 || p.n == 1));
   plan.design = obstacle ? GemmDesign::marlin : GemmDesign::hopper;
   const bool hopper = plan.design == GemmDesign::hopper;
 

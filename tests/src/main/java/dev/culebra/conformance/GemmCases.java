@@ -70,7 +70,7 @@ final class GemmCases {
         for (var i = 0L; i < first.size(0); i++) {
             var at = i;
             try (var scope = call.scope().openScope()) {
-                var alone = each(results, result -> scope.allocate(result.dtype(), row(result, at).shape()));
+                var alone = each(results, result -> alike(scope, row(result, at)));
                 operator.run(each(operands, operand -> copy(call, scope, row(operand, at))), alone);
                 for (var r = 0; r < results.length; r++) {
                     if (results[r] != null
@@ -90,11 +90,17 @@ final class GemmCases {
         return tensor.slice(0, i, i + 1);
     }
 
-    /** In memory of its own: in a batch a row may begin where no operator can. */
+    /** In memory of its own, since in a batch a row may begin where no operator can. */
     private static Tensor copy(Call call, Scope scope, Tensor source) {
-        var copy = scope.allocate(source.dtype(), source.shape());
+        var copy = alike(scope, source);
         copy.copyFrom(call.stream(), source);
         return copy;
+    }
+
+    /** With the stride of the batch: a kernel may be chosen by it. */
+    private static Tensor alike(Scope scope, Tensor row) {
+        return row.rank() < 2 ? scope.allocate(row.dtype(), row.shape())
+                : scope.allocate(row.dtype(), 1, Math.max(row.stride(0), row.size(1))).slice(1, 0, row.size(1));
     }
 
     private static void quantizeActivations(Call call) {
