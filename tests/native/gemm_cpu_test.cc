@@ -15,7 +15,7 @@
 #include "device/numeric.h"
 #include "hwy/aligned_allocator.h"
 #include "hwy/targets.h"
-#include "ops/gemm/cpu_layout.h"
+#include "ops/gemm/packing/cpu_layout.h"
 #include "ops/gemm/gemm.h"
 #include "ops/gemm/gemm_cpu.h"
 #include "ops/gemm/w4a16_gemm.h"

@@ -1,5 +1,5 @@
 // Packed weights: layouts, plans, round trips of every format on every backend, quantization.
-#include "ops/gemm/packed_weights.h"
+#include "ops/gemm/packing/packed_weights.h"
 
 #include <algorithm>
 #include <bit>

@@ -4,7 +4,7 @@
 
 #include "gemm_harness.h"
 #include "ops/gemm/quantized_gemm.h"
-#include "ops/gemm/sparse24_layout.h"
+#include "ops/gemm/packing/sparse24_layout.h"
 
 namespace culebra {
 namespace {

@@ -4,7 +4,7 @@
 #include "abi/call.h"
 #include "backends/backend.h"
 #include "ops/gemm/fp8_gemm.h"
-#include "ops/gemm/hopper_plan.h"
+#include "ops/gemm/hopper/hopper_plan.h"
 #include "ops/gemm/w4a8_gemm.h"
 
 namespace culebra {

@@ -4,7 +4,7 @@
 
 #include "abi/op.h"
 #include "culebra/gemm.h"
-#include "ops/gemm/hopper_f8.h"
+#include "ops/gemm/hopper/hopper_f8.h"
 
 namespace culebra {
 

@@ -1,7 +1,7 @@
 #include "ops/gemm/gemm.cuh"
 
-#include "ops/gemm/f32_tile.cuh"
-#include "ops/gemm/half_weights.cuh"
+#include "ops/gemm/tile/f32_tile.cuh"
+#include "ops/gemm/tile/half_weights.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {

@@ -1,6 +1,6 @@
 // What the designs of gemm share.
 #pragma once
-#include "ops/gemm/epilogue.cuh"
+#include "ops/gemm/tile/epilogue.cuh"
 #include "ops/gemm/gemm.h"
 
 namespace culebra::CUL_DEVICE_NS {

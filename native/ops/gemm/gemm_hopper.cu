@@ -1,5 +1,5 @@
 #include "ops/gemm/gemm.cuh"
-#include "ops/gemm/hopper_half.cuh"
+#include "ops/gemm/hopper/hopper_half.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {

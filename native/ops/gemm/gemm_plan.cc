@@ -4,7 +4,7 @@
 #include "abi/status.h"
 #include "backends/backend.h"
 #include "ops/gemm/gemm.h"
-#include "ops/gemm/hopper_plan.h"
+#include "ops/gemm/hopper/hopper_plan.h"
 #include "ops/gemm/w4a16_gemm.h"
 
 namespace culebra {

@@ -5,7 +5,7 @@
 
 #include "backends/backend.h"
 #include "ops/gemm/linear_logprob_cpu.h"
-#include "ops/gemm/tile_gemm.h"
+#include "ops/gemm/tile/tile_gemm.h"
 
 namespace culebra {
 namespace {

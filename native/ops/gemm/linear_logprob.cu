@@ -1,8 +1,8 @@
 #include "ops/gemm/linear_logprob.h"
 
 #include "device/warp.h"
-#include "ops/gemm/f32_tile.cuh"
-#include "ops/gemm/half_weights.cuh"
+#include "ops/gemm/tile/f32_tile.cuh"
+#include "ops/gemm/tile/half_weights.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {

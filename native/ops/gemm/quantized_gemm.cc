@@ -1,9 +1,9 @@
 #include "ops/gemm/quantized_gemm.h"
 
 #include "backends/backend.h"
-#include "ops/gemm/packed_weights.h"
+#include "ops/gemm/packing/packed_weights.h"
 #include "ops/gemm/quantized_gemm_cpu.h"
-#include "ops/gemm/tile_plan.h"
+#include "ops/gemm/tile/tile_plan.h"
 
 namespace culebra {
 namespace {

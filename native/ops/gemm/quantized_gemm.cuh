@@ -1,7 +1,7 @@
 // One call of an 8- or 6-bit product: the problem of the tile kernel, the tile, and what runs before and after it.
 #pragma once
-#include "ops/gemm/gather_columns.cuh"
-#include "ops/gemm/grouped_weights.cuh"
+#include "ops/gemm/tile/gather_columns.cuh"
+#include "ops/gemm/tile/grouped_weights.cuh"
 #include "ops/gemm/quantized_gemm.h"
 
 namespace culebra::CUL_DEVICE_NS {

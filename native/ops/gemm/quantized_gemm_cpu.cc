@@ -16,7 +16,7 @@
 #include <utility>
 
 #include "backends/cpu/thread_pool.h"
-#include "ops/gemm/cpu_layout.h"
+#include "ops/gemm/packing/cpu_layout.h"
 #include "ops/gemm/quantized_gemm_cpu.h"
 
 #undef HWY_TARGET_INCLUDE

@@ -8,12 +8,8 @@ culebra_family(gemm
     gemm_plan
     linear_logprob
     linear_logprob_cpu
-    packed_weights
-    packed_weights_cpu
     quantize_activations
     quantize_activations_cpu
-    quantize_weights
-    quantize_weights_cpu
     quantized_gemm
     quantized_gemm_cpu
     sparse_mlp
@@ -22,17 +18,17 @@ culebra_family(gemm
     w4a16_gemm_cpu
     w4a8_gemm
     w4a8_gemm_cpu
+    packing/packed_weights
+    packing/packed_weights_cpu
+    packing/quantize_weights
+    packing/quantize_weights_cpu
   KERNELS
     fp8_gemm
-    gather_columns
     gemm
     gemm_hopper
     linear_logprob
-    packed_weights
     quantize_activations
-    quantize_weights
     sparse_mlp
-    split_sum
     w4a16_gemm
     w4a16_gemm_hopper
     w4a16_sparse24_gemm
@@ -40,6 +36,10 @@ culebra_family(gemm
     w6a16_gemm
     w6a8_gemm
     w8a16_gemm
+    packing/packed_weights
+    packing/quantize_weights
+    tile/gather_columns
+    tile/split_sum
   TESTS
     gemm_cpu
     gemm_fp8
@@ -54,4 +54,4 @@ culebra_family(gemm
     w4a16_sparse24_gemm
   )
 # Every backend of quantize_weights must choose the same integers.
-set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/quantize_weights_cpu.cc PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
+set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/packing/quantize_weights_cpu.cc PROPERTIES COMPILE_OPTIONS -ffp-contract=off)

@@ -1,7 +1,7 @@
 #include "ops/gemm/w4a16_gemm.h"
 
 #include "backends/backend.h"
-#include "ops/gemm/packed_weights.h"
+#include "ops/gemm/packing/packed_weights.h"
 #include "ops/gemm/w4a16_gemm_cpu.h"
 
 namespace culebra {

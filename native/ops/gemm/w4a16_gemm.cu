@@ -1,5 +1,5 @@
-#include "ops/gemm/gather_columns.cuh"
-#include "ops/gemm/int4_weights.cuh"
+#include "ops/gemm/tile/gather_columns.cuh"
+#include "ops/gemm/tile/int4_weights.cuh"
 #include "ops/gemm/w4a16_gemm.cuh"
 
 namespace culebra::CUL_DEVICE_NS {

@@ -1,6 +1,6 @@
 // What the two designs of w4a16_gemm share. Their calls have `a` in the order of the packed weights: act-order is gathered before.
 #pragma once
-#include "ops/gemm/epilogue.cuh"
+#include "ops/gemm/tile/epilogue.cuh"
 #include "ops/gemm/w4a16_gemm.h"
 
 namespace culebra::CUL_DEVICE_NS {

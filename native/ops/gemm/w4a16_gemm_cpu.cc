@@ -17,7 +17,7 @@
 #include <utility>
 
 #include "backends/cpu/thread_pool.h"
-#include "ops/gemm/cpu_layout.h"
+#include "ops/gemm/packing/cpu_layout.h"
 #include "ops/gemm/w4a16_gemm_cpu.h"
 
 #undef HWY_TARGET_INCLUDE

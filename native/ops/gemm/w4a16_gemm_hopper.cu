@@ -1,4 +1,4 @@
-#include "ops/gemm/hopper_int4.cuh"
+#include "ops/gemm/hopper/hopper_int4.cuh"
 #include "ops/gemm/w4a16_gemm.cuh"
 
 namespace culebra::CUL_DEVICE_NS {

@@ -1,5 +1,5 @@
 #include "device/mma_sparse.h"
-#include "ops/gemm/int4_dequantize.cuh"
+#include "ops/gemm/tile/int4_dequantize.cuh"
 #include "ops/gemm/quantized_gemm.cuh"
 
 namespace culebra::CUL_DEVICE_NS {

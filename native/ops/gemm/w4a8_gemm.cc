@@ -2,7 +2,7 @@
 
 #include "backends/backend.h"
 #include "ops/gemm/f8_rows.h"
-#include "ops/gemm/packed_weights.h"
+#include "ops/gemm/packing/packed_weights.h"
 
 namespace culebra {
 

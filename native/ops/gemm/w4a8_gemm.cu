@@ -1,7 +1,7 @@
 #include "ops/gemm/w4a8_gemm.h"
 
-#include "ops/gemm/align_rows.cuh"
-#include "ops/gemm/hopper_int4_f8.cuh"
+#include "ops/gemm/tile/align_rows.cuh"
+#include "ops/gemm/hopper/hopper_int4_f8.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 

@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "backends/cpu/thread_pool.h"
-#include "ops/gemm/cpu_layout.h"
+#include "ops/gemm/packing/cpu_layout.h"
 #include "ops/gemm/f8_rows.h"
 
 #undef HWY_TARGET_INCLUDE

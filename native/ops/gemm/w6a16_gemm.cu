@@ -1,4 +1,4 @@
-#include "ops/gemm/byte_formats.cuh"
+#include "ops/gemm/tile/byte_formats.cuh"
 #include "ops/gemm/quantized_gemm.cuh"
 
 namespace culebra::CUL_DEVICE_NS {

@@ -1,4 +1,4 @@
-#include "ops/gemm/int6_byte_weights.cuh"
+#include "ops/gemm/tile/int6_byte_weights.cuh"
 #include "ops/gemm/quantized_gemm.cuh"
 
 namespace culebra::CUL_DEVICE_NS {

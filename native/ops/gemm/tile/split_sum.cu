@@ -1,4 +1,4 @@
-#include "ops/gemm/epilogue.cuh"
+#include "ops/gemm/tile/epilogue.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {

@@ -5,9 +5,9 @@
 // of the other half type: a bf16 scale beyond the range of f16 is no special case.
 #pragma once
 #include "device/mma.h"
-#include "ops/gemm/int4_dequantize.cuh"
-#include "ops/gemm/marlin_layout.h"
-#include "ops/gemm/tile_gemm.cuh"
+#include "ops/gemm/tile/int4_dequantize.cuh"
+#include "ops/gemm/packing/marlin_layout.h"
+#include "ops/gemm/tile/tile_gemm.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 

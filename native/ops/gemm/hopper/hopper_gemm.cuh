@@ -15,9 +15,9 @@
 #include "device/vector.h"
 #include "device/warp.h"
 #include "device/wgmma.h"
-#include "ops/gemm/epilogue.cuh"
-#include "ops/gemm/hopper_gemm.h"
-#include "ops/gemm/tile_gemm.h"
+#include "ops/gemm/tile/epilogue.cuh"
+#include "ops/gemm/hopper/hopper_gemm.h"
+#include "ops/gemm/tile/tile_gemm.h"
 
 namespace culebra::CUL_DEVICE_NS {
 

@@ -1,6 +1,6 @@
 #include "device/launch.h"
 #include "device/warp.h"
-#include "ops/gemm/quantize_weights.h"
+#include "ops/gemm/packing/quantize_weights.h"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {

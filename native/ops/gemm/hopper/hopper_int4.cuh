@@ -4,9 +4,9 @@
 // each, four wgmma, one for each word, multiply 256 columns by 16 k. A slice of 64 k of 64 columns is 2 KB without a gap: one bulk copy.
 // As in int4_weights.cuh, q - z is exact and the scale multiplies the f32 sum of each group (or of the part of it in a slice).
 #pragma once
-#include "ops/gemm/hopper_gemm.cuh"
-#include "ops/gemm/int4_dequantize.cuh"
-#include "ops/gemm/marlin_layout.h"
+#include "ops/gemm/hopper/hopper_gemm.cuh"
+#include "ops/gemm/tile/int4_dequantize.cuh"
+#include "ops/gemm/packing/marlin_layout.h"
 
 namespace culebra::CUL_DEVICE_NS {
 

@@ -8,7 +8,7 @@
 // Order of operand A as in hopper_int4.cuh: a warp has 64 columns of its own, and four wgmma multiply 256 columns by 32 k.
 #pragma once
 #include "device/bits.h"
-#include "ops/gemm/hopper_f8.cuh"
+#include "ops/gemm/hopper/hopper_f8.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 

@@ -1,5 +1,5 @@
 #include "backends/cpu/thread_pool.h"
-#include "ops/gemm/packed_weights_device.h"
+#include "ops/gemm/packing/packed_weights_device.h"
 
 namespace culebra::cpu {
 

@@ -1,4 +1,4 @@
-#include "ops/gemm/gather_columns.cuh"
+#include "ops/gemm/tile/gather_columns.cuh"
 
 #include "device/vector.h"
 

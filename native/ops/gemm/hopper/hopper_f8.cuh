@@ -7,8 +7,8 @@
 // Few tokens (HopperF8Columns): the weights are operand A, so that n of the instruction, the tokens, is as small as 16. Many
 // (HopperF8Rows): the tokens are operand A, so that a thread's sums have two tokens a tile, and two scales.
 #pragma once
-#include "ops/gemm/hopper_f8.h"
-#include "ops/gemm/hopper_gemm.cuh"
+#include "ops/gemm/hopper/hopper_f8.h"
+#include "ops/gemm/hopper/hopper_gemm.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 

@@ -15,7 +15,7 @@
 
 #include "culebra/gemm.h"
 #include "device/numeric.h"
-#include "ops/gemm/packed_layout.h"
+#include "ops/gemm/packing/packed_layout.h"
 
 namespace culebra {
 

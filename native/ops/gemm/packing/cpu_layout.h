@@ -12,7 +12,7 @@
 // vpmaddwd and vpdpwssd, which multiply pairs and add them into the 32-bit lane of n. 8 bits: the same with bytes, steps of 4 k. 6 bits:
 // steps of 16 k, the low 4 bits of two 4-bit steps and then a word per n with the high 2 bits of its 16 values.
 #pragma once
-#include "ops/gemm/packed_layout.h"
+#include "ops/gemm/packing/packed_layout.h"
 
 namespace culebra {
 

@@ -1,7 +1,7 @@
 // 6-bit weights as operand A of the tile kernel: i8 operands, m16n8k32. A weight's six bits go to the top of a byte, which then is four times
 // the weight; a group of 128 k, one slice, is summed exactly in 32 bits: |sum| <= 128 x 128 x 128. Layout: SixBitByteFragments.
 #pragma once
-#include "ops/gemm/grouped_weights.cuh"
+#include "ops/gemm/tile/grouped_weights.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "abi/op.h"
-#include "ops/gemm/checkpoint.h"
-#include "ops/gemm/packed_layouts.h"
+#include "ops/gemm/packing/checkpoint.h"
+#include "ops/gemm/packing/packed_layouts.h"
 
 namespace culebra {
 

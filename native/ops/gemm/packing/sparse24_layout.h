@@ -9,7 +9,7 @@
 // cpu, steps of 32 k x 32 columns, 384 bytes: two words per column with the values of four fours each (nibble 4 i of the low half: the
 // first of four i, of the high half: the second), and one with the positions of all eight (bits 2 i, 2 i + 1 of either half).
 #pragma once
-#include "ops/gemm/packed_layout.h"
+#include "ops/gemm/packing/packed_layout.h"
 
 namespace culebra {
 

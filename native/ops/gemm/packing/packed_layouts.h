@@ -1,9 +1,9 @@
 // Which layout a backend packs weights into. A new one is a header and its line here.
 #pragma once
 #include "culebra/gemm.h"
-#include "ops/gemm/cpu_layout.h"
-#include "ops/gemm/marlin_layout.h"
-#include "ops/gemm/sparse24_layout.h"
+#include "ops/gemm/packing/cpu_layout.h"
+#include "ops/gemm/packing/marlin_layout.h"
+#include "ops/gemm/packing/sparse24_layout.h"
 
 namespace culebra {
 

@@ -3,7 +3,7 @@
 #pragma once
 #include "device/bits.h"
 #include "device/mma.h"
-#include "ops/gemm/tile_gemm.cuh"
+#include "ops/gemm/tile/tile_gemm.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 

@@ -1,7 +1,7 @@
 // Half weights b [n, k] as operand A of the product for compute capability 9.0: both operands lie in shared memory as tensor maps
 // bring them.
 #pragma once
-#include "ops/gemm/hopper_gemm.cuh"
+#include "ops/gemm/hopper/hopper_gemm.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 

@@ -1,7 +1,7 @@
 // Half weights b [n, k] as operand A of the tile kernel.
 #pragma once
 #include "device/mma.h"
-#include "ops/gemm/tile_gemm.cuh"
+#include "ops/gemm/tile/tile_gemm.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 

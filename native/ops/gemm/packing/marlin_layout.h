@@ -23,7 +23,7 @@
 //
 // Nibbles p and p + 4 are neighbours in k: (word >> 4p) & 0x000f000f is a pair, ready to become two halves of a register.
 #pragma once
-#include "ops/gemm/packed_layout.h"
+#include "ops/gemm/packing/packed_layout.h"
 
 namespace culebra {
 

@@ -1,4 +1,4 @@
-#include "ops/gemm/packed_weights.h"
+#include "ops/gemm/packing/packed_weights.h"
 
 #include <algorithm>
 #include <cstring>

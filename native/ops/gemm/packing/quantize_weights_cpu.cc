@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "backends/cpu/thread_pool.h"
-#include "ops/gemm/quantize_weights.h"
+#include "ops/gemm/packing/quantize_weights.h"
 
 namespace culebra::cpu {
 namespace {

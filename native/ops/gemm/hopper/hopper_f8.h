@@ -2,7 +2,7 @@
 #pragma once
 #include <string>
 
-#include "ops/gemm/hopper_gemm.h"
+#include "ops/gemm/hopper/hopper_gemm.h"
 
 namespace culebra {
 

@@ -1,5 +1,5 @@
 #include "device/launch.h"
-#include "ops/gemm/packed_weights_device.h"
+#include "ops/gemm/packing/packed_weights_device.h"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {

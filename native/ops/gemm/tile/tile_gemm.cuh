@@ -10,8 +10,8 @@
 #include "device/launch.h"
 #include "device/mma.h"
 #include "device/vector.h"
-#include "ops/gemm/epilogue.cuh"
-#include "ops/gemm/tile_gemm.h"
+#include "ops/gemm/tile/epilogue.cuh"
+#include "ops/gemm/tile/tile_gemm.h"
 
 namespace culebra::CUL_DEVICE_NS {
 

@@ -1,7 +1,7 @@
 // What the plans of the products for compute capability 9.0 share.
 #pragma once
-#include "ops/gemm/hopper_gemm.h"
-#include "ops/gemm/tile_plan.h"
+#include "ops/gemm/hopper/hopper_gemm.h"
+#include "ops/gemm/tile/tile_plan.h"
 
 namespace culebra::tile_plan {
 

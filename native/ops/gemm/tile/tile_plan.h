@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "ops/gemm/tile_gemm.h"
+#include "ops/gemm/tile/tile_gemm.h"
 
 namespace culebra::tile_plan {
 

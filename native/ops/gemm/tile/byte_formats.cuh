@@ -3,7 +3,7 @@
 //
 // f16 holds 1024 + q in one OR; subtracting 1024 + z leaves q - z exactly. bf16's mantissa has 7 bits: 8-bit q are taken apart.
 #pragma once
-#include "ops/gemm/grouped_weights.cuh"
+#include "ops/gemm/tile/grouped_weights.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 

@@ -1,6 +1,6 @@
 // The steps of packing and unpacking that host loops and kernels share: one packed or checkpoint word at a time.
 #pragma once
-#include "ops/gemm/packed_weights.h"
+#include "ops/gemm/packing/packed_weights.h"
 
 namespace culebra {
 

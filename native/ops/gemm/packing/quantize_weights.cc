@@ -1,4 +1,4 @@
-#include "ops/gemm/quantize_weights.h"
+#include "ops/gemm/packing/quantize_weights.h"
 
 namespace culebra {
 
