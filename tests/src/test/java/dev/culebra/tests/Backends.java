@@ -23,7 +23,7 @@ final class Backends {
     /** The operators that every backend must have. */
     static final Set<String> EVERYWHERE = Set.of(
             "pack_weights", "unpack_weights", "quantize_weights", "w4a16_gemm", "gemm",
-            "w8a16_gemm", "w6a16_gemm", "w6a8_gemm", "quantize_activations", "linear_logprob", "sparse_mlp",
+            "w4a16_sparse24_gemm", "w8a16_gemm", "w6a16_gemm", "w6a8_gemm", "quantize_activations", "linear_logprob", "sparse_mlp",
             "rms_norm", "layer_norm", "rope", "silu_mul", "gelu_mul", "sigmoid_mul", "softmax", "embedding", "argmax",
             "add", "scale", "cast", "copy_strided", "sample");
 
