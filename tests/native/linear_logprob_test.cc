@@ -3,6 +3,7 @@
 
 #include <limits>
 
+#include "backends/backend.h"
 #include "gemm_harness.h"
 
 namespace culebra {
@@ -93,9 +94,9 @@ class LogprobProblem {
   DeviceTensor e, words, bias, targets, logprob, lse;
 };
 
-void check(int32_t backend, const LogprobCase& c, uint32_t seed) {
+void check(DeviceChoice device, const LogprobCase& c, uint32_t seed) {
   SCOPED_TRACE(::testing::Message() << c.n << " tokens, " << c.v << " words, d " << c.d << ", " << name_of(dtype_of(c.type)) << ", seed " << seed);
-  Context context(backend);
+  Context context(device);
   LogprobProblem problem(context, c, seed);
   ASSERT_EQ(problem.run(), CUL_OK) << cul_last_error();
   problem.expect_reference();
@@ -105,7 +106,7 @@ void check(int32_t backend, const LogprobCase& c, uint32_t seed) {
   EXPECT_EQ(first_lse, problem.lse.image) << "two runs differ";
 }
 
-class LinearLogprobTest : public ::testing::TestWithParam<int32_t> {};
+class LinearLogprobTest : public ::testing::TestWithParam<DeviceChoice> {};
 
 TEST_P(LinearLogprobTest, everyTypeTileAndTail) {
   uint32_t seed = 20261100;
@@ -114,6 +115,7 @@ TEST_P(LinearLogprobTest, everyTypeTileAndTail) {
     check(GetParam(), {.n = 7, .v = 129, .d = 40, .type = type, .bias = true, .pad = 3}, seed++);
     check(GetParam(), {.n = 131, .v = 257, .d = 16, .type = type, .bias = true, .softcap = 5}, seed++);
     check(GetParam(), {.n = 20, .v = 1, .d = 8, .type = type, .pad = 8}, seed++);
+    check(GetParam(), {.n = 40, .v = 700, .d = 328, .type = type, .bias = true, .pad = 8}, seed++);  // more slices than stages
   }
 }
 
@@ -265,24 +267,44 @@ TEST_P(LinearLogprobTest, refusals) {
   EXPECT_EQ(call([](Args& a) { a.vocab_start = -1; }), CUL_RANGE);
 }
 
-INSTANTIATE_TEST_SUITE_P(, LinearLogprobTest, ::testing::ValuesIn(backends_here()), backend_test_name);
+INSTANTIATE_TEST_SUITE_P(, LinearLogprobTest, ::testing::ValuesIn(devices_here()), device_test_name);
 
 TEST(LinearLogprobPlanTest, rangesFillTheDeviceOrAreFixed) {
+  DeviceCaps a100, h200;
+  a100.compute_major = 8, h200.compute_major = 9;
+  a100.multiprocessors = h200.multiprocessors = 132;
+  LogprobParams p{};
+  p.v = 128256, p.d = p.lde = p.ldc = 4096, p.dtype = DType::bf16;
   std::string reason;
-  LogprobPlan plan = plan_linear_logprob(8192, 128256, DType::bf16, false, 132, &reason);
-  EXPECT_EQ(plan.tile_tokens, 128);
-  EXPECT_EQ(plan.ranges, 17) << reason;
-  EXPECT_EQ(plan.workspace_bytes, 8192u * 17 * 8);
-  plan = plan_linear_logprob(1, 128256, DType::bf16, false, 132, &reason);
-  EXPECT_EQ(plan.tile_tokens, 16);
-  EXPECT_EQ(plan.tiles_per_range, 4);
-  EXPECT_EQ(plan.ranges, 251);
-  for (const int64_t n : {1, 100, 10000}) {
-    plan = plan_linear_logprob(n, 128256, DType::bf16, true, 132, &reason);
-    EXPECT_EQ(plan.tile_tokens, 128);
-    EXPECT_EQ(plan.ranges, 32) << reason;
+  const auto plan = [&](const DeviceCaps& caps, int64_t n, bool batch_invariant = false) {
+    p.n = n, p.batch_invariant = batch_invariant;
+    return plan_linear_logprob(p, caps, &reason);
+  };
+  for (const DeviceCaps& caps : {a100, h200}) {
+    const LogprobPlan many = plan(caps, 8192);
+    EXPECT_EQ(many.design, caps.compute_major == 9 ? GemmDesign::hopper : GemmDesign::marlin) << reason;
+    EXPECT_EQ(many.tile_tokens, 128);
+    EXPECT_EQ(many.ranges, 17) << reason;
+    EXPECT_EQ(many.workspace_bytes, 8192u * 17 * 8);
+    const LogprobPlan one = plan(caps, 1);
+    EXPECT_EQ(one.design, GemmDesign::marlin) << reason;
+    EXPECT_EQ(one.tile_tokens, 16);
+    EXPECT_EQ(one.tiles_per_range, 4);
+    EXPECT_EQ(one.ranges, 251);
+    for (const int64_t n : {1, 100, 10000}) {
+      const LogprobPlan fixed = plan(caps, n, true);
+      EXPECT_EQ(fixed.design, many.design) << reason;
+      EXPECT_EQ(fixed.tile_tokens, 128);
+      EXPECT_EQ(fixed.ranges, 32) << reason;
+    }
   }
-  EXPECT_EQ(plan_linear_logprob(5, 0, DType::f32, false, 132, &reason).ranges, 0);
+  p.lde = p.d = 4097, p.ldc = 4104;  // the design of a row does not depend on how many there are
+  EXPECT_EQ(plan(h200, 1, true).design, GemmDesign::marlin);
+  EXPECT_EQ(plan(h200, 100, true).design, GemmDesign::marlin);
+  EXPECT_EQ(plan(h200, 100).design, GemmDesign::marlin);
+  EXPECT_NE(reason.find("16 bytes"), std::string::npos) << reason;
+  p.v = 0, p.dtype = DType::f32;
+  EXPECT_EQ(plan(h200, 5).ranges, 0);
 }
 
 }  // namespace

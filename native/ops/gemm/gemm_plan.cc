@@ -12,16 +12,11 @@ namespace {
 
 using namespace tile_plan;
 
-// Whether bulk copies can fetch the rows of a. One row needs no stride, but alone it must not be another design's than in a batch.
+// Whether the copy engine takes the rows of a. One row has no stride. With batch_invariant K decides, as it does for the contiguous
+// rows of a batch, so that a row by itself gets the design that it has among others.
 template <class Params>
 bool rows_are_aligned(const Params& p) {
-  return p.lda % 8 == 0 || (p.m == 1 && !p.batch_invariant);
-}
-
-// Why the Hopper design does not take a call; null where it does. aligned: the rows of its operands are, for the copy engine.
-const char* not_hopper(const DeviceCaps& caps, bool aligned) {
-  if (caps.compute_major != 9 || caps.compute_minor != 0) return "no wgmma";  // 9.0 alone has it
-  return aligned ? nullptr : "rows do not start at multiples of 16 bytes";
+  return (p.lda % 8 == 0 || p.m == 1) && (p.k % 8 == 0 || !p.batch_invariant);
 }
 
 // The larger tile, unless the smaller one rounds a small m up to fewer rows.

@@ -4,15 +4,13 @@
 #include <cmath>
 
 #include "backends/backend.h"
+#include "ops/gemm/hopper/hopper_plan.h"
 #include "ops/gemm/linear_logprob_cpu.h"
 #include "ops/gemm/tile/tile_gemm.h"
 
 namespace culebra {
-namespace {
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-}  // namespace
+using tile_plan::ceil_div;
 
 LogprobParams check_linear_logprob(const Call& call, const cul_linear_logprob_args& args) {
   const View e = call.required(args.e, "e"), c = call.required(args.c, "c"), bias = call.optional(args.bias, "bias"),
@@ -63,7 +61,7 @@ LogprobParams check_linear_logprob(const Call& call, const cul_linear_logprob_ar
     return p;
   }
   std::string reason;
-  p.plan = plan_linear_logprob(p.n, p.v, p.dtype, p.batch_invariant, call.caps().multiprocessors, &reason);
+  p.plan = plan_linear_logprob(p, call.caps(), &reason);
   if (call.plan_only()) call.explain(reason);
   p.workspace = call.workspace(p.plan.workspace_bytes);
   return p;
@@ -71,23 +69,29 @@ LogprobParams check_linear_logprob(const Call& call, const cul_linear_logprob_ar
 
 // Blocks that run together share their words in L2: 16 tiles of tokens side by side. As many ranges as fill the device with them;
 // more would only make more partials.
-LogprobPlan plan_linear_logprob(int64_t n, int64_t v, DType dtype, bool batch_invariant, int multiprocessors, std::string* reason) {
+LogprobPlan plan_linear_logprob(const LogprobParams& p, const DeviceCaps& caps, std::string* reason) {
   constexpr int64_t kBand = 16, kInvariantRanges = 32;
   LogprobPlan plan;
-  const bool f32 = dtype == DType::f32;
-  const int32_t words = f32 ? 64 : HalfTile128::kColumns;
-  plan.tile_tokens = f32 ? 64 : n <= HalfTile16::kTokens && !batch_invariant ? HalfTile16::kTokens : HalfTile128::kTokens;
-  const int64_t tiles = ceil_div(v, words), token_tiles = ceil_div(n, plan.tile_tokens);
-  const int64_t blocks_per_sm = f32 ? 3 : HalfTile128::kBlocksPerSm;  // 16 tokens: the same
-  static_assert(HalfTile16::kBlocksPerSm == HalfTile128::kBlocksPerSm);
-  const int64_t wanted = batch_invariant ? kInvariantRanges
-                                         : ceil_div(int64_t{multiprocessors} * blocks_per_sm, std::clamp<int64_t>(token_tiles, 1, kBand));
+  const bool f32 = p.dtype == DType::f32, few = p.n <= HalfTile16::kTokens && !p.batch_invariant;
+  // One row has no stride; with batch_invariant d decides, so that a row by itself gets the design that it has among others.
+  const bool aligned = (p.lde % 8 == 0 || p.n == 1) && (p.d % 8 == 0 || !p.batch_invariant) && (p.ldc % 8 == 0 || p.v == 1);
+  const char* const obstacle = f32 ? "f32" : few ? "few tokens" : p.d == 0 ? "d is empty" : tile_plan::not_hopper(caps, aligned);
+  plan.design = obstacle ? GemmDesign::marlin : GemmDesign::hopper;
+  const int32_t words = f32 ? 64 : HalfTile128::kColumns;  // HopperHalfTile128's as well
+  plan.tile_tokens = f32 ? 64 : few ? HalfTile16::kTokens : HalfTile128::kTokens;
+  const int64_t tiles = ceil_div(p.v, words), token_tiles = ceil_div(p.n, plan.tile_tokens);
+  const int64_t blocks_per_sm = f32 ? 4 : 2;
+  const int64_t wanted = p.batch_invariant ? kInvariantRanges
+                                           : ceil_div(caps.multiprocessors * blocks_per_sm, std::clamp<int64_t>(token_tiles, 1, kBand));
   plan.tiles_per_range = static_cast<int32_t>(ceil_div(tiles, std::clamp<int64_t>(wanted, 1, std::max<int64_t>(tiles, 1))));
   plan.ranges = tiles ? static_cast<int32_t>(ceil_div(tiles, plan.tiles_per_range)) : 0;
-  plan.workspace_bytes = static_cast<uint64_t>(n * plan.ranges) * 2 * sizeof(float);
-  *reason = format("%d x %d tiles%s; the vocabulary of %lld in %d ranges of %d words%s", plan.tile_tokens, words,
-                   f32 ? " of FMAs (f32 uses no TF32)" : "", static_cast<long long>(v), plan.ranges, plan.tiles_per_range * words,
-                   batch_invariant ? " whatever N is: batch invariant" : " to fill the device");
+  plan.workspace_bytes = static_cast<uint64_t>(p.n * plan.ranges) * 2 * sizeof(float);
+  *reason = f32        ? std::string("FMAs (f32 uses no TF32); ")
+            : obstacle ? format("mma.sync and cp.async (%s); ", obstacle)
+                       : std::string("wgmma and bulk copies; ");
+  *reason += format("%d x %d tiles; the vocabulary of %lld in %d ranges of %d words%s", plan.tile_tokens, words,
+                    static_cast<long long>(p.v), plan.ranges, plan.tiles_per_range * words,
+                    p.batch_invariant ? " whatever N is: batch invariant" : " to fill the device");
   return plan;
 }
 

@@ -1,69 +1,10 @@
-#include "ops/gemm/linear_logprob.h"
+#include "ops/gemm/linear_logprob.cuh"
 
-#include "device/warp.h"
 #include "ops/gemm/tile/f32_tile.cuh"
 #include "ops/gemm/tile/half_weights.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
-
-constexpr float kLargest = 3.402823466e38f, kInfinity = __builtin_huge_valf();
-
-// log sum of exponentials, as a maximum and a sum relative to it. The maximum is kept finite, so that no difference is
-// infinity minus infinity: a sum over -inf alone is 0, one with +inf is inf, and a NaN stays in the sum.
-struct LogSum {
-  float maximum = -kLargest, sum = 0;
-
-  CUL_DEVICE_FN void raise(float z) {
-    const float higher = fminf(fmaxf(maximum, z), kLargest);
-    sum *= __expf(maximum - higher);
-    maximum = higher;
-  }
-  CUL_DEVICE_FN void add(float z) { sum += __expf(z - maximum); }  // after raise(at least z)
-  CUL_DEVICE_FN void merge(float other_maximum, float other_sum) {
-    raise(other_maximum);
-    sum += other_sum * __expf(other_maximum - maximum);
-  }
-  // Over each group of kLanes lanes, in a fixed order.
-  template <int kLanes>
-  CUL_DEVICE_FN void merge_lanes() {
-#pragma unroll
-    for (int offset = kLanes / 2; offset > 0; offset /= 2)
-      merge(__shfl_xor_sync(kFullMask, maximum, offset), __shfl_xor_sync(kFullMask, sum, offset));
-  }
-};
-
-struct Logits {
-  const void* bias;
-  const int64_t* targets;
-  float2* partials;  // [n, ranges]
-  float* labels;     // [n]: the target's logit, written where the target is one of the words
-  int64_t n, v, vocab_start;
-  float softcap;
-  int32_t token_tiles, tiles_per_range, ranges;
-
-  template <class T>
-  CUL_DEVICE_FN float finish(float sum, int64_t word) const {
-    const float z = bias ? sum + to_float(static_cast<const T*>(bias)[word]) : sum;
-    return softcap > 0 && z > -kInfinity ? softcap * tanhf(z / softcap) : z;  // -inf stays a mask
-  }
-  // The target's word here, or -1.
-  CUL_DEVICE_FN int64_t label(int64_t token) const {
-    const int64_t target = targets[token];
-    return target >= vocab_start && target - vocab_start < v ? target - vocab_start : -1;
-  }
-};
-
-// Bands of 16 token tiles go through all ranges before the next band: its tokens and the present words stay in L2.
-struct Place {
-  int64_t token_tile, range;
-};
-CUL_DEVICE_FN Place place(const Logits& p) {
-  constexpr int kBand = 16;
-  const int64_t index = blockIdx.x, band = index / (kBand * p.ranges), within = index % (kBand * p.ranges);
-  const int64_t rows = min(p.token_tiles - band * kBand, int64_t{kBand});
-  return {band * kBand + within % rows, within / rows};
-}
 
 // Computes: of one tile of tokens and one range of words, the log-sum of exponentials of z = softcap(e c^T + bias), and the targets' z.
 // Shapes:   e [n, d], c [v, d]; any n, v, d. partials [n, ranges].
@@ -76,7 +17,7 @@ CUL_DEVICE_FN Place place(const Logits& p) {
 // Source:   Wijmans et al., Cut Cross-Entropy, arXiv:2411.09009; ranges with partials instead of locks.
 template <class T, class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm) logits_half(TileProblem problem, HalfWeights<T> words, Logits p) {
-  constexpr int kThreadsPerToken = Tile::kThreads / Tile::kTokens, kVectors = Tile::kColumns / 4 / kThreadsPerToken;
+  constexpr int kThreadsPerToken = Tile::kThreads / Tile::kTokens;
   CUL_DYNAMIC_SHARED(unsigned char, shared, 128);
   const Place at = place(p);
   const int row = static_cast<int>(threadIdx.x) / kThreadsPerToken, part = static_cast<int>(threadIdx.x) % kThreadsPerToken;
@@ -88,29 +29,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm) logits_hal
   for (int64_t tile = first; tile < end; ++tile) {
     const float* const sums = sum_tile<Tile>(problem, words, {static_cast<int>(at.token_tile), static_cast<int>(tile), 0}, shared) +
                               row * sums_row<Tile>;
-    const int64_t word0 = tile * Tile::kColumns;
-    const auto finish = [&](float sum, int64_t word) { return word < p.v ? p.template finish<T>(sum, word) : -kInfinity; };
-    // 8 vectors at a time in registers: one rescaling for 32 words.
-#pragma unroll 1
-    for (int i = 0; i < kVectors; i += 8) {
-      float z[32], highest = -kInfinity;
-#pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        const int column = ((i + j) * kThreadsPerToken + part) * 4;
-        const float4 four = *reinterpret_cast<const float4*>(sums + column);
-        z[4 * j] = finish(four.x, word0 + column);
-        z[4 * j + 1] = finish(four.y, word0 + column + 1);
-        z[4 * j + 2] = finish(four.z, word0 + column + 2);
-        z[4 * j + 3] = finish(four.w, word0 + column + 3);
-#pragma unroll
-        for (int k = 0; k < 4; ++k) highest = fmaxf(highest, z[4 * j + k]);
-      }
-      total.raise(highest);
-#pragma unroll
-      for (int j = 0; j < 32; ++j) total.add(z[j]);
-    }
-    if (part == 0 && label >= word0 && label < word0 + Tile::kColumns)
-      p.labels[token] = p.template finish<T>(sums[label - word0], label);
+    fold_logits<T, Tile::kColumns, kThreadsPerToken>(p, sums, token, label, tile * Tile::kColumns, part, total);
     __syncthreads();  // the next tile's copies land where the logits are
   }
   total.template merge_lanes<kThreadsPerToken>();
@@ -223,10 +142,11 @@ void linear_logprob(const LogprobParams& p, NativeStream stream) {
   const Logits logits{p.bias, p.targets, static_cast<float2*>(p.workspace), p.logprob, p.n, p.v, p.vocab_start, p.softcap,
                       static_cast<int32_t>((p.n + plan.tile_tokens - 1) / plan.tile_tokens), plan.tiles_per_range, plan.ranges};
   if (plan.ranges > 0) {
+    const bool hopper = plan.design == GemmDesign::hopper;
     if (p.dtype == DType::f16)
-      run_half<half_t>(p, logits, stream);
+      hopper ? logits_hopper<half_t>(p, logits, stream) : run_half<half_t>(p, logits, stream);
     else if (p.dtype == DType::bf16)
-      run_half<bfloat16_t>(p, logits, stream);
+      hopper ? logits_hopper<bfloat16_t>(p, logits, stream) : run_half<bfloat16_t>(p, logits, stream);
     else
       launch(logits_f32, dim3(static_cast<unsigned>(int64_t{logits.token_tiles} * plan.ranges)), dim3(kF32Threads), 0, stream,
              static_cast<const float*>(p.e), p.lde, static_cast<const float*>(p.c), p.ldc, p.d, logits);

@@ -4,12 +4,14 @@
 
 #include "abi/op.h"
 #include "culebra/gemm.h"
+#include "ops/gemm/gemm_design.h"
 
 namespace culebra {
 
 // cuda and simt: the vocabulary is cut into ranges; a block takes one tile of tokens through one range, a tile of words at a time, and
 // leaves a partial log-sum. Partials are merged in the order of the ranges.
 struct LogprobPlan {
+  GemmDesign design = GemmDesign::marlin;
   int32_t tile_tokens = 0;      // 16 or 128; f32: 64
   int32_t tiles_per_range = 0;  // tiles of words a block goes through
   int32_t ranges = 0;
@@ -36,7 +38,7 @@ struct LogprobParams {
 
 LogprobParams check_linear_logprob(const Call& call, const cul_linear_logprob_args& args);
 
-LogprobPlan plan_linear_logprob(int64_t n, int64_t v, DType dtype, bool batch_invariant, int multiprocessors, std::string* reason);
+LogprobPlan plan_linear_logprob(const LogprobParams& p, const DeviceCaps& caps, std::string* reason);
 
 CUL_DECLARE_COLUMNS(linear_logprob, LogprobParams)
 

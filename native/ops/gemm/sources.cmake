@@ -27,6 +27,7 @@ culebra_family(gemm
     gemm
     gemm_hopper
     linear_logprob
+    linear_logprob_hopper
     quantize_activations
     sparse_mlp
     w4a16_gemm

@@ -81,6 +81,82 @@ CUL_DEVICE_FN void cluster_sums(const float* mine, int splits, float (&total)[8]
 
 #endif
 
+#if CUL_HAS_SM90A
+
+// A block's ring of stages, and with it the f32 sums of one tile after the other.
+template <class Tile, class Weights>
+class HopperRing {
+  using Shared = HopperShared<Tile, Weights>;
+
+ public:
+  CUL_DEVICE_FN explicit HopperRing(unsigned char* shared)
+      : shared_(shared), stages_(shared_address(shared)), full_(stages_ + Shared::kBarriersAt), empty_(full_ + 8 * Tile::kStages) {
+    if (threadIdx.x == 0) {
+      for (int stage = 0; stage < Tile::kStages; ++stage) {
+        mbarrier_init(full_ + 8 * stage, Weights::kFetchWarps);
+        mbarrier_init(empty_ + 8 * stage, Tile::kWarps);
+      }
+      mbarrier_init_fence();
+    }
+    __syncthreads();
+  }
+
+  // The products of slices [first_slice, first_slice + slices), each thread its part of [kTokens][kSumRow] at the beginning of shared
+  // memory: a barrier must follow. Before the next tile, fence_async_proxy and a barrier: its copies land there.
+  CUL_DEVICE_FN float* sums(const TensorMap& tokens, const Weights& weights, int first_token, int column_tile, int first_slice, int slices) {
+    const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+    const auto slot = [](int turn) { return turn % Tile::kStages; };
+    const auto parity = [](int turn) { return static_cast<uint32_t>(turn / Tile::kStages & 1); };
+    // Warp 0 also brings the tokens.
+    const auto fetch = [&](int slice) {
+      const int stage = slot(turn_ + slice);
+      const uint32_t data = stages_ + stage * Shared::kStageBytes, landed = full_ + 8 * stage;
+      mbarrier_arrive_expect_bytes(landed, weights.fetched_bytes() + (warp == 0 ? Shared::kTokenBytes : 0));
+      weights.fetch(data + Shared::kTokenBytes, column_tile, first_slice + slice, warp, landed);
+      if (warp == 0) tensor_copy_2d(data, tokens, (first_slice + slice) * kSliceRows, first_token, landed);
+    };
+    const bool fetches = warp < Weights::kFetchWarps && lane == 0;
+    if (fetches)
+      for (int slice = 0; slice < min(slices, Tile::kStages); ++slice) fetch(slice);
+
+    const int group = warp / 4, group_token = group % Tile::kTokenGroups * Tile::kGroupTokens;
+    typename Weights::template Accumulator<Tile::kGroupTokens> accumulator(group / Tile::kTokenGroups * 4 + warp % 4, lane);
+    if constexpr (requires { accumulator.start(weights, int64_t{0}, 0, 0); })  // the policy's scales depend on the place
+      accumulator.start(weights, int64_t{first_token} + group_token, column_tile, first_slice);
+    for (int slice = 0; slice < slices; ++slice) {
+      const int turn = turn_ + slice;
+      const unsigned char* const data = shared_ + slot(turn) * Shared::kStageBytes;
+      mbarrier_wait(full_ + 8 * slot(turn), parity(turn));
+      accumulator.multiply(weights, data + Shared::kTokenBytes, wgmma_descriptor(shared_address(data) + group_token * kSliceRows * 2));
+      // The policy may still be multiplying its last kInFlight slices: what lies before them is free.
+      __syncwarp();
+      const int left = slice - Weights::kInFlight, refilled = left - 1;
+      if (lane == 0 && left >= 0) mbarrier_arrive(empty_ + 8 * slot(turn_ + left));
+      if (fetches && refilled >= 0 && refilled + Tile::kStages < slices) {
+        mbarrier_wait(empty_ + 8 * slot(turn_ + refilled), parity(turn_ + refilled));
+        fetch(refilled + Tile::kStages);
+      }
+      __syncwarp();
+    }
+    accumulator.finish();
+    if (lane == 0)
+      for (int left = max(slices - Weights::kInFlight, 0); left < slices; ++left) mbarrier_arrive(empty_ + 8 * slot(turn_ + left));
+    turn_ += slices;
+    __syncthreads();  // everything has landed and been read
+
+    float* const sums = reinterpret_cast<float*>(shared_);
+    accumulator.store(sums + group_token * Shared::kSumRow, Shared::kSumRow);
+    return sums;
+  }
+
+ private:
+  unsigned char* shared_;
+  uint32_t stages_, full_, empty_;
+  int turn_ = 0;  // slices that the ring has seen
+};
+
+#endif
+
 // Computes: one tile of c = epilogue(a w^T + bias), or of its f32 sums.
 // Shapes:   a [m, k], w as the policy stores it, c [m, n]; any m, n, k > 0.
 // Layouts:  a row-major, rows at multiples of 16 bytes; w: the policy's; c row-major.
@@ -97,58 +173,13 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm)
 #if CUL_HAS_SM90A
   using Shared = HopperShared<Tile, Weights>;
   CUL_DYNAMIC_SHARED(unsigned char, shared, 1024);
-  const uint32_t stages = shared_address(shared), full = stages + Shared::kBarriersAt, empty = full + 8 * Tile::kStages;
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+  const int thread = static_cast<int>(threadIdx.x);
   const int splits = static_cast<int>(cluster_size()), rank = static_cast<int>(cluster_rank());
   const HopperBlock at = hopper_block(p, static_cast<int>(blockIdx.x) / splits);
   const int first_token = at.token_tile * Tile::kTokens;
   const int first_slice = rank * p.slices_per_split, slices = min(p.slices_per_split, p.slices - first_slice);
-
-  if (thread == 0) {
-    for (int stage = 0; stage < Tile::kStages; ++stage) {
-      mbarrier_init(full + 8 * stage, Weights::kFetchWarps);
-      mbarrier_init(empty + 8 * stage, Tile::kWarps);
-    }
-    mbarrier_init_fence();
-  }
-  __syncthreads();
-
-  // Warp 0 also brings the tokens.
-  const auto fetch = [&](int slice) {
-    const int stage = slice % Tile::kStages;
-    const uint32_t data = stages + stage * Shared::kStageBytes, landed = full + 8 * stage;
-    mbarrier_arrive_expect_bytes(landed, weights.fetched_bytes() + (warp == 0 ? Shared::kTokenBytes : 0));
-    weights.fetch(data + Shared::kTokenBytes, at.column_tile, first_slice + slice, warp, landed);
-    if (warp == 0) tensor_copy_2d(data, p.tokens, (first_slice + slice) * kSliceRows, first_token, landed);
-  };
-  const bool fetches = warp < Weights::kFetchWarps && lane == 0;
-  if (fetches)
-    for (int slice = 0; slice < min(slices, Tile::kStages); ++slice) fetch(slice);
-
-  const int group = warp / 4, group_token = group % Tile::kTokenGroups * Tile::kGroupTokens;
-  typename Weights::template Accumulator<Tile::kGroupTokens> accumulator(group / Tile::kTokenGroups * 4 + warp % 4, lane);
-  if constexpr (requires { accumulator.start(weights, int64_t{0}, 0, 0); })  // the policy's scales depend on the place
-    accumulator.start(weights, int64_t{first_token} + group_token, at.column_tile, first_slice);
-  for (int slice = 0; slice < slices; ++slice) {
-    const int stage = slice % Tile::kStages;
-    const unsigned char* const data = shared + stage * Shared::kStageBytes;
-    mbarrier_wait(full + 8 * stage, slice / Tile::kStages & 1);
-    accumulator.multiply(weights, data + Shared::kTokenBytes, wgmma_descriptor(shared_address(data) + group_token * kSliceRows * 2));
-    // The policy may still be multiplying its last kInFlight slices: what lies before them is free.
-    __syncwarp();
-    const int left = slice - Weights::kInFlight, refilled = left - 1;
-    if (lane == 0 && left >= 0) mbarrier_arrive(empty + 8 * (left % Tile::kStages));
-    if (fetches && refilled >= 0 && refilled + Tile::kStages < slices) {
-      mbarrier_wait(empty + 8 * (refilled % Tile::kStages), refilled / Tile::kStages & 1);
-      fetch(refilled + Tile::kStages);
-    }
-    __syncwarp();
-  }
-  accumulator.finish();
-  __syncthreads();  // everything has landed and been read
-
-  float* const sums = reinterpret_cast<float*>(shared);
-  accumulator.store(sums + group_token * Shared::kSumRow, Shared::kSumRow);
+  HopperRing<Tile, Weights> ring(shared);
+  const float* const sums = ring.sums(p.tokens, weights, first_token, at.column_tile, first_slice, slices);
   splits > 1 ? cluster_sync() : __syncthreads();
 
   // The blocks of a cluster finish every splits-th run of 8 columns a thread.

@@ -1,9 +1,16 @@
 // What the plans of the products for compute capability 9.0 share.
 #pragma once
+#include "backends/backend.h"
 #include "ops/gemm/hopper/hopper_gemm.h"
 #include "ops/gemm/tile/tile_plan.h"
 
 namespace culebra::tile_plan {
+
+// Why the Hopper design does not take a call; null where it does. aligned: the rows of its operands are, for the copy engine.
+inline const char* not_hopper(const DeviceCaps& caps, bool aligned) {
+  if (caps.compute_major != 9 || caps.compute_minor != 0) return "no wgmma";  // 9.0 alone has it
+  return aligned ? nullptr : "rows do not start at multiples of 16 bytes";
+}
 
 template <class Tile>
 constexpr TileChoice hopper_choice{Tile::kTokens, 1, Tile::kBlocksPerSm};
