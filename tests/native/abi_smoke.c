@@ -87,6 +87,15 @@ int main(void) {
   REFUSED(cul_unpack_weights(0, 0));
   REFUSED(cul_quantize_weights(0, 0));
   REFUSED(cul_w4a16_gemm(0, 0));
+  REFUSED(cul_w4a16_sparse24_gemm(0, 0));
+  REFUSED(cul_w8a16_gemm(0, 0));
+  REFUSED(cul_w6a16_gemm(0, 0));
+  REFUSED(cul_quantize_activations(0, 0));
+  REFUSED(cul_fp8_gemm(0, 0));
+  REFUSED(cul_w4a8_gemm(0, 0));
+  REFUSED(cul_w6a8_gemm(0, 0));
+  REFUSED(cul_sparse_mlp(0, 0));
+  REFUSED(cul_linear_logprob(0, 0));
   REFUSED(cul_gated_delta_rule(0, 0));
   REFUSED(cul_causal_conv1d(0, 0));
   REFUSED(cul_gated_rms_norm(0, 0));
