@@ -12,11 +12,11 @@ namespace {
 
 using namespace tile_plan;
 
-// Whether the copy engine takes the rows of a. One row has no stride. With batch_invariant K decides, as it does for the contiguous
-// rows of a batch, so that a row by itself gets the design that it has among others.
+// Whether bulk copies can fetch the rows of a. One row needs no stride, but alone it must not be another design's than in a batch
+// of its stride.
 template <class Params>
 bool rows_are_aligned(const Params& p) {
-  return (p.lda % 8 == 0 || p.m == 1) && (p.k % 8 == 0 || !p.batch_invariant);
+  return p.lda % 8 == 0 || (p.m == 1 && !p.batch_invariant);
 }
 
 // The larger tile, unless the smaller one rounds a small m up to fewer rows.
