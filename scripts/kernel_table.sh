@@ -5,7 +5,11 @@
 set -euo pipefail
 build=$1
 command -v cuobjdump >/dev/null || { echo "kernel_table.sh: cuobjdump was not found; it comes with the CUDA toolkit" >&2; exit 1; }
-objects=$(find "$build/CMakeFiles/culebra_objects.dir/native/ops" -name '*.cu.o' | sort)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+objects=$(find "$build/CMakeFiles/culebra_objects.dir/native/ops" -name '*.cu.o' | sort | while IFS= read -r object; do
+  source=${object#*culebra_objects.dir/}
+  [ -e "$root/${source%.o}" ] && echo "$object"  # the build folder may hold what is left of a file that has moved
+done)
 architecture=$(for object in $objects; do cuobjdump -lelf "$object"; done | grep -oE 'sm_[0-9a-z]+' | sort -u | paste -sd' ')
 compiler=$("$(sed -nE "s/^(CULEBRA_NVCC|CMAKE_CUDA_COMPILER):[^=]*=//p" "$build/CMakeCache.txt" | head -n 1)" --version | sed -n "s/.*release.*, V//p")
 
