@@ -61,10 +61,9 @@ class LogprobProblem {
     for (double x : z) top = std::max(top, x);
     for (double x : z) sum += std::exp(x - (top == -kInfinity ? 0 : top));
     const double log_sum = (top == -kInfinity ? 0 : top) + std::log(sum);
-    const auto target = static_cast<int64_t>(targets.get(0, token));
+    const double target = targets.get(0, token), word = target - static_cast<double>(case_.vocab_start);  // targets may be any int64
     if (target == -100) return {0, log_sum};
-    const int64_t word = target - case_.vocab_start;
-    const bool impossible = word < 0 || word >= case_.v || z[static_cast<size_t>(word)] == -kInfinity;
+    const bool impossible = word < 0 || word >= static_cast<double>(case_.v) || z[static_cast<size_t>(word)] == -kInfinity;
     return {impossible ? -kInfinity : z[static_cast<size_t>(word)] - log_sum, log_sum};
   }
 
