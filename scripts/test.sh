@@ -40,9 +40,9 @@ ctest --test-dir build/tsan --output-on-failure -j2
 stage "the main job: text from the sample checkpoint, by the README's command"
 ./culebra generate --prompt "In the beginning" --max-tokens 16
 
-stage "conformance cases by the command line: cpu, simt"
+stage "conformance cases by the command line: cpu, simt (8.0 and 9.0)"
 ./culebra verify --backend cpu tests/cases
-CULEBRA_LIBRARY="$root/build/dev/libculebra.so" ./culebra verify --backend simt tests/cases
+for device in simt simt:1; do CULEBRA_LIBRARY="$root/build/dev/libculebra.so" ./culebra verify --backend "$device" tests/cases; done
 
 stage "documents: every path and link resolves, the support table matches the code"
 CULEBRA_CUDA=$cuda CULEBRA_LIBRARY="$root/build/dev/libculebra.so" scripts/check_docs.sh

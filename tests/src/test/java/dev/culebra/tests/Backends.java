@@ -35,7 +35,7 @@ final class Backends {
     private static final Set<String> HOPPER_ONLY = Set.of("fp8_gemm", "w4a8_gemm");
 
     /** The operators that have kernels of their own for compute capability 9.0. */
-    private static final Set<String> HOPPER = Set.of("gemm", "w4a16_gemm", "fp8_gemm", "w4a8_gemm");
+    private static final Set<String> HOPPER = Set.of("gemm", "w4a16_gemm", "fp8_gemm", "w4a8_gemm", "linear_logprob");
 
     /** The devices without a GPU that are here: cpu, and in a build for tests simt, of which the second one emulates 9.0. */
     static List<String> here() {
