@@ -18,7 +18,7 @@
 namespace culebra {
 namespace {
 
-constexpr Op<GemmParams> kGemm{"gemm", "gemm", "f32 f16 bf16", cpu::gemm, CUL_CUDA(gemm), CUL_SIMT(gemm)};
+constexpr Op<GemmParams> kGemm{"gemm", "gemm", "f32 f16 bf16", cpu::gemm, CUL_CUDA(gemm), CUL_SIMT(gemm), CUL_KERNELS_80 | CUL_KERNELS_90};
 constexpr Op<PackParams> kPackWeights{"pack_weights", "gemm", "i32 u8 i8 f8e4m3", cpu::pack_weights, CUL_CUDA(pack_weights),
                                       CUL_SIMT(pack_weights)};
 constexpr Op<UnpackParams> kUnpackWeights{"unpack_weights", "gemm", "u8 f8e4m3", cpu::unpack_weights, CUL_CUDA(unpack_weights),
@@ -27,13 +27,13 @@ constexpr Op<QuantizeWeightsParams> kQuantizeWeights{"quantize_weights", "gemm",
                                                      CUL_CUDA(quantize_weights), CUL_SIMT(quantize_weights)};
 constexpr Op<QuantizeActivationsParams> kQuantizeActivations{"quantize_activations", "gemm", "f32 f16 bf16", cpu::quantize_activations,
                                                              CUL_CUDA(quantize_activations), CUL_SIMT(quantize_activations)};
-constexpr Op<Fp8GemmParams> kFp8Gemm{"fp8_gemm", "gemm", "f8e4m3", cpu::fp8_gemm, CUL_CUDA(fp8_gemm), CUL_SIMT(fp8_gemm)};
+constexpr Op<Fp8GemmParams> kFp8Gemm{"fp8_gemm", "gemm", "f8e4m3", cpu::fp8_gemm, CUL_CUDA(fp8_gemm), CUL_SIMT(fp8_gemm), CUL_KERNELS_90};
 constexpr Op<W4A16GemmParams> kW4A16Gemm{"w4a16_gemm", "gemm", "f16 bf16", cpu::w4a16_gemm, CUL_CUDA(w4a16_gemm),
-                                         CUL_SIMT(w4a16_gemm)};
+                                         CUL_SIMT(w4a16_gemm), CUL_KERNELS_80 | CUL_KERNELS_90};
 constexpr Op<LogprobParams> kLinearLogprob{"linear_logprob", "gemm", "f32 f16 bf16", cpu::linear_logprob, CUL_CUDA(linear_logprob),
-                                           CUL_SIMT(linear_logprob)};
+                                           CUL_SIMT(linear_logprob), CUL_KERNELS_80 | CUL_KERNELS_90};
 constexpr Op<SparseMlpParams> kSparseMlp{"sparse_mlp", "gemm", "f16 bf16", cpu::sparse_mlp, CUL_CUDA(sparse_mlp), CUL_SIMT(sparse_mlp)};
-constexpr Op<W4A8GemmParams> kW4A8Gemm{"w4a8_gemm", "gemm", "f8e4m3", cpu::w4a8_gemm, CUL_CUDA(w4a8_gemm), CUL_SIMT(w4a8_gemm)};
+constexpr Op<W4A8GemmParams> kW4A8Gemm{"w4a8_gemm", "gemm", "f8e4m3", cpu::w4a8_gemm, CUL_CUDA(w4a8_gemm), CUL_SIMT(w4a8_gemm), CUL_KERNELS_90};
 
 constexpr Op<QuantizedGemmParams> kW6A16Gemm{"w6a16_gemm", "gemm", "f16 bf16", cpu::w6a16_gemm, CUL_CUDA(w6a16_gemm),
                                              CUL_SIMT(w6a16_gemm)};

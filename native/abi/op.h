@@ -38,6 +38,7 @@ struct OpRecord {
   const char* family;
   const char* dtypes;
   uint32_t backends;
+  uint32_t kernels;  // CUL_KERNELS_*
 };
 
 // Params is what check() makes of the arguments: plain data that outlives the call.
@@ -50,9 +51,11 @@ struct Op : OpRecord {
   // A column is a function, or nullptr where the backend has none. Its type tells which: whether a pointer is null is no
   // constant expression under UndefinedBehaviorSanitizer.
   template <class CpuColumn, class CudaColumn, class SimtColumn>
-  constexpr Op(const char* name, const char* family, const char* dtypes, CpuColumn cpu, CudaColumn cuda, SimtColumn simt)
+  constexpr Op(const char* name, const char* family, const char* dtypes, CpuColumn cpu, CudaColumn cuda, SimtColumn simt,
+               uint32_t kernels = CUL_KERNELS_80)
       : OpRecord{name, family, dtypes,
-                 bit<CpuColumn>(CUL_BACKEND_CPU) | bit<CudaColumn>(CUL_BACKEND_CUDA) | bit<SimtColumn>(CUL_BACKEND_SIMT)},
+                 bit<CpuColumn>(CUL_BACKEND_CPU) | bit<CudaColumn>(CUL_BACKEND_CUDA) | bit<SimtColumn>(CUL_BACKEND_SIMT),
+                 std::is_null_pointer_v<CudaColumn> && std::is_null_pointer_v<SimtColumn> ? 0 : kernels},
         cpu(cpu), cuda(cuda), simt(simt) {}
 
   Cpu cpu;

@@ -53,7 +53,7 @@ cul_status cul_op_get_info(int32_t index, cul_op_info* out) {
     for (const OpList* f : kFamilies) {
       if (i >= 0 && i < f->count) {
         const OpRecord& op = *f->ops[i];
-        *out = {sizeof *out, op.backends, op.name, op.family, op.dtypes};
+        *out = {sizeof *out, op.backends, op.kernels, 0, op.name, op.family, op.dtypes};
         return;
       }
       i -= f->count;

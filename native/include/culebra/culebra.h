@@ -223,9 +223,14 @@ typedef struct cul_op_call {
  * has but one way. */
 CUL_API const char* cul_last_plan(void);
 
+/* Which kernels an operator has on cuda and simt: for compute capability 8.0 and newer, and of its own for 9.0. */
+enum { CUL_KERNELS_80 = 1, CUL_KERNELS_90 = 2 };
+
 typedef struct cul_op_info {
   uint32_t struct_size;
   uint32_t backends; /* bit i: backend i has it */
+  uint32_t kernels;  /* CUL_KERNELS_*; 0 where neither cuda nor simt has it */
+  uint32_t reserved0;
   const char* name;
   const char* family;
   const char* dtypes; /* of the principal operand, space separated */

@@ -10,5 +10,6 @@ import java.util.Set;
  * @param family the family it belongs to
  * @param backends those that have it
  * @param dtypes the element types of its principal operand, by name
+ * @param computeCapabilities those that it has CUDA kernels of its own for: {@code 8.0} (and newer), {@code 9.0}
  */
-public record OpInfo(String name, String family, Set<Backend> backends, List<String> dtypes) {}
+public record OpInfo(String name, String family, Set<Backend> backends, List<String> dtypes, List<String> computeCapabilities) {}

@@ -42,9 +42,21 @@ public final class Ops extends GlueOps {
                         cul_op_info.name(info).getString(0),
                         cul_op_info.family(info).getString(0),
                         Collections.unmodifiableSet(backends),
-                        dtypes.isBlank() ? List.of() : List.of(dtypes.split(" "))));
+                        dtypes.isBlank() ? List.of() : List.of(dtypes.split(" ")),
+                        computeCapabilities(cul_op_info.kernels(info))));
             }
         }
         return list;
+    }
+
+    private static List<String> computeCapabilities(int kernels) {
+        var list = new ArrayList<String>();
+        if ((kernels & culebra_h.CUL_KERNELS_80()) != 0) {
+            list.add("8.0");
+        }
+        if ((kernels & culebra_h.CUL_KERNELS_90()) != 0) {
+            list.add("9.0");
+        }
+        return List.copyOf(list);
     }
 }

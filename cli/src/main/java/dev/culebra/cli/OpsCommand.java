@@ -75,6 +75,11 @@ final class OpsCommand implements Runnable {
                     json.writeString(dtype);
                 }
                 json.writeEndArray();
+                json.writeArrayFieldStart("compute_capabilities");
+                for (var capability : op.computeCapabilities()) {
+                    json.writeString(capability);
+                }
+                json.writeEndArray();
                 json.writeEndObject();
             }
             json.writeEndArray();

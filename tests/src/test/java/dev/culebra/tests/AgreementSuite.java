@@ -7,7 +7,6 @@ import static org.junit.jupiter.api.DynamicTest.dynamicTest;
 import dev.culebra.DType;
 import dev.culebra.LogprobOptions;
 import dev.culebra.Ops;
-import dev.culebra.conformance.Case;
 import dev.culebra.conformance.Runner;
 import dev.culebra.conformance.Verdict;
 import java.util.ArrayList;
@@ -38,11 +37,7 @@ abstract class AgreementSuite {
     Stream<DynamicNode> agreement() {
         var seed = seed();
         System.out.println("agreement: -Dculebra.test.seed=" + seed);
-        var cases = new ArrayList<Case>();
-        cases.addAll(GlueCases.all(seed));
-        cases.addAll(GemmCases.all(seed));
-        cases.addAll(PackedGemmCases.all(seed));
-        cases.addAll(ModelCases.all(seed));
+        var cases = RandomCases.all(seed).toList();
         return backends().stream().map(backend -> {
             var runner = new Runner(backend);
             runners.add(runner);

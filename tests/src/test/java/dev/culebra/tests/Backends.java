@@ -20,22 +20,14 @@ final class Backends {
             .filter(name -> !name.isEmpty())
             .toList();
 
-    /** The operators that every backend must have. */
-    static final Set<String> EVERYWHERE = Set.of(
-            "pack_weights", "unpack_weights", "quantize_weights", "w4a16_gemm", "gemm",
-            "w4a16_sparse24_gemm", "w8a16_gemm", "w6a16_gemm", "w6a8_gemm", "quantize_activations", "linear_logprob", "sparse_mlp",
-            "rms_norm", "layer_norm", "rope", "silu_mul", "gelu_mul", "sigmoid_mul", "softmax", "embedding", "argmax",
-            "add", "scale", "cast", "copy_strided", "sample");
+    /** The operators that only the cpu backend has; every other one must be on all of them. */
+    static final Set<String> CPU_ONLY = Set.of(
+            "attention", "paged_attention", "paged_append", "causal_conv1d", "gated_delta_rule", "gated_rms_norm", "moe_mlp",
+            "moe_route");
 
     private static final String HOPPER_DEVICE = "simt:1";
 
     private Backends() {}
-
-    /** The operators that have no kernels for compute capability 8.0. */
-    private static final Set<String> HOPPER_ONLY = Set.of("fp8_gemm", "w4a8_gemm");
-
-    /** The operators that have kernels of their own for compute capability 9.0. */
-    private static final Set<String> HOPPER = Set.of("gemm", "w4a16_gemm", "fp8_gemm", "w4a8_gemm", "linear_logprob");
 
     /** The devices without a GPU that are here: cpu, and in a build for tests simt, of which the second one emulates 9.0. */
     static List<String> here() {
@@ -49,12 +41,19 @@ final class Backends {
 
     /** The operators that are tested on a device: those that its backend declares, on simt each where it has kernels. */
     static Set<String> operators(String device) {
-        var declared = declared(device.replaceFirst(":.*", ""));
         return switch (device) {
-            case "simt" -> declared.stream().filter(op -> !HOPPER_ONLY.contains(op)).collect(Collectors.toSet());
-            case HOPPER_DEVICE -> declared.stream().filter(HOPPER::contains).collect(Collectors.toSet());
-            default -> declared;
+            case "simt" -> declared("simt", "8.0");
+            case HOPPER_DEVICE -> declared("simt", "9.0");
+            default -> declared(device.replaceFirst(":.*", ""));
         };
+    }
+
+    private static Set<String> declared(String backend, String computeCapability) {
+        var all = declared(backend);
+        return Ops.list().stream()
+                .filter(op -> all.contains(op.name()) && op.computeCapabilities().contains(computeCapability))
+                .map(OpInfo::name)
+                .collect(Collectors.toSet());
     }
 
     /** The operators that a backend declares. */

@@ -17,7 +17,6 @@ import dev.culebra.conformance.Case;
 import dev.culebra.conformance.CaseException;
 import dev.culebra.conformance.HostTensor;
 import dev.culebra.conformance.Runner;
-import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -41,14 +40,9 @@ abstract class DeterminismSuite {
     /** Of every operator the case with the most work. */
     private static List<Case> cases() {
         var largest = new LinkedHashMap<String, Case>();
-        var all = new ArrayList<Case>(GlueCases.all(1));
-        all.addAll(GemmCases.all(1));
-        all.addAll(PackedGemmCases.all(1));
-        all.addAll(ModelCases.all(1));
-        all.removeIf(source -> bytes(source) > LARGEST_BYTES);
-        for (var source : all) {
-            largest.merge(source.op(), source, (a, b) -> bytes(b) > bytes(a) ? b : a);
-        }
+        RandomCases.all(1)
+                .filter(source -> bytes(source) <= LARGEST_BYTES)
+                .forEach(source -> largest.merge(source.op(), source, (a, b) -> bytes(b) > bytes(a) ? b : a));
         return List.copyOf(largest.values());
     }
 

@@ -17,6 +17,8 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  * struct cul_op_info {
  *     uint32_t struct_size;
  *     uint32_t backends;
+ *     uint32_t kernels;
+ *     uint32_t reserved0;
  *     const char *name;
  *     const char *family;
  *     const char *dtypes;
@@ -32,6 +34,8 @@ public class cul_op_info {
     private static final GroupLayout $LAYOUT = MemoryLayout.structLayout(
         culebra_h.C_INT.withName("struct_size"),
         culebra_h.C_INT.withName("backends"),
+        culebra_h.C_INT.withName("kernels"),
+        culebra_h.C_INT.withName("reserved0"),
         culebra_h.C_POINTER.withName("name"),
         culebra_h.C_POINTER.withName("family"),
         culebra_h.C_POINTER.withName("dtypes")
@@ -130,6 +134,94 @@ public class cul_op_info {
      */
     public static void backends(MemorySegment struct, int fieldValue) {
         struct.set(backends$LAYOUT, backends$OFFSET, fieldValue);
+    }
+
+    private static final OfInt kernels$LAYOUT = (OfInt)$LAYOUT.select(groupElement("kernels"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * uint32_t kernels
+     * }
+     */
+    public static final OfInt kernels$layout() {
+        return kernels$LAYOUT;
+    }
+
+    private static final long kernels$OFFSET = $LAYOUT.byteOffset(groupElement("kernels"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * uint32_t kernels
+     * }
+     */
+    public static final long kernels$offset() {
+        return kernels$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * uint32_t kernels
+     * }
+     */
+    public static int kernels(MemorySegment struct) {
+        return struct.get(kernels$LAYOUT, kernels$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * uint32_t kernels
+     * }
+     */
+    public static void kernels(MemorySegment struct, int fieldValue) {
+        struct.set(kernels$LAYOUT, kernels$OFFSET, fieldValue);
+    }
+
+    private static final OfInt reserved0$LAYOUT = (OfInt)$LAYOUT.select(groupElement("reserved0"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * uint32_t reserved0
+     * }
+     */
+    public static final OfInt reserved0$layout() {
+        return reserved0$LAYOUT;
+    }
+
+    private static final long reserved0$OFFSET = $LAYOUT.byteOffset(groupElement("reserved0"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * uint32_t reserved0
+     * }
+     */
+    public static final long reserved0$offset() {
+        return reserved0$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * uint32_t reserved0
+     * }
+     */
+    public static int reserved0(MemorySegment struct) {
+        return struct.get(reserved0$LAYOUT, reserved0$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * uint32_t reserved0
+     * }
+     */
+    public static void reserved0(MemorySegment struct, int fieldValue) {
+        struct.set(reserved0$LAYOUT, reserved0$OFFSET, fieldValue);
     }
 
     private static final AddressLayout name$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("name"));

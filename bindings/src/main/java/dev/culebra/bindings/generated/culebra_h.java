@@ -2722,6 +2722,24 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+    private static final int CUL_KERNELS_80 = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_KERNELS_80 = 1
+     * }
+     */
+    public static int CUL_KERNELS_80() {
+        return CUL_KERNELS_80;
+    }
+    private static final int CUL_KERNELS_90 = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_KERNELS_90 = 2
+     * }
+     */
+    public static int CUL_KERNELS_90() {
+        return CUL_KERNELS_90;
+    }
 
     private static class cul_op_count {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(

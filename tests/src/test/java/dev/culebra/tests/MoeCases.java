@@ -1,0 +1,95 @@
+package dev.culebra.tests;
+
+import dev.culebra.DType;
+import dev.culebra.conformance.Case;
+import dev.culebra.conformance.HostTensor;
+import dev.culebra.conformance.Metric;
+import java.util.ArrayList;
+import java.util.List;
+
+/** Mixture of experts: every kind of expert, skipped ids, groups, empty batches. */
+final class MoeCases {
+    private static final DType[] DTYPES = {DType.F32, DType.F16, DType.BF16};
+
+    private MoeCases() {}
+
+    static List<Case> all(long seed) {
+        var cases = new ArrayList<Case>();
+        for (var i = 0; i < 9; i++) {
+            cases.add(moeRoute(seed + i, i, DTYPES[i % 3]));
+            cases.add(moeMlp(seed + i, i, i % 2 == 0 ? DType.F16 : DType.BF16));
+        }
+        return cases;
+    }
+
+    private static Case moeRoute(long seed, int i, DType dtype) {
+        var groups = new int[] {1, 4, 2}[i % 3];
+        var experts = new int[] {8, 64, 30}[i % 3];
+        var tokens = new int[] {0, 1, 33}[(i + 1) % 3];
+        var k = 1 + i % 4;
+        var builder = new CaseBuilder("moe_route", seed, dtype, "T", tokens, "E", experts, "k", k, "groups", groups);
+        // Logits on a grid, a permutation each row: no two scores are nearly equal.
+        var logits = HostTensor.zeros(dtype, tokens, experts);
+        for (var t = 0; t < tokens; t++) {
+            var order = builder.random.ints(0, experts).distinct().limit(experts).toArray();
+            for (var e = 0; e < experts; e++) {
+                logits.set(t * (long) experts + e, (order[e] - experts / 2) / 8.0);
+            }
+        }
+        builder.in("logits", logits)
+                .attribute("k", k)
+                .attribute("score", i % 2 == 0 ? "softmax" : "sigmoid")
+                .attribute("n_group", groups)
+                .attribute("topk_group", Math.max(1, groups / 2))
+                .attribute("renormalize", i % 3 != 0)
+                .attribute("n_shared", i % 4 == 3 ? 1 : 0)
+                .attribute("scale", i % 2 == 0 ? 1.0 : 2.5);
+        if (i % 2 == 1) {
+            builder.uniform("bias", DType.F32, -0.5, 0.5, experts);
+        }
+        return builder.build(DType.F32);
+    }
+
+    private static Case moeMlp(long seed, int i, DType dtype) {
+        var kind = new String[] {"half", "int4", "f8"}[i % 3];
+        var tokens = new int[] {0, 1, 17}[(i / 3 + 1) % 3];
+        var width = 64 + 64 * (i % 2);
+        var inner = 64;
+        var experts = 5;
+        var slots = 1 + i % 3;
+        var act = new String[] {"silu", "gelu", "swiglu_oai"}[i / 3];
+        var group = i % 2 == 0 ? 32 : -1;
+        var builder = new CaseBuilder("moe_mlp", seed, kind, act, dtype, "T", tokens, "D", width);
+        builder.normal("x", dtype, 1, tokens, width)
+                .uniform("weights", DType.F32, 0, 1, tokens, slots)
+                .in("ids", HostTensor.of(DType.I32, new long[] {tokens, slots},
+                        builder.random.ints((long) tokens * slots, -1, experts + 1).asDoubleStream().toArray()))
+                .attribute("experts", kind)
+                .attribute("group", group)
+                .attribute("act", act)
+                .attribute("alpha", 1.702)
+                .attribute("limit", 7.0);
+        matrices(builder, "w13", kind, dtype, group, experts, 2 * inner, width);
+        matrices(builder, "w2", kind, dtype, group, experts, width, inner);
+        if (i % 2 == 0) {
+            builder.normal("b13", dtype, 1, experts, 2 * inner).normal("b2", dtype, 1, experts, width);
+        }
+        // Chained products with half intermediates; f8 experts may quantise the activations.
+        return builder.check("y", Metric.RMS_RATIO, kind.equals("f8") ? 0.06 : 1.5 * CaseBuilder.bound(dtype)).build(dtype);
+    }
+
+    private static void matrices(CaseBuilder builder, String name, String kind, DType dtype, int group, int experts, int rows,
+            int columns) {
+        switch (kind) {
+            case "half" -> builder.normal(name, dtype, 0.1, experts, rows, columns);
+            case "f8" -> builder.normal(name, DType.F8E4M3, 10, experts, rows, columns)
+                    .uniform(name + "_scale", DType.F32, 0.01, 0.02, experts, Math.ceilDiv(rows, 128), Math.ceilDiv(columns, 128));
+            default -> {
+                var groups = group > 0 ? columns / group : 1;
+                builder.uniform(name + "_q", DType.U8, 0, 256, experts, rows, columns / 2)
+                        .uniform(name + "_scales", DType.F16, 0.01, 0.02, experts, rows, groups)
+                        .uniform(name + "_zeros", DType.U8, 0, 256, experts, rows / 2, groups);
+            }
+        }
+    }
+}
