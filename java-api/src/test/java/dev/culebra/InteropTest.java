@@ -12,7 +12,9 @@ import java.lang.foreign.ValueLayout;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.ReadOnlyBufferException;
+import java.util.Arrays;
 import java.util.concurrent.atomic.AtomicInteger;
+import jdk.incubator.vector.FloatVector;
 import org.junit.jupiter.api.Test;
 
 /** Memory shared with Java's own libraries and with owners of raw pointers. */
@@ -142,6 +144,40 @@ class InteropTest {
             assertFalse(device.isClosed());
             stream.synchronize();
         }
+    }
+
+    /** {@code y += 0.5 x} by Java's own vectors, in the memory of two tensors, between two operators. */
+    @Test
+    void theVectorApiComputesInTensors() {
+        var species = FloatVector.SPECIES_PREFERRED;
+        var order = ByteOrder.nativeOrder();
+        var n = 1000;
+        try (var device = Device.open("cpu"); var stream = device.openStream(); var scope = device.openScope()) {
+            var ones = scope.floats(stream, filled(n, 1), n);
+            var x = scope.allocate(DType.F32, n);
+            var y = scope.allocate(DType.F32, n);
+            var z = scope.allocate(DType.F32, n);
+            Ops.scale(stream, ones, x, 8);
+            Ops.scale(stream, ones, y, 3);
+            try (var xView = x.hostView(stream); var yView = y.hostView(stream)) {
+                var bytes = xView.segment().byteSize();
+                for (var offset = 0L; offset < bytes; offset += species.vectorByteSize()) {
+                    var mask = species.indexInRange(offset / 4, n);
+                    var sum = FloatVector.fromMemorySegment(species, xView.segment(), offset, order, mask)
+                            .fma(FloatVector.broadcast(species, 0.5f),
+                                    FloatVector.fromMemorySegment(species, yView.segment(), offset, order, mask));
+                    sum.intoMemorySegment(yView.segment(), offset, order, mask);
+                }
+            }
+            Ops.scale(stream, y, z, 2);
+            assertArrayEquals(filled(n, 14), z.floats(stream));
+        }
+    }
+
+    private static float[] filled(int n, float value) {
+        var values = new float[n];
+        Arrays.fill(values, value);
+        return values;
     }
 
     /** An owner whose release fails must not take the thread down that happens to close the tensor. */
