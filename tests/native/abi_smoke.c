@@ -4,11 +4,13 @@
 
 #include "culebra/attention.h"
 #include "culebra/culebra.h"
+#include "culebra/dlpack.h"
 #include "culebra/gemm.h"
 #include "culebra/glue.h"
 #include "culebra/linear_attention.h"
 #include "culebra/module.h"
 #include "culebra/moe.h"
+#include "culebra/replay.h"
 
 static int failures = 0;
 #define REFUSED(call)                                                                          \
@@ -58,6 +60,8 @@ int main(void) {
   REFUSED(cul_graph_launch(0, 0));
   REFUSED(cul_graph_node_count(0, &n));
   REFUSED(cul_graph_destroy(0));
+  REFUSED(cul_graph_update(0, 0, &done));
+  REFUSED(cul_batch(0, 0, 1, &n));
   REFUSED(cul_op_get_info(0, 0));
   REFUSED(cul_module_load(0, "", 0, 0));
   REFUSED(cul_module_compile(0, "", "", 0, 0, 0));

@@ -3042,6 +3042,60 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+    private static final int CUL_DLPACK_MAJOR = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_DLPACK_MAJOR = 1
+     * }
+     */
+    public static int CUL_DLPACK_MAJOR() {
+        return CUL_DLPACK_MAJOR;
+    }
+    private static final int CUL_DLPACK_MINOR = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_DLPACK_MINOR = 0
+     * }
+     */
+    public static int CUL_DLPACK_MINOR() {
+        return CUL_DLPACK_MINOR;
+    }
+    private static final int CUL_DLPACK_READ_ONLY = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_DLPACK_READ_ONLY = 1
+     * }
+     */
+    public static int CUL_DLPACK_READ_ONLY() {
+        return CUL_DLPACK_READ_ONLY;
+    }
+    private static final int CUL_DLPACK_IS_COPIED = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_DLPACK_IS_COPIED = 2
+     * }
+     */
+    public static int CUL_DLPACK_IS_COPIED() {
+        return CUL_DLPACK_IS_COPIED;
+    }
+    private static final int CUL_DEVICE_CUDA_HOST = (int)3L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_DEVICE_CUDA_HOST = 3
+     * }
+     */
+    public static int CUL_DEVICE_CUDA_HOST() {
+        return CUL_DEVICE_CUDA_HOST;
+    }
+    private static final int CUL_DEVICE_CUDA_MANAGED = (int)13L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_DEVICE_CUDA_MANAGED = 13
+     * }
+     */
+    public static int CUL_DEVICE_CUDA_MANAGED() {
+        return CUL_DEVICE_CUDA_MANAGED;
+    }
     private static final int CUL_ACT_NONE = (int)0L;
     /**
      * {@snippet lang=c :
@@ -5987,6 +6041,167 @@ public class culebra_h extends culebra_h$shared {
                 traceDowncall("cul_moe_mlp", stream, args);
             }
             return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int CUL_BATCH_OP = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_BATCH_OP = 0
+     * }
+     */
+    public static int CUL_BATCH_OP() {
+        return CUL_BATCH_OP;
+    }
+    private static final int CUL_BATCH_COPY = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_BATCH_COPY = 1
+     * }
+     */
+    public static int CUL_BATCH_COPY() {
+        return CUL_BATCH_COPY;
+    }
+    private static final int CUL_BATCH_FILL = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_BATCH_FILL = 2
+     * }
+     */
+    public static int CUL_BATCH_FILL() {
+        return CUL_BATCH_FILL;
+    }
+    private static final int CUL_BATCH_LAUNCH = (int)3L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_BATCH_LAUNCH = 3
+     * }
+     */
+    public static int CUL_BATCH_LAUNCH() {
+        return CUL_BATCH_LAUNCH;
+    }
+
+    private static class cul_batch {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER,
+            culebra_h.C_LONG,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_batch");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_batch(cul_stream *stream, const cul_batch_call *calls, uint64_t count, uint64_t *done)
+     * }
+     */
+    public static FunctionDescriptor cul_batch$descriptor() {
+        return cul_batch.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_batch(cul_stream *stream, const cul_batch_call *calls, uint64_t count, uint64_t *done)
+     * }
+     */
+    public static MethodHandle cul_batch$handle() {
+        return cul_batch.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_batch(cul_stream *stream, const cul_batch_call *calls, uint64_t count, uint64_t *done)
+     * }
+     */
+    public static MemorySegment cul_batch$address() {
+        return cul_batch.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_batch(cul_stream *stream, const cul_batch_call *calls, uint64_t count, uint64_t *done)
+     * }
+     */
+    public static int cul_batch(MemorySegment stream, MemorySegment calls, long count, MemorySegment done) {
+        var mh$ = cul_batch.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_batch", stream, calls, count, done);
+            }
+            return (int)mh$.invokeExact(stream, calls, count, done);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_graph_update {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_graph_update");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_graph_update(cul_graph *graph, cul_stream *stream, int32_t *in_place)
+     * }
+     */
+    public static FunctionDescriptor cul_graph_update$descriptor() {
+        return cul_graph_update.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_graph_update(cul_graph *graph, cul_stream *stream, int32_t *in_place)
+     * }
+     */
+    public static MethodHandle cul_graph_update$handle() {
+        return cul_graph_update.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_graph_update(cul_graph *graph, cul_stream *stream, int32_t *in_place)
+     * }
+     */
+    public static MemorySegment cul_graph_update$address() {
+        return cul_graph_update.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_graph_update(cul_graph *graph, cul_stream *stream, int32_t *in_place)
+     * }
+     */
+    public static int cul_graph_update(MemorySegment graph, MemorySegment stream, MemorySegment in_place) {
+        var mh$ = cul_graph_update.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_graph_update", graph, stream, in_place);
+            }
+            return (int)mh$.invokeExact(graph, stream, in_place);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {
