@@ -10,9 +10,9 @@ namespace culebra {
 static constexpr Op<GatedDeltaRuleParams> kGatedDeltaRule{
     "gated_delta_rule", "linear_attention", "f32 f16 bf16", cpu::gated_delta_rule, nullptr, nullptr};
 static constexpr Op<CausalConv1dParams> kCausalConv1d{
-    "causal_conv1d", "linear_attention", "f32 f16 bf16", cpu::causal_conv1d, nullptr, nullptr};
+    "causal_conv1d", "linear_attention", "f32 f16 bf16", cpu::causal_conv1d, CUL_CUDA(causal_conv1d), CUL_SIMT(causal_conv1d)};
 static constexpr Op<GatedRmsNormParams> kGatedRmsNorm{
-    "gated_rms_norm", "linear_attention", "f32 f16 bf16", cpu::gated_rms_norm, nullptr, nullptr};
+    "gated_rms_norm", "linear_attention", "f32 f16 bf16", cpu::gated_rms_norm, CUL_CUDA(gated_rms_norm), CUL_SIMT(gated_rms_norm)};
 
 static constexpr const OpRecord* kOps[] = {&kGatedDeltaRule, &kCausalConv1d, &kGatedRmsNorm};
 const OpList kLinearAttentionOps{kOps, static_cast<int>(std::size(kOps))};

@@ -7,5 +7,8 @@ culebra_family(linear_attention
     gated_rms_norm
     gated_rms_norm_cpu
     sequences
+  KERNELS
+    causal_conv1d
+    gated_rms_norm
   TESTS
     linear_attention)

@@ -1,0 +1,88 @@
+// What the kernels of the recurrences share: addressing, gates, checkpoints.
+#pragma once
+#include "device/warp.h"
+#include "ops/glue/rows.h"
+#include "ops/linear_attention/recurrence.h"
+#include "ops/linear_attention/sequences.cuh"
+
+namespace culebra::CUL_DEVICE_NS {
+
+// Sequences with at most kRecurrentTokens tokens go token by token, longer ones of half operands in chunks. A sequence's
+// length alone decides, never its company.
+inline constexpr int64_t kRecurrentTokens = 16;
+inline constexpr int64_t kAnyLength = int64_t{1} << 62;
+
+template <class T>
+CUL_DEVICE_FN T* head_row(const RecurrenceParams::Heads& x, int64_t batch, int64_t token, int64_t head) {
+  return static_cast<T*>(x.data) + batch * x.batch + token * x.token + head * x.head;
+}
+
+CUL_DEVICE_FN float* state_of(const RecurrenceParams::States& s, int64_t row, int64_t head) {
+  return s.data ? s.data + row * s.row + head * s.head : nullptr;
+}
+
+// Elements i..i+3 of a row in f32.
+template <class T>
+CUL_DEVICE_FN void load_four(const T* row, bool aligned, float (&x)[4]) {
+  if (aligned) {
+    const Vector<T, 4> bits = load_vector<4>(row);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) x[i] = to_float(bits[i]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) x[i] = to_float(row[i]);
+  }
+}
+CUL_DEVICE_FN void load_four(DType type, const void* data, int64_t offset, bool aligned, float (&x)[4]) {
+  if (type == DType::f32)
+    load_four(static_cast<const float*>(data) + offset, aligned, x);
+  else if (type == DType::f16)
+    load_four(static_cast<const half_t*>(data) + offset, aligned, x);
+  else
+    load_four(static_cast<const bfloat16_t*>(data) + offset, aligned, x);
+}
+CUL_DEVICE_FN float load_one(DType type, const void* data, int64_t offset) {
+  if (type == DType::f32) return static_cast<const float*>(data)[offset];
+  if (type == DType::f16) return to_float(static_cast<const half_t*>(data)[offset]);
+  return to_float(static_cast<const bfloat16_t*>(data)[offset]);
+}
+CUL_DEVICE_FN void store_one(DType type, void* data, int64_t offset, float x) {
+  if (type == DType::f32)
+    static_cast<float*>(data)[offset] = x;
+  else if (type == DType::f16)
+    static_cast<half_t*>(data)[offset] = from_float<half_t>(x);
+  else
+    static_cast<bfloat16_t*>(data)[offset] = from_float<bfloat16_t>(x);
+}
+
+// The log decay that the gate tensor's value `raw` means for a head, and a channel where gates are of channels.
+CUL_DEVICE_FN float log_gate(const RecurrenceParams& p, float raw, int64_t head, int64_t channel) {
+  float g = raw;
+  if (p.gate_mode != GateMode::log) {
+    const float x = raw + (p.dt_bias ? p.dt_bias[head * p.dt_bias_head + channel] : 0.0f);
+    const float a = p.a_log ? expf(p.a_log[head]) : 1.0f;
+    if (p.gate_mode == GateMode::softplus)
+      g = -a * (x > 20.0f ? x : log1pf(expf(x)));
+    else
+      g = p.lower_bound / (1.0f + expf(-a * x));
+  }
+  return g < kLowestLogGate ? kLowestLogGate : g;
+}
+
+// The type of the gate tensor's elements: raw gates have q's.
+CUL_DEVICE_FN DType gate_type(const RecurrenceParams& p) { return p.gate_mode == GateMode::log ? DType::f32 : p.dtype; }
+
+// The row of the checkpoints where sequence n's begin. All lanes of a warp call.
+CUL_DEVICE_FN int64_t first_checkpoint(const RecurrenceParams& p, int64_t n) {
+  if (!p.checkpoint_every) return 0;
+  const Sequences& s = p.sequences;
+  if (!s.cu_seqlens) return n * (s.tokens / p.checkpoint_every);
+  int before = 0;
+  for (int64_t m = threadIdx.x % 32; m < n; m += 32) before += (s.cu_seqlens[m + 1] - s.cu_seqlens[m]) / p.checkpoint_every;
+  return warp_sum(before);
+}
+
+// Every sequence of at most `longest` tokens, token by token.
+void run_recurrent(const RecurrenceParams& p, int64_t longest, NativeStream stream);
+
+}  // namespace culebra::CUL_DEVICE_NS
