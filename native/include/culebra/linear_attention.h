@@ -7,26 +7,38 @@ extern "C" {
 #endif
 
 enum { CUL_STATE_VK = 0, CUL_STATE_KV = 1 };
-enum { CUL_GATE_LOG = 0, CUL_GATE_SOFTPLUS = 1 };
+enum { CUL_GATE_LOG = 0, CUL_GATE_SOFTPLUS = 1, CUL_GATE_LOWER_BOUND = 2 };
 
-/* Gated delta rule: S = e^g S; S += k (beta (v - S^T k))^T; o = scale S^T q (Yang et al., arXiv:2412.06464).
- * q, k [B,T,H,K]; v, o [B,T,HV,V], HV % H == 0, one dtype f32, f16 or bf16; beta f32 [B,T,HV]; gate_mode log: g f32 [B,T,HV],
- * softplus: a [B,T,HV] as q, a_log, dt_bias f32 [HV], g = -exp(a_log) softplus(a + dt_bias). Gates below -30 count as -30.
+/* The recurrences over a state S [K,V] per sequence and value head that share one argument struct. Value head j reads q
+ * and k head j / (HV / H). A field that an operator does not name must be NULL or 0.
+ *   simple_gla                S = e^g S + k v^T                          g f32 [B,T,HV], or g_head f32 [HV] for every token
+ *   gated_linear_attention    S = diag(e^g) S + k v^T                    g f32 [B,T,HV,K]
+ *   delta_rule                S += k (beta (v - S^T k))^T                beta f32 [B,T,HV]
+ *   gated_delta_rule          S = e^g S, then the delta rule on it       beta; g f32 [B,T,HV] or raw a
+ *   kda                       S = diag(e^g) S, then the delta rule       beta; g f32 [B,T,HV,K] or raw a
+ * and o = scale S^T q in all of them. Sources: Yang et al., arXiv:2312.06635 (gated linear attention), arXiv:2406.06484
+ * (delta rule), arXiv:2412.06464 (gated delta rule); Qin et al., arXiv:2401.04658 (simple_gla); Kimi Linear,
+ * arXiv:2510.26692 (kda).
+ * q, k [B,T,H,K]; v, o [B,T,HV,V], HV % H == 0, one dtype f32, f16 or bf16; K, V multiples of 8 up to 256.
+ * gate_mode (gated_delta_rule and kda): LOG: g is the log decay; SOFTPLUS: g = -exp(a_log) softplus(a + dt_bias);
+ * LOWER_BOUND (kda): g = lower_bound sigmoid(exp(a_log) (a + dt_bias)); a as q [B,T,HV] or [B,T,HV,K], a_log f32 [HV],
+ * dt_bias f32 [HV] or [HV,K]. Log gates below -30 count as -30.
  * States f32 [N,HV,V,K] (or K,V), N = B, or the number of intervals of cu_seqlens i32 [N+1] (then B = 1). final_state may
  * be initial_state. With state_read_index, state_write_index i32 [N] (both or neither) the states are pools [P,...]: row -1 skips the
  * sequence (output 0, pool untouched); initial_state and final_state are then one and the same pool, or final_state
  * gets the written rows only. checkpoints f32 [C,HV,V,K]: the state after each checkpoint_every tokens.
- * K, V multiples of 8 up to 256. */
-typedef struct cul_gated_delta_rule_args {
+ * A token never changes an output before it, not by a bit. */
+typedef struct cul_recurrence_args {
   cul_op_call call;
   const cul_tensor* q;
   const cul_tensor* k;
   const cul_tensor* v;
   const cul_tensor* beta;
   const cul_tensor* g;                 /* gate_mode log */
-  const cul_tensor* a;                 /* gate_mode softplus */
-  const cul_tensor* a_log;             /* gate_mode softplus */
-  const cul_tensor* dt_bias;           /* gate_mode softplus */
+  const cul_tensor* g_head;            /* simple_gla, instead of g */
+  const cul_tensor* a;                 /* the other gate modes */
+  const cul_tensor* a_log;             /* the other gate modes */
+  const cul_tensor* dt_bias;           /* the other gate modes */
   const cul_tensor* cu_seqlens;        /* optional */
   const cul_tensor* initial_state;     /* optional: zeros */
   const cul_tensor* state_read_index;  /* optional */
@@ -37,15 +49,19 @@ typedef struct cul_gated_delta_rule_args {
   float scale;                   /* 0 = K^-1/2 */
   int32_t state_layout;
   int32_t checkpoint_every; /* 0, a multiple of 64, or 1 where T <= 8 */
-  int32_t qk_l2norm;        /* x / sqrt(sum x^2 + 1e-6) on q and k, before scale */
+  int32_t qk_l2norm;        /* the delta rules: x / sqrt(sum x^2 + 1e-6) on q and k, before scale */
   int32_t gate_mode;
-  int32_t reserved0;
-} cul_gated_delta_rule_args;
-CUL_API cul_status cul_gated_delta_rule(cul_stream* stream, const cul_gated_delta_rule_args* args);
+  float lower_bound; /* gate_mode lower_bound: in [-5, 0) */
+} cul_recurrence_args;
+CUL_API cul_status cul_simple_gla(cul_stream* stream, const cul_recurrence_args* args);
+CUL_API cul_status cul_gated_linear_attention(cul_stream* stream, const cul_recurrence_args* args);
+CUL_API cul_status cul_delta_rule(cul_stream* stream, const cul_recurrence_args* args);
+CUL_API cul_status cul_gated_delta_rule(cul_stream* stream, const cul_recurrence_args* args);
+CUL_API cul_status cul_kda(cul_stream* stream, const cul_recurrence_args* args);
 
 /* y_t = act(bias + sum_j w_j x_(t-W+1+j)) per channel. x, y [B,T,C] f32 or half; w [C,W], W 2..4; bias? [C];
  * state? and final_state? [N,C,W-1] as x: the last W-1 inputs, oldest first, copied exactly; may be one tensor. Sequences
- * and pools as in gated_delta_rule. act none | silu. */
+ * and pools as in cul_recurrence_args. act none | silu. */
 typedef struct cul_causal_conv1d_args {
   cul_op_call call;
   const cul_tensor* x;

@@ -2,10 +2,11 @@ culebra_family(linear_attention
   SOURCES
     causal_conv1d
     causal_conv1d_cpu
-    gated_delta_rule
-    gated_delta_rule_cpu
     gated_rms_norm
     gated_rms_norm_cpu
+    recurrence
+    recurrence_check
+    recurrence_cpu
     sequences
   KERNELS
     causal_conv1d

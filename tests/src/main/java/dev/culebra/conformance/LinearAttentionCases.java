@@ -2,10 +2,10 @@ package dev.culebra.conformance;
 
 import dev.culebra.Activation;
 import dev.culebra.DType;
-import dev.culebra.DeltaRuleOptions;
 import dev.culebra.Gate;
 import dev.culebra.GateActivation;
 import dev.culebra.Ops;
+import dev.culebra.RecurrenceOptions;
 import dev.culebra.Sequences;
 import dev.culebra.Tensor;
 import java.util.Map;
@@ -16,29 +16,67 @@ final class LinearAttentionCases {
     private LinearAttentionCases() {}
 
     static void register(Map<String, Binding> all) {
+        all.put("simple_gla", LinearAttentionCases::simpleGla);
+        all.put("gated_linear_attention", LinearAttentionCases::gatedLinearAttention);
+        all.put("delta_rule", LinearAttentionCases::deltaRule);
+        all.put("kda", LinearAttentionCases::kda);
         all.put("gated_delta_rule", LinearAttentionCases::gatedDeltaRule);
         all.put("causal_conv1d", LinearAttentionCases::causalConv1d);
         all.put("gated_rms_norm", LinearAttentionCases::gatedRmsNorm);
     }
 
-    private static void gatedDeltaRule(Call call) {
+    private interface Recurrence {
+        void run(RecurrenceOptions options, @Nullable Tensor initial, Tensor o, @Nullable Tensor last,
+                @Nullable Tensor checkpoints);
+    }
+
+    /** A recurrence with states [N, HV, V, K]. */
+    private static void recurrence(Call call, Recurrence operator) {
         var attributes = call.attributes();
-        var layout = attributes.oneOf("state_layout", DeltaRuleOptions.StateLayout.VK);
+        var layout = attributes.oneOf("state_layout", RecurrenceOptions.StateLayout.VK);
         var every = attributes.integer("checkpoint_every", 0);
-        var options = new DeltaRuleOptions(
+        var options = new RecurrenceOptions(
                 attributes.number("scale", 0), layout, every, attributes.flag("qk_l2norm", false));
-        var gate = new Gate(attributes.oneOf("gate_mode", Gate.Mode.LOG),
-                call.in("g"), call.in("a"), call.in("A_log"), call.in("dt_bias"));
         var heads = call.size("v", 2);
         var keys = call.size("q", 3);
         var values = call.size("v", 3);
-        var rows = layout == DeltaRuleOptions.StateLayout.VK ? values : keys;
-        var columns = layout == DeltaRuleOptions.StateLayout.VK ? keys : values;
+        var rows = layout == RecurrenceOptions.StateLayout.VK ? values : keys;
+        var columns = layout == RecurrenceOptions.StateLayout.VK ? keys : values;
         var states = new States(call, "initial_state", "final_state", DType.F32, "q", heads, rows, columns);
         var checkpoints = every == 0 ? null
                 : call.optionalOut("checkpoints", DType.F32, checkpoints(call, every), heads, rows, columns);
-        Ops.gatedDeltaRule(call.stream(), call.in("q"), call.in("k"), call.in("v"), call.in("beta"), gate,
-                sequences(call), states.initial, call.out("o", call.dtype("v"), call.shape("v")), states.last, checkpoints, options);
+        operator.run(options, states.initial, call.out("o", call.dtype("v"), call.shape("v")), states.last, checkpoints);
+    }
+
+    private static Gate gate(Call call) {
+        return new Gate(call.attributes().oneOf("gate_mode", Gate.Mode.LOG), call.in("g"), call.in("g_head"), call.in("a"),
+                call.in("A_log"), call.in("dt_bias"), call.attributes().number("lower_bound", -5));
+    }
+
+    private static void simpleGla(Call call) {
+        recurrence(call, (options, initial, o, last, checkpoints) -> Ops.simpleGla(call.stream(), call.in("q"), call.in("k"),
+                call.in("v"), gate(call), sequences(call), initial, o, last, checkpoints, options));
+    }
+
+    private static void gatedLinearAttention(Call call) {
+        recurrence(call, (options, initial, o, last, checkpoints) -> Ops.gatedLinearAttention(call.stream(), call.in("q"),
+                call.in("k"), call.in("v"), call.in("g"), sequences(call), initial, o, last, checkpoints, options));
+    }
+
+    private static void deltaRule(Call call) {
+        recurrence(call, (options, initial, o, last, checkpoints) -> Ops.deltaRule(call.stream(), call.in("q"), call.in("k"),
+                call.in("v"), call.in("beta"), sequences(call), initial, o, last, checkpoints, options));
+    }
+
+    private static void gatedDeltaRule(Call call) {
+        recurrence(call, (options, initial, o, last, checkpoints) -> Ops.gatedDeltaRule(call.stream(), call.in("q"),
+                call.in("k"), call.in("v"), call.in("beta"), gate(call), sequences(call), initial, o, last, checkpoints,
+                options));
+    }
+
+    private static void kda(Call call) {
+        recurrence(call, (options, initial, o, last, checkpoints) -> Ops.kda(call.stream(), call.in("q"), call.in("k"),
+                call.in("v"), call.in("beta"), gate(call), sequences(call), initial, o, last, checkpoints, options));
     }
 
     private static void causalConv1d(Call call) {

@@ -1,7 +1,7 @@
 package dev.culebra.oracles;
 
-import dev.culebra.DeltaRuleOptions.StateLayout;
 import dev.culebra.Gate;
+import dev.culebra.RecurrenceOptions.StateLayout;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;

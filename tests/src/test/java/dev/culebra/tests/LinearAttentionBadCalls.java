@@ -7,10 +7,10 @@ import static dev.culebra.DType.I64;
 
 import dev.culebra.Activation;
 import dev.culebra.DType;
-import dev.culebra.DeltaRuleOptions;
 import dev.culebra.Gate;
 import dev.culebra.GateActivation;
 import dev.culebra.Ops;
+import dev.culebra.RecurrenceOptions;
 import dev.culebra.Sequences;
 
 /** Bad calls of linear attention. */
@@ -18,7 +18,7 @@ final class LinearAttentionBadCalls {
     private LinearAttentionBadCalls() {}
 
     private static void deltaRule(TestDevice on, int valueHeads, int keys, DType beta, boolean gated, Sequences sequences,
-            DeltaRuleOptions options) {
+            RecurrenceOptions options) {
         var v = on.zeros(F32, 1, 5, valueHeads, 16);
         Ops.gatedDeltaRule(on.stream, on.zeros(F32, 1, 5, 2, keys), on.zeros(F32, 1, 5, 2, keys), v,
                 beta == null ? null : on.zeros(beta, 1, 5, valueHeads), Gate.log(gated ? on.zeros(F32, 1, 5, valueHeads) : null),
@@ -27,7 +27,7 @@ final class LinearAttentionBadCalls {
 
     static void add(BadCalls table) {
         var op = "gated_delta_rule";
-        var plain = DeltaRuleOptions.DEFAULT;
+        var plain = RecurrenceOptions.DEFAULT;
         table.bad(op, "HV % H", Refused.SHAPE, on -> deltaRule(on, 3, 16, F32, true, null, plain), "3", "2");
         table.bad(op, "K is no multiple of 8", Refused.SHAPE, on -> deltaRule(on, 2, 12, F32, true, null, plain), "12", "8");
         table.bad(op, "no beta", Refused.NULL, on -> deltaRule(on, 2, 16, null, true, null, plain), "beta");

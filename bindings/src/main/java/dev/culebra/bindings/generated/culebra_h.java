@@ -5084,6 +5084,198 @@ public class culebra_h extends culebra_h$shared {
     public static int CUL_GATE_SOFTPLUS() {
         return CUL_GATE_SOFTPLUS;
     }
+    private static final int CUL_GATE_LOWER_BOUND = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_GATE_LOWER_BOUND = 2
+     * }
+     */
+    public static int CUL_GATE_LOWER_BOUND() {
+        return CUL_GATE_LOWER_BOUND;
+    }
+
+    private static class cul_simple_gla {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_simple_gla");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_simple_gla(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_simple_gla$descriptor() {
+        return cul_simple_gla.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_simple_gla(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MethodHandle cul_simple_gla$handle() {
+        return cul_simple_gla.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_simple_gla(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MemorySegment cul_simple_gla$address() {
+        return cul_simple_gla.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_simple_gla(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static int cul_simple_gla(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_simple_gla.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_simple_gla", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_gated_linear_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_gated_linear_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_gated_linear_attention(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_gated_linear_attention$descriptor() {
+        return cul_gated_linear_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_gated_linear_attention(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MethodHandle cul_gated_linear_attention$handle() {
+        return cul_gated_linear_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_gated_linear_attention(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MemorySegment cul_gated_linear_attention$address() {
+        return cul_gated_linear_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_gated_linear_attention(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static int cul_gated_linear_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_gated_linear_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_gated_linear_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_delta_rule {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_delta_rule");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_delta_rule$descriptor() {
+        return cul_delta_rule.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MethodHandle cul_delta_rule$handle() {
+        return cul_delta_rule.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MemorySegment cul_delta_rule$address() {
+        return cul_delta_rule.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static int cul_delta_rule(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_delta_rule.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_delta_rule", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
 
     private static class cul_gated_delta_rule {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
@@ -5100,7 +5292,7 @@ public class culebra_h extends culebra_h$shared {
     /**
      * Function descriptor for:
      * {@snippet lang=c :
-     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_gated_delta_rule_args *args)
+     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
      * }
      */
     public static FunctionDescriptor cul_gated_delta_rule$descriptor() {
@@ -5110,7 +5302,7 @@ public class culebra_h extends culebra_h$shared {
     /**
      * Downcall method handle for:
      * {@snippet lang=c :
-     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_gated_delta_rule_args *args)
+     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
      * }
      */
     public static MethodHandle cul_gated_delta_rule$handle() {
@@ -5120,7 +5312,7 @@ public class culebra_h extends culebra_h$shared {
     /**
      * Address for:
      * {@snippet lang=c :
-     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_gated_delta_rule_args *args)
+     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
      * }
      */
     public static MemorySegment cul_gated_delta_rule$address() {
@@ -5129,7 +5321,7 @@ public class culebra_h extends culebra_h$shared {
 
     /**
      * {@snippet lang=c :
-     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_gated_delta_rule_args *args)
+     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
      * }
      */
     public static int cul_gated_delta_rule(MemorySegment stream, MemorySegment args) {
@@ -5137,6 +5329,67 @@ public class culebra_h extends culebra_h$shared {
         try {
             if (TRACE_DOWNCALLS) {
                 traceDowncall("cul_gated_delta_rule", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_kda {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_kda");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_kda(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_kda$descriptor() {
+        return cul_kda.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_kda(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MethodHandle cul_kda$handle() {
+        return cul_kda.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_kda(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MemorySegment cul_kda$address() {
+        return cul_kda.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_kda(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static int cul_kda(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_kda.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_kda", stream, args);
             }
             return (int)mh$.invokeExact(stream, args);
         } catch (Error | RuntimeException ex) {

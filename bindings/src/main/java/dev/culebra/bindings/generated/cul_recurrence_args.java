@@ -14,13 +14,14 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
 
 /**
  * {@snippet lang=c :
- * struct cul_gated_delta_rule_args {
+ * struct cul_recurrence_args {
  *     cul_op_call call;
  *     const cul_tensor *q;
  *     const cul_tensor *k;
  *     const cul_tensor *v;
  *     const cul_tensor *beta;
  *     const cul_tensor *g;
+ *     const cul_tensor *g_head;
  *     const cul_tensor *a;
  *     const cul_tensor *a_log;
  *     const cul_tensor *dt_bias;
@@ -36,13 +37,13 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     int32_t checkpoint_every;
  *     int32_t qk_l2norm;
  *     int32_t gate_mode;
- *     int32_t reserved0;
+ *     float lower_bound;
  * }
  * }
  */
-public class cul_gated_delta_rule_args {
+public class cul_recurrence_args {
 
-    cul_gated_delta_rule_args() {
+    cul_recurrence_args() {
         // Should not be called directly
     }
 
@@ -53,6 +54,7 @@ public class cul_gated_delta_rule_args {
         culebra_h.C_POINTER.withName("v"),
         culebra_h.C_POINTER.withName("beta"),
         culebra_h.C_POINTER.withName("g"),
+        culebra_h.C_POINTER.withName("g_head"),
         culebra_h.C_POINTER.withName("a"),
         culebra_h.C_POINTER.withName("a_log"),
         culebra_h.C_POINTER.withName("dt_bias"),
@@ -68,8 +70,8 @@ public class cul_gated_delta_rule_args {
         culebra_h.C_INT.withName("checkpoint_every"),
         culebra_h.C_INT.withName("qk_l2norm"),
         culebra_h.C_INT.withName("gate_mode"),
-        culebra_h.C_INT.withName("reserved0")
-    ).withName("cul_gated_delta_rule_args");
+        culebra_h.C_FLOAT.withName("lower_bound")
+    ).withName("cul_recurrence_args");
 
     /**
      * The layout of this struct
@@ -340,6 +342,50 @@ public class cul_gated_delta_rule_args {
      */
     public static void g(MemorySegment struct, MemorySegment fieldValue) {
         struct.set(g$LAYOUT, g$OFFSET, fieldValue);
+    }
+
+    private static final AddressLayout g_head$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("g_head"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * const cul_tensor *g_head
+     * }
+     */
+    public static final AddressLayout g_head$layout() {
+        return g_head$LAYOUT;
+    }
+
+    private static final long g_head$OFFSET = $LAYOUT.byteOffset(groupElement("g_head"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * const cul_tensor *g_head
+     * }
+     */
+    public static final long g_head$offset() {
+        return g_head$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * const cul_tensor *g_head
+     * }
+     */
+    public static MemorySegment g_head(MemorySegment struct) {
+        return struct.get(g_head$LAYOUT, g_head$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * const cul_tensor *g_head
+     * }
+     */
+    public static void g_head(MemorySegment struct, MemorySegment fieldValue) {
+        struct.set(g_head$LAYOUT, g_head$OFFSET, fieldValue);
     }
 
     private static final AddressLayout a$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("a"));
@@ -1002,48 +1048,48 @@ public class cul_gated_delta_rule_args {
         struct.set(gate_mode$LAYOUT, gate_mode$OFFSET, fieldValue);
     }
 
-    private static final OfInt reserved0$LAYOUT = (OfInt)$LAYOUT.select(groupElement("reserved0"));
+    private static final OfFloat lower_bound$LAYOUT = (OfFloat)$LAYOUT.select(groupElement("lower_bound"));
 
     /**
      * Layout for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * float lower_bound
      * }
      */
-    public static final OfInt reserved0$layout() {
-        return reserved0$LAYOUT;
+    public static final OfFloat lower_bound$layout() {
+        return lower_bound$LAYOUT;
     }
 
-    private static final long reserved0$OFFSET = $LAYOUT.byteOffset(groupElement("reserved0"));
+    private static final long lower_bound$OFFSET = $LAYOUT.byteOffset(groupElement("lower_bound"));
 
     /**
      * Offset for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * float lower_bound
      * }
      */
-    public static final long reserved0$offset() {
-        return reserved0$OFFSET;
+    public static final long lower_bound$offset() {
+        return lower_bound$OFFSET;
     }
 
     /**
      * Getter for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * float lower_bound
      * }
      */
-    public static int reserved0(MemorySegment struct) {
-        return struct.get(reserved0$LAYOUT, reserved0$OFFSET);
+    public static float lower_bound(MemorySegment struct) {
+        return struct.get(lower_bound$LAYOUT, lower_bound$OFFSET);
     }
 
     /**
      * Setter for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * float lower_bound
      * }
      */
-    public static void reserved0(MemorySegment struct, int fieldValue) {
-        struct.set(reserved0$LAYOUT, reserved0$OFFSET, fieldValue);
+    public static void lower_bound(MemorySegment struct, float fieldValue) {
+        struct.set(lower_bound$LAYOUT, lower_bound$OFFSET, fieldValue);
     }
 
     /**
