@@ -7,11 +7,12 @@ namespace culebra::CUL_DEVICE_NS {
 // What the preparation of a chunk keeps in shared memory beside its q and k.
 struct ChunkScratch {
   static constexpr int kPitch = kChunk + 4;  // f32
-  float lower[kChunk][kPitch];               // column after column: lower[m][i] is row i, column m, 0 on and above the diagonal
-  float inverse[kChunk][kPitch];             // row after row
-  uint16_t scores[kChunk][kChunkPitch];      // of q's type
-  float log_decay[kChunk];                   // sums of log gates, scalar decay
+  uint16_t scores[kChunk][kChunkPitch];  // of q's type
+  float log_decay[kChunk];               // sums of log gates, scalar decay
   float beta[kChunk], q_norm[kChunk], k_norm[kChunk];
+  // q and k stand here before.
+  float lower[kChunk][kPitch];    // column after column: lower[m][i] is row i, column m, 0 on and above the diagonal
+  float inverse[kChunk][kPitch];  // row after row
 };
 
 // Column j of inverse = (I + lower)^-1 by forward substitution, 16 rows at a time: what earlier rows contribute as outer products, then

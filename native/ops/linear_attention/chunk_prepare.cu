@@ -27,7 +27,7 @@ CUL_DEVICE_FN float inverse_norm(const T* row, int columns, bool l2norm) {
 // Shapes:   64 tokens, K up to 128; a record of chunk_layout.h for each value head
 // Layouts:  q, k any strides; records dense
 // Tiles:    a block has a chunk, a q/k head and `heads` of its value heads; 4 warps, each 16 rows of both products
-// Shared:   q and k [64][K + 8], the two triangles in f32, P
+// Shared:   45 KB: q and k [64][K + 8], then in their place the two triangles in f32; P
 // Order:    products in k order of mma; every row of P and M is computed from rows up to it
 // Numerics: products of the stored q and k, f32 sums; gates enter as differences, selected before exp; substitution in f32; M in two
 //           parts for bf16
@@ -39,7 +39,8 @@ __global__ void __launch_bounds__(kThreads) prepare_kernel(Params p, ChunkLayout
   CUL_DYNAMIC_SHARED(unsigned char, shared, 128);
   ChunkScratch& s = *reinterpret_cast<ChunkScratch*>(shared);
   const int pitch = pitch_of(layout.keys), thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
-  T* const k_tile = reinterpret_cast<T*>(shared + sizeof(ChunkScratch));
+  T* const k_tile = reinterpret_cast<T*>(s.lower);
+  static_assert(sizeof s.lower + sizeof s.inverse >= 2 * kChunk * pitch_of(kMaxChunkKeys) * sizeof(T));
   T* const q_tile = k_tile + kChunk * pitch;
 
   const int64_t unit = divide(blockIdx.x, splits), slot = divide(unit, p.key_heads), key_head = unit - slot * p.key_heads;
@@ -144,7 +145,7 @@ void prepare_chunks(const Params& p, NativeStream stream) {
   // All value heads of a q/k head share its products, unless that leaves the device empty.
   const int heads = static_cast<int>(layout.slots * p.key_heads >= 264 ? group : 1);
   const int64_t splits = (group + heads - 1) / heads;
-  const size_t shared = sizeof(ChunkScratch) + static_cast<size_t>(2 * kChunk * pitch_of(layout.keys) * 2);
+  const size_t shared = sizeof(ChunkScratch);
   const bool aligned = p.q.batch % 8 == 0 && p.q.token % 8 == 0 && p.q.head % 8 == 0 && p.k.batch % 8 == 0 && p.k.token % 8 == 0 &&
                        p.k.head % 8 == 0;
   const dim3 grid(static_cast<unsigned>(layout.slots * p.key_heads * splits));

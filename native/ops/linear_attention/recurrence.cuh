@@ -1,5 +1,6 @@
 // What the kernels of the recurrences share: addressing, gates, checkpoints.
 #pragma once
+#include "device/vector.h"
 #include "device/warp.h"
 #include "ops/glue/rows.h"
 #include "ops/linear_attention/recurrence.h"
@@ -7,9 +8,6 @@
 
 namespace culebra::CUL_DEVICE_NS {
 
-// Sequences with at most kRecurrentTokens tokens go token by token, longer ones of half operands in chunks. A sequence's
-// length alone decides, never its company.
-inline constexpr int64_t kRecurrentTokens = 16;
 inline constexpr int64_t kAnyLength = int64_t{1} << 62;
 
 template <class T>

@@ -21,7 +21,6 @@ struct Launched {
 // kLanes lanes share kRows rows of the state: K up to 8 kLanes.
 template <int kLanes>
 struct Geometry {
-  static constexpr int kKeys = kLanes * kColumns;
   static constexpr int kRowsPerWarp = 32 / kLanes * kRows;
   static constexpr int kMaxRows = kMaxWarps * kRowsPerWarp;
   // The columns of a lane: four from 4 lane on, four from 4 (kLanes + lane) on.
