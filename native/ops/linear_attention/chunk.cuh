@@ -73,6 +73,19 @@ CUL_DEVICE_FN void copy_tokens(T* tile, const T* rows, int64_t stride, int count
   }
 }
 
+// 1 / |row| of a tile's row where rows are normalised, else 1.
+template <class T>
+CUL_DEVICE_FN float inverse_norm(const T* row, int columns, bool l2norm) {
+  if (!l2norm) return 1.0f;
+  float sum = 0;
+  for (int column = 0; column < columns; column += 8) {
+    const Vector<T, 8> x = load_vector<8>(row + column);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sum = fmaf(to_float(x[i]), to_float(x[i]), sum);
+  }
+  return 1.0f / sqrtf(sum + kL2NormEps);
+}
+
 // The two halves of a value: `high` is its rounding, `low` what that took away.
 template <class T>
 CUL_DEVICE_FN void split_two(float a, float b, uint32_t& high, uint32_t& low) {

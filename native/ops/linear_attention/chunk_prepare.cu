@@ -9,19 +9,6 @@ using Params = RecurrenceParams;
 
 constexpr int kThreads = 128;
 
-// 1 / |row| of 64 rows of a tile, or 1.
-template <class T>
-CUL_DEVICE_FN float inverse_norm(const T* row, int columns, bool l2norm) {
-  if (!l2norm) return 1.0f;
-  float sum = 0;
-  for (int column = 0; column < columns; column += 8) {
-    const Vector<T, 8> x = load_vector<8>(row + column);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) sum = fmaf(to_float(x[i]), to_float(x[i]), sum);
-  }
-  return 1.0f / sqrtf(sum + kL2NormEps);
-}
-
 // Computes: of a chunk: b = cumsum g; P = tril(scale q k^T e^(b_i - b_j)); M = (I + tril(beta k k^T e^(b_i - b_j), -1))^-1 diag(beta);
 //           the row factors e^b, scale e^b, e^(b_C - b) with the norms of k and q in them
 // Shapes:   64 tokens, K up to 128; a record of chunk_layout.h for each value head
@@ -31,7 +18,7 @@ CUL_DEVICE_FN float inverse_norm(const T* row, int columns, bool l2norm) {
 // Order:    products in k order of mma; every row of P and M is computed from rows up to it
 // Numerics: products of the stored q and k, f32 sums; gates enter as differences, selected before exp; substitution in f32; M in two
 //           parts for bf16
-// Needs:    sm_80. Limit: per chunk and q/k head 32 K bytes... of q and k in, 8 KB P, 8 or 16 KB M a value head out
+// Needs:    sm_80. Limit: per chunk and q/k head 256 K bytes of q and k in, 8 KB P, 8 or 16 KB M a value head out
 // Source:   Yang et al., arXiv:2406.06484 and arXiv:2412.06464
 template <class T>
 __global__ void __launch_bounds__(kThreads) prepare_kernel(Params p, ChunkLayout layout, unsigned char* records, int64_t splits, int heads,
@@ -90,8 +77,8 @@ __global__ void __launch_bounds__(kThreads) prepare_kernel(Params p, ChunkLayout
       const bool inside = thread < chunk.count;
       float g = 0;
       if (inside && p.decay != Decay::none)
-        g = log_gate(p, load_one(gate_type(p), p.gate.data, batch * p.gate.batch + (token + thread) * p.gate.token + head * p.gate.head),
-                     head, 0);
+        g = LogGate<false>(p, head, 0)(
+            load_one(gate_type(p), p.gate.data, batch * p.gate.batch + (token + thread) * p.gate.token + head * p.gate.head));
       s.log_decay[thread] = warp_inclusive_sum(g);
       s.beta[thread] = inside && layout.delta ? *head_row<const float>(p.beta, batch, token + thread, head) : 0.0f;
     }

@@ -53,22 +53,47 @@ CUL_DEVICE_FN void store_one(DType type, void* data, int64_t offset, float x) {
     static_cast<bfloat16_t*>(data)[offset] = from_float<bfloat16_t>(x);
 }
 
-// The log decay that the gate tensor's value `raw` means for a head, and a channel where gates are of channels.
-CUL_DEVICE_FN float log_gate(const RecurrenceParams& p, float raw, int64_t head, int64_t channel) {
-  float g = raw;
-  if (p.gate_mode != GateMode::log) {
-    const float x = raw + (p.dt_bias ? p.dt_bias[head * p.dt_bias_head + channel] : 0.0f);
-    const float a = p.a_log ? expf(p.a_log[head]) : 1.0f;
-    if (p.gate_mode == GateMode::softplus)
-      g = -a * (x > 20.0f ? x : log1pf(expf(x)));
-    else
-      g = p.lower_bound / (1.0f + expf(-a * x));
+// The log decay that a value of the gate tensor means, of one head and, where gates are of channels, one channel. kFast: with the
+// hardware's approximations, whose error is 1e-6 and no matter for half operands.
+template <bool kFast>
+struct LogGate {
+  GateMode mode;
+  float bias = 0, factor = 1, lower_bound = 0;
+
+  CUL_DEVICE_FN LogGate(const RecurrenceParams& p, int64_t head, int64_t channel) : mode(p.gate_mode) {
+    if (mode == GateMode::log) return;
+    if (p.dt_bias) bias = p.dt_bias[head * p.dt_bias_head + channel];
+    if (p.a_log) factor = expf(p.a_log[head]);
+    lower_bound = p.lower_bound;
   }
-  return g < kLowestLogGate ? kLowestLogGate : g;
-}
+  CUL_DEVICE_FN float operator()(float raw) const {
+    float g = raw;
+    if (mode == GateMode::softplus) {
+      const float x = raw + bias, small = kFast ? __expf(-fabsf(x)) : expf(-fabsf(x));
+      g = -factor * ((x > 0 ? x : 0.0f) + (kFast ? __logf(1.0f + small) : log1pf(small)));
+    } else if (mode == GateMode::lower_bound) {
+      const float x = -factor * (raw + bias);
+      g = lower_bound / (1.0f + (kFast ? __expf(x) : expf(x)));
+    }
+    return g < kLowestLogGate ? kLowestLogGate : g;
+  }
+};
 
 // The type of the gate tensor's elements: raw gates have q's.
 CUL_DEVICE_FN DType gate_type(const RecurrenceParams& p) { return p.gate_mode == GateMode::log ? DType::f32 : p.dtype; }
+
+// Of 2 kCount values in each of 2 kOffset lanes, every lane keeps half, summed with the lane kOffset away: the upper half where the
+// lane's bit kOffset is set.
+template <int kOffset, int kCount, int kBoth>
+CUL_DEVICE_FN void fold_lanes(const float (&x)[kBoth], float (&y)[kCount], int lane) {
+  static_assert(kBoth == 2 * kCount);
+  const bool upper = lane & kOffset;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    const float kept = upper ? x[kCount + i] : x[i], sent = upper ? x[i] : x[kCount + i];
+    y[i] = kept + __shfl_xor_sync(kFullMask, sent, kOffset);
+  }
+}
 
 // The row of the checkpoints where sequence n's begin. All lanes of a warp call.
 CUL_DEVICE_FN int64_t first_checkpoint(const RecurrenceParams& p, int64_t n) {

@@ -127,7 +127,7 @@ CUL_DEVICE_FN void stage_keys(const Params& p, const Launched& l, const Sequence
   }
   float decay = 1;
   if (p.decay == Decay::head || p.decay == Decay::token)
-    decay = expf(log_gate(p, load_one(gate_type(p), p.gate.data, gate_at), head, 0));
+    decay = expf(LogGate<false>(p, head, 0)(load_one(gate_type(p), p.gate.data, gate_at)));
   float kq = 0;
 #pragma unroll
   for (int piece = 0; piece < kPieces; ++piece) {
@@ -137,7 +137,7 @@ CUL_DEVICE_FN void stage_keys(const Params& p, const Launched& l, const Sequence
     if (p.decay == Decay::channel && column < p.key_dim) {
       load_four(gate_type(p), p.gate.data, gate_at + column, l.aligned, e);
 #pragma unroll
-      for (int j = 0; j < 4; ++j) e[j] = expf(log_gate(p, e[j], head, column + j));
+      for (int j = 0; j < 4; ++j) e[j] = expf(LogGate<false>(p, head, column + j)(e[j]));
     }
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
@@ -166,9 +166,9 @@ struct RowSums {
 
   CUL_DEVICE_FN RowSums(const float (&x)[2 * kRows], int lane) {
     float eight[8], four[4], two[2];
-    fold<kLanes / 2>(x, eight, lane);
-    fold<kLanes / 4>(eight, four, lane);
-    fold<kLanes / 8>(four, two, lane);
+    fold_lanes<kLanes / 2>(x, eight, lane);
+    fold_lanes<kLanes / 4>(eight, four, lane);
+    fold_lanes<kLanes / 8>(four, two, lane);
     first = two[0];
     second = two[1];
     if constexpr (kLanes > 8) {
@@ -177,16 +177,6 @@ struct RowSums {
       first = kept + __shfl_xor_sync(kFullMask, sent, kLanes / 16);
       if constexpr (kLanes == 32) first += __shfl_xor_sync(kFullMask, first, 1);
       second = __shfl_xor_sync(kFullMask, first, kPartner);
-    }
-  }
-
-  template <int kOffset, int kCount>
-  CUL_DEVICE_FN static void fold(const float (&x)[2 * kCount], float (&y)[kCount], int lane) {
-    const bool upper = lane & kOffset;
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      const float kept = upper ? x[kCount + i] : x[i], sent = upper ? x[i] : x[kCount + i];
-      y[i] = kept + __shfl_xor_sync(kFullMask, sent, kOffset);
     }
   }
 };
