@@ -18,4 +18,5 @@ culebra_family(linear_attention
     recurrence
     recurrent
   TESTS
-    linear_attention)
+    linear_attention
+    linear_attention_kernels)
