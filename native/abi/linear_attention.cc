@@ -12,15 +12,15 @@
 namespace culebra {
 
 static constexpr Op<RecurrenceParams> kSimpleGla{
-    "simple_gla", "linear_attention", "f32 f16 bf16", cpu::recurrence, nullptr, nullptr};
+    "simple_gla", "linear_attention", "f32 f16 bf16", cpu::recurrence, CUL_CUDA(recurrence), CUL_SIMT(recurrence)};
 static constexpr Op<RecurrenceParams> kGatedLinearAttention{
-    "gated_linear_attention", "linear_attention", "f32 f16 bf16", cpu::recurrence, nullptr, nullptr};
+    "gated_linear_attention", "linear_attention", "f32 f16 bf16", cpu::recurrence, CUL_CUDA(recurrence), CUL_SIMT(recurrence)};
 static constexpr Op<RecurrenceParams> kDeltaRule{
-    "delta_rule", "linear_attention", "f32 f16 bf16", cpu::recurrence, nullptr, nullptr};
+    "delta_rule", "linear_attention", "f32 f16 bf16", cpu::recurrence, CUL_CUDA(recurrence), CUL_SIMT(recurrence)};
 static constexpr Op<RecurrenceParams> kGatedDeltaRule{
-    "gated_delta_rule", "linear_attention", "f32 f16 bf16", cpu::recurrence, nullptr, nullptr};
+    "gated_delta_rule", "linear_attention", "f32 f16 bf16", cpu::recurrence, CUL_CUDA(recurrence), CUL_SIMT(recurrence)};
 static constexpr Op<RecurrenceParams> kKda{
-    "kda", "linear_attention", "f32 f16 bf16", cpu::recurrence, nullptr, nullptr};
+    "kda", "linear_attention", "f32 f16 bf16", cpu::recurrence, CUL_CUDA(recurrence), CUL_SIMT(recurrence)};
 static constexpr Op<LinearAttentionParams> kLinearAttention{
     "linear_attention", "linear_attention", "f32 f16 bf16", cpu::linear_attention, nullptr, nullptr};
 static constexpr Op<MlstmParams> kMlstm{
@@ -30,9 +30,9 @@ static constexpr Op<MixtureOfMemoriesParams> kMixtureOfMemories{
 static constexpr Op<LocalLinearAttentionParams> kLocalLinearAttention{
     "local_linear_attention", "linear_attention", "f32 f16 bf16", cpu::local_linear_attention, nullptr, nullptr};
 static constexpr Op<CausalConv1dParams> kCausalConv1d{
-    "causal_conv1d", "linear_attention", "f32 f16 bf16", cpu::causal_conv1d, nullptr, nullptr};
+    "causal_conv1d", "linear_attention", "f32 f16 bf16", cpu::causal_conv1d, CUL_CUDA(causal_conv1d), CUL_SIMT(causal_conv1d)};
 static constexpr Op<GatedRmsNormParams> kGatedRmsNorm{
-    "gated_rms_norm", "linear_attention", "f32 f16 bf16", cpu::gated_rms_norm, nullptr, nullptr};
+    "gated_rms_norm", "linear_attention", "f32 f16 bf16", cpu::gated_rms_norm, CUL_CUDA(gated_rms_norm), CUL_SIMT(gated_rms_norm)};
 
 static constexpr const OpRecord* kOps[] = {&kSimpleGla, &kGatedLinearAttention, &kDeltaRule, &kGatedDeltaRule,
                                            &kKda, &kLinearAttention, &kMlstm, &kMixtureOfMemories,

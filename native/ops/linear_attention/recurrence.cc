@@ -65,6 +65,7 @@ RecurrenceParams check_recurrence(const Call& call, const cul_recurrence_args& a
   check_recurrence_overlaps(call, x);
   p.l2norm = args.qk_l2norm;
   p.lower_bound = args.lower_bound;
+  p.plan = plan_recurrence(call, p);
   return p;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 #include "abi/op.h"
 #include "culebra/linear_attention.h"
+#include "ops/linear_attention/recurrence_plan.h"
 #include "ops/linear_attention/sequences.h"
 
 namespace culebra {
@@ -69,6 +70,7 @@ struct RecurrenceParams {
   bool l2norm = false;
   bool batch_invariant = false;
   bool validate = false;  // CUL_OP_VALIDATE: index tensors are checked on the device too
+  RecurrencePlan plan;
 
   bool delta() const { return beta.data != nullptr; }
   int64_t key_head(int64_t value_head) const { return value_head / (value_heads / key_heads); }

@@ -15,6 +15,16 @@ culebra_family(linear_attention
     recurrence
     recurrence_check
     recurrence_cpu
+    recurrence_plan
     sequences
+  KERNELS
+    causal_conv1d
+    chunk_prepare
+    chunk_prepare_channel
+    chunk_scan
+    gated_rms_norm
+    recurrence
+    recurrent
   TESTS
-    linear_attention)
+    linear_attention
+    linear_attention_kernels)
