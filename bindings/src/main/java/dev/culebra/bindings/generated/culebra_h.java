@@ -5138,6 +5138,198 @@ public class culebra_h extends culebra_h$shared {
     public static int CUL_GATE_SOFTPLUS() {
         return CUL_GATE_SOFTPLUS;
     }
+    private static final int CUL_GATE_LOWER_BOUND = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_GATE_LOWER_BOUND = 2
+     * }
+     */
+    public static int CUL_GATE_LOWER_BOUND() {
+        return CUL_GATE_LOWER_BOUND;
+    }
+
+    private static class cul_simple_gla {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_simple_gla");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_simple_gla(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_simple_gla$descriptor() {
+        return cul_simple_gla.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_simple_gla(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MethodHandle cul_simple_gla$handle() {
+        return cul_simple_gla.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_simple_gla(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MemorySegment cul_simple_gla$address() {
+        return cul_simple_gla.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_simple_gla(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static int cul_simple_gla(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_simple_gla.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_simple_gla", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_gated_linear_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_gated_linear_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_gated_linear_attention(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_gated_linear_attention$descriptor() {
+        return cul_gated_linear_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_gated_linear_attention(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MethodHandle cul_gated_linear_attention$handle() {
+        return cul_gated_linear_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_gated_linear_attention(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MemorySegment cul_gated_linear_attention$address() {
+        return cul_gated_linear_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_gated_linear_attention(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static int cul_gated_linear_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_gated_linear_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_gated_linear_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_delta_rule {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_delta_rule");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_delta_rule$descriptor() {
+        return cul_delta_rule.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MethodHandle cul_delta_rule$handle() {
+        return cul_delta_rule.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MemorySegment cul_delta_rule$address() {
+        return cul_delta_rule.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static int cul_delta_rule(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_delta_rule.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_delta_rule", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
 
     private static class cul_gated_delta_rule {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
@@ -5154,7 +5346,7 @@ public class culebra_h extends culebra_h$shared {
     /**
      * Function descriptor for:
      * {@snippet lang=c :
-     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_gated_delta_rule_args *args)
+     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
      * }
      */
     public static FunctionDescriptor cul_gated_delta_rule$descriptor() {
@@ -5164,7 +5356,7 @@ public class culebra_h extends culebra_h$shared {
     /**
      * Downcall method handle for:
      * {@snippet lang=c :
-     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_gated_delta_rule_args *args)
+     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
      * }
      */
     public static MethodHandle cul_gated_delta_rule$handle() {
@@ -5174,7 +5366,7 @@ public class culebra_h extends culebra_h$shared {
     /**
      * Address for:
      * {@snippet lang=c :
-     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_gated_delta_rule_args *args)
+     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
      * }
      */
     public static MemorySegment cul_gated_delta_rule$address() {
@@ -5183,7 +5375,7 @@ public class culebra_h extends culebra_h$shared {
 
     /**
      * {@snippet lang=c :
-     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_gated_delta_rule_args *args)
+     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
      * }
      */
     public static int cul_gated_delta_rule(MemorySegment stream, MemorySegment args) {
@@ -5191,6 +5383,383 @@ public class culebra_h extends culebra_h$shared {
         try {
             if (TRACE_DOWNCALLS) {
                 traceDowncall("cul_gated_delta_rule", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_kda {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_kda");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_kda(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_kda$descriptor() {
+        return cul_kda.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_kda(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MethodHandle cul_kda$handle() {
+        return cul_kda.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_kda(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MemorySegment cul_kda$address() {
+        return cul_kda.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_kda(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static int cul_kda(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_kda.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_kda", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int CUL_FEATURES_NONE = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_NONE = 0
+     * }
+     */
+    public static int CUL_FEATURES_NONE() {
+        return CUL_FEATURES_NONE;
+    }
+    private static final int CUL_FEATURES_ELU1 = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_ELU1 = 1
+     * }
+     */
+    public static int CUL_FEATURES_ELU1() {
+        return CUL_FEATURES_ELU1;
+    }
+    private static final int CUL_FEATURES_RELU = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_RELU = 2
+     * }
+     */
+    public static int CUL_FEATURES_RELU() {
+        return CUL_FEATURES_RELU;
+    }
+    private static final int CUL_FEATURES_SQUARED_RELU = (int)3L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_SQUARED_RELU = 3
+     * }
+     */
+    public static int CUL_FEATURES_SQUARED_RELU() {
+        return CUL_FEATURES_SQUARED_RELU;
+    }
+    private static final int CUL_FEATURES_HEDGEHOG = (int)4L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_HEDGEHOG = 4
+     * }
+     */
+    public static int CUL_FEATURES_HEDGEHOG() {
+        return CUL_FEATURES_HEDGEHOG;
+    }
+    private static final int CUL_FEATURES_TAYLOR2 = (int)5L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_TAYLOR2 = 5
+     * }
+     */
+    public static int CUL_FEATURES_TAYLOR2() {
+        return CUL_FEATURES_TAYLOR2;
+    }
+
+    private static class cul_linear_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_linear_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_linear_attention(cul_stream *stream, const cul_linear_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_linear_attention$descriptor() {
+        return cul_linear_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_linear_attention(cul_stream *stream, const cul_linear_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_linear_attention$handle() {
+        return cul_linear_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_linear_attention(cul_stream *stream, const cul_linear_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_linear_attention$address() {
+        return cul_linear_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_linear_attention(cul_stream *stream, const cul_linear_attention_args *args)
+     * }
+     */
+    public static int cul_linear_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_linear_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_linear_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int CUL_INPUT_GATE_EXP = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_INPUT_GATE_EXP = 0
+     * }
+     */
+    public static int CUL_INPUT_GATE_EXP() {
+        return CUL_INPUT_GATE_EXP;
+    }
+    private static final int CUL_INPUT_GATE_SIGMOID = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_INPUT_GATE_SIGMOID = 1
+     * }
+     */
+    public static int CUL_INPUT_GATE_SIGMOID() {
+        return CUL_INPUT_GATE_SIGMOID;
+    }
+
+    private static class cul_mlstm {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_mlstm");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_mlstm(cul_stream *stream, const cul_mlstm_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_mlstm$descriptor() {
+        return cul_mlstm.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_mlstm(cul_stream *stream, const cul_mlstm_args *args)
+     * }
+     */
+    public static MethodHandle cul_mlstm$handle() {
+        return cul_mlstm.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_mlstm(cul_stream *stream, const cul_mlstm_args *args)
+     * }
+     */
+    public static MemorySegment cul_mlstm$address() {
+        return cul_mlstm.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_mlstm(cul_stream *stream, const cul_mlstm_args *args)
+     * }
+     */
+    public static int cul_mlstm(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_mlstm.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_mlstm", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_mixture_of_memories {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_mixture_of_memories");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_mixture_of_memories(cul_stream *stream, const cul_mixture_of_memories_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_mixture_of_memories$descriptor() {
+        return cul_mixture_of_memories.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_mixture_of_memories(cul_stream *stream, const cul_mixture_of_memories_args *args)
+     * }
+     */
+    public static MethodHandle cul_mixture_of_memories$handle() {
+        return cul_mixture_of_memories.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_mixture_of_memories(cul_stream *stream, const cul_mixture_of_memories_args *args)
+     * }
+     */
+    public static MemorySegment cul_mixture_of_memories$address() {
+        return cul_mixture_of_memories.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_mixture_of_memories(cul_stream *stream, const cul_mixture_of_memories_args *args)
+     * }
+     */
+    public static int cul_mixture_of_memories(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_mixture_of_memories.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_mixture_of_memories", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_local_linear_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_local_linear_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_local_linear_attention(cul_stream *stream, const cul_local_linear_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_local_linear_attention$descriptor() {
+        return cul_local_linear_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_local_linear_attention(cul_stream *stream, const cul_local_linear_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_local_linear_attention$handle() {
+        return cul_local_linear_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_local_linear_attention(cul_stream *stream, const cul_local_linear_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_local_linear_attention$address() {
+        return cul_local_linear_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_local_linear_attention(cul_stream *stream, const cul_local_linear_attention_args *args)
+     * }
+     */
+    public static int cul_local_linear_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_local_linear_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_local_linear_attention", stream, args);
             }
             return (int)mh$.invokeExact(stream, args);
         } catch (Error | RuntimeException ex) {

@@ -14,35 +14,38 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
 
 /**
  * {@snippet lang=c :
- * struct cul_gated_delta_rule_args {
+ * struct cul_mlstm_args {
  *     cul_op_call call;
  *     const cul_tensor *q;
  *     const cul_tensor *k;
  *     const cul_tensor *v;
- *     const cul_tensor *beta;
- *     const cul_tensor *g;
- *     const cul_tensor *a;
- *     const cul_tensor *a_log;
- *     const cul_tensor *dt_bias;
+ *     const cul_tensor *i;
+ *     const cul_tensor *f;
  *     const cul_tensor *cu_seqlens;
  *     const cul_tensor *initial_state;
+ *     const cul_tensor *n_state;
+ *     const cul_tensor *m_state;
  *     const cul_tensor *state_read_index;
  *     const cul_tensor *state_write_index;
  *     const cul_tensor *o;
  *     const cul_tensor *final_state;
+ *     const cul_tensor *final_n_state;
+ *     const cul_tensor *final_m_state;
  *     const cul_tensor *checkpoints;
  *     float scale;
  *     int32_t state_layout;
  *     int32_t checkpoint_every;
- *     int32_t qk_l2norm;
- *     int32_t gate_mode;
+ *     int32_t input_gate;
+ *     int32_t normalize;
+ *     float eps;
+ *     float soft_cap;
  *     int32_t reserved0;
  * }
  * }
  */
-public class cul_gated_delta_rule_args {
+public class cul_mlstm_args {
 
-    cul_gated_delta_rule_args() {
+    cul_mlstm_args() {
         // Should not be called directly
     }
 
@@ -51,25 +54,28 @@ public class cul_gated_delta_rule_args {
         culebra_h.C_POINTER.withName("q"),
         culebra_h.C_POINTER.withName("k"),
         culebra_h.C_POINTER.withName("v"),
-        culebra_h.C_POINTER.withName("beta"),
-        culebra_h.C_POINTER.withName("g"),
-        culebra_h.C_POINTER.withName("a"),
-        culebra_h.C_POINTER.withName("a_log"),
-        culebra_h.C_POINTER.withName("dt_bias"),
+        culebra_h.C_POINTER.withName("i"),
+        culebra_h.C_POINTER.withName("f"),
         culebra_h.C_POINTER.withName("cu_seqlens"),
         culebra_h.C_POINTER.withName("initial_state"),
+        culebra_h.C_POINTER.withName("n_state"),
+        culebra_h.C_POINTER.withName("m_state"),
         culebra_h.C_POINTER.withName("state_read_index"),
         culebra_h.C_POINTER.withName("state_write_index"),
         culebra_h.C_POINTER.withName("o"),
         culebra_h.C_POINTER.withName("final_state"),
+        culebra_h.C_POINTER.withName("final_n_state"),
+        culebra_h.C_POINTER.withName("final_m_state"),
         culebra_h.C_POINTER.withName("checkpoints"),
         culebra_h.C_FLOAT.withName("scale"),
         culebra_h.C_INT.withName("state_layout"),
         culebra_h.C_INT.withName("checkpoint_every"),
-        culebra_h.C_INT.withName("qk_l2norm"),
-        culebra_h.C_INT.withName("gate_mode"),
+        culebra_h.C_INT.withName("input_gate"),
+        culebra_h.C_INT.withName("normalize"),
+        culebra_h.C_FLOAT.withName("eps"),
+        culebra_h.C_FLOAT.withName("soft_cap"),
         culebra_h.C_INT.withName("reserved0")
-    ).withName("cul_gated_delta_rule_args");
+    ).withName("cul_mlstm_args");
 
     /**
      * The layout of this struct
@@ -254,224 +260,92 @@ public class cul_gated_delta_rule_args {
         struct.set(v$LAYOUT, v$OFFSET, fieldValue);
     }
 
-    private static final AddressLayout beta$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("beta"));
+    private static final AddressLayout i$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("i"));
 
     /**
      * Layout for field:
      * {@snippet lang=c :
-     * const cul_tensor *beta
+     * const cul_tensor *i
      * }
      */
-    public static final AddressLayout beta$layout() {
-        return beta$LAYOUT;
+    public static final AddressLayout i$layout() {
+        return i$LAYOUT;
     }
 
-    private static final long beta$OFFSET = $LAYOUT.byteOffset(groupElement("beta"));
+    private static final long i$OFFSET = $LAYOUT.byteOffset(groupElement("i"));
 
     /**
      * Offset for field:
      * {@snippet lang=c :
-     * const cul_tensor *beta
+     * const cul_tensor *i
      * }
      */
-    public static final long beta$offset() {
-        return beta$OFFSET;
+    public static final long i$offset() {
+        return i$OFFSET;
     }
 
     /**
      * Getter for field:
      * {@snippet lang=c :
-     * const cul_tensor *beta
+     * const cul_tensor *i
      * }
      */
-    public static MemorySegment beta(MemorySegment struct) {
-        return struct.get(beta$LAYOUT, beta$OFFSET);
+    public static MemorySegment i(MemorySegment struct) {
+        return struct.get(i$LAYOUT, i$OFFSET);
     }
 
     /**
      * Setter for field:
      * {@snippet lang=c :
-     * const cul_tensor *beta
+     * const cul_tensor *i
      * }
      */
-    public static void beta(MemorySegment struct, MemorySegment fieldValue) {
-        struct.set(beta$LAYOUT, beta$OFFSET, fieldValue);
+    public static void i(MemorySegment struct, MemorySegment fieldValue) {
+        struct.set(i$LAYOUT, i$OFFSET, fieldValue);
     }
 
-    private static final AddressLayout g$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("g"));
+    private static final AddressLayout f$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("f"));
 
     /**
      * Layout for field:
      * {@snippet lang=c :
-     * const cul_tensor *g
+     * const cul_tensor *f
      * }
      */
-    public static final AddressLayout g$layout() {
-        return g$LAYOUT;
+    public static final AddressLayout f$layout() {
+        return f$LAYOUT;
     }
 
-    private static final long g$OFFSET = $LAYOUT.byteOffset(groupElement("g"));
+    private static final long f$OFFSET = $LAYOUT.byteOffset(groupElement("f"));
 
     /**
      * Offset for field:
      * {@snippet lang=c :
-     * const cul_tensor *g
+     * const cul_tensor *f
      * }
      */
-    public static final long g$offset() {
-        return g$OFFSET;
+    public static final long f$offset() {
+        return f$OFFSET;
     }
 
     /**
      * Getter for field:
      * {@snippet lang=c :
-     * const cul_tensor *g
+     * const cul_tensor *f
      * }
      */
-    public static MemorySegment g(MemorySegment struct) {
-        return struct.get(g$LAYOUT, g$OFFSET);
+    public static MemorySegment f(MemorySegment struct) {
+        return struct.get(f$LAYOUT, f$OFFSET);
     }
 
     /**
      * Setter for field:
      * {@snippet lang=c :
-     * const cul_tensor *g
+     * const cul_tensor *f
      * }
      */
-    public static void g(MemorySegment struct, MemorySegment fieldValue) {
-        struct.set(g$LAYOUT, g$OFFSET, fieldValue);
-    }
-
-    private static final AddressLayout a$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("a"));
-
-    /**
-     * Layout for field:
-     * {@snippet lang=c :
-     * const cul_tensor *a
-     * }
-     */
-    public static final AddressLayout a$layout() {
-        return a$LAYOUT;
-    }
-
-    private static final long a$OFFSET = $LAYOUT.byteOffset(groupElement("a"));
-
-    /**
-     * Offset for field:
-     * {@snippet lang=c :
-     * const cul_tensor *a
-     * }
-     */
-    public static final long a$offset() {
-        return a$OFFSET;
-    }
-
-    /**
-     * Getter for field:
-     * {@snippet lang=c :
-     * const cul_tensor *a
-     * }
-     */
-    public static MemorySegment a(MemorySegment struct) {
-        return struct.get(a$LAYOUT, a$OFFSET);
-    }
-
-    /**
-     * Setter for field:
-     * {@snippet lang=c :
-     * const cul_tensor *a
-     * }
-     */
-    public static void a(MemorySegment struct, MemorySegment fieldValue) {
-        struct.set(a$LAYOUT, a$OFFSET, fieldValue);
-    }
-
-    private static final AddressLayout a_log$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("a_log"));
-
-    /**
-     * Layout for field:
-     * {@snippet lang=c :
-     * const cul_tensor *a_log
-     * }
-     */
-    public static final AddressLayout a_log$layout() {
-        return a_log$LAYOUT;
-    }
-
-    private static final long a_log$OFFSET = $LAYOUT.byteOffset(groupElement("a_log"));
-
-    /**
-     * Offset for field:
-     * {@snippet lang=c :
-     * const cul_tensor *a_log
-     * }
-     */
-    public static final long a_log$offset() {
-        return a_log$OFFSET;
-    }
-
-    /**
-     * Getter for field:
-     * {@snippet lang=c :
-     * const cul_tensor *a_log
-     * }
-     */
-    public static MemorySegment a_log(MemorySegment struct) {
-        return struct.get(a_log$LAYOUT, a_log$OFFSET);
-    }
-
-    /**
-     * Setter for field:
-     * {@snippet lang=c :
-     * const cul_tensor *a_log
-     * }
-     */
-    public static void a_log(MemorySegment struct, MemorySegment fieldValue) {
-        struct.set(a_log$LAYOUT, a_log$OFFSET, fieldValue);
-    }
-
-    private static final AddressLayout dt_bias$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("dt_bias"));
-
-    /**
-     * Layout for field:
-     * {@snippet lang=c :
-     * const cul_tensor *dt_bias
-     * }
-     */
-    public static final AddressLayout dt_bias$layout() {
-        return dt_bias$LAYOUT;
-    }
-
-    private static final long dt_bias$OFFSET = $LAYOUT.byteOffset(groupElement("dt_bias"));
-
-    /**
-     * Offset for field:
-     * {@snippet lang=c :
-     * const cul_tensor *dt_bias
-     * }
-     */
-    public static final long dt_bias$offset() {
-        return dt_bias$OFFSET;
-    }
-
-    /**
-     * Getter for field:
-     * {@snippet lang=c :
-     * const cul_tensor *dt_bias
-     * }
-     */
-    public static MemorySegment dt_bias(MemorySegment struct) {
-        return struct.get(dt_bias$LAYOUT, dt_bias$OFFSET);
-    }
-
-    /**
-     * Setter for field:
-     * {@snippet lang=c :
-     * const cul_tensor *dt_bias
-     * }
-     */
-    public static void dt_bias(MemorySegment struct, MemorySegment fieldValue) {
-        struct.set(dt_bias$LAYOUT, dt_bias$OFFSET, fieldValue);
+    public static void f(MemorySegment struct, MemorySegment fieldValue) {
+        struct.set(f$LAYOUT, f$OFFSET, fieldValue);
     }
 
     private static final AddressLayout cu_seqlens$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("cu_seqlens"));
@@ -560,6 +434,94 @@ public class cul_gated_delta_rule_args {
      */
     public static void initial_state(MemorySegment struct, MemorySegment fieldValue) {
         struct.set(initial_state$LAYOUT, initial_state$OFFSET, fieldValue);
+    }
+
+    private static final AddressLayout n_state$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("n_state"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * const cul_tensor *n_state
+     * }
+     */
+    public static final AddressLayout n_state$layout() {
+        return n_state$LAYOUT;
+    }
+
+    private static final long n_state$OFFSET = $LAYOUT.byteOffset(groupElement("n_state"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * const cul_tensor *n_state
+     * }
+     */
+    public static final long n_state$offset() {
+        return n_state$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * const cul_tensor *n_state
+     * }
+     */
+    public static MemorySegment n_state(MemorySegment struct) {
+        return struct.get(n_state$LAYOUT, n_state$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * const cul_tensor *n_state
+     * }
+     */
+    public static void n_state(MemorySegment struct, MemorySegment fieldValue) {
+        struct.set(n_state$LAYOUT, n_state$OFFSET, fieldValue);
+    }
+
+    private static final AddressLayout m_state$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("m_state"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * const cul_tensor *m_state
+     * }
+     */
+    public static final AddressLayout m_state$layout() {
+        return m_state$LAYOUT;
+    }
+
+    private static final long m_state$OFFSET = $LAYOUT.byteOffset(groupElement("m_state"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * const cul_tensor *m_state
+     * }
+     */
+    public static final long m_state$offset() {
+        return m_state$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * const cul_tensor *m_state
+     * }
+     */
+    public static MemorySegment m_state(MemorySegment struct) {
+        return struct.get(m_state$LAYOUT, m_state$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * const cul_tensor *m_state
+     * }
+     */
+    public static void m_state(MemorySegment struct, MemorySegment fieldValue) {
+        struct.set(m_state$LAYOUT, m_state$OFFSET, fieldValue);
     }
 
     private static final AddressLayout state_read_index$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("state_read_index"));
@@ -738,6 +700,94 @@ public class cul_gated_delta_rule_args {
         struct.set(final_state$LAYOUT, final_state$OFFSET, fieldValue);
     }
 
+    private static final AddressLayout final_n_state$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("final_n_state"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * const cul_tensor *final_n_state
+     * }
+     */
+    public static final AddressLayout final_n_state$layout() {
+        return final_n_state$LAYOUT;
+    }
+
+    private static final long final_n_state$OFFSET = $LAYOUT.byteOffset(groupElement("final_n_state"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * const cul_tensor *final_n_state
+     * }
+     */
+    public static final long final_n_state$offset() {
+        return final_n_state$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * const cul_tensor *final_n_state
+     * }
+     */
+    public static MemorySegment final_n_state(MemorySegment struct) {
+        return struct.get(final_n_state$LAYOUT, final_n_state$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * const cul_tensor *final_n_state
+     * }
+     */
+    public static void final_n_state(MemorySegment struct, MemorySegment fieldValue) {
+        struct.set(final_n_state$LAYOUT, final_n_state$OFFSET, fieldValue);
+    }
+
+    private static final AddressLayout final_m_state$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("final_m_state"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * const cul_tensor *final_m_state
+     * }
+     */
+    public static final AddressLayout final_m_state$layout() {
+        return final_m_state$LAYOUT;
+    }
+
+    private static final long final_m_state$OFFSET = $LAYOUT.byteOffset(groupElement("final_m_state"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * const cul_tensor *final_m_state
+     * }
+     */
+    public static final long final_m_state$offset() {
+        return final_m_state$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * const cul_tensor *final_m_state
+     * }
+     */
+    public static MemorySegment final_m_state(MemorySegment struct) {
+        return struct.get(final_m_state$LAYOUT, final_m_state$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * const cul_tensor *final_m_state
+     * }
+     */
+    public static void final_m_state(MemorySegment struct, MemorySegment fieldValue) {
+        struct.set(final_m_state$LAYOUT, final_m_state$OFFSET, fieldValue);
+    }
+
     private static final AddressLayout checkpoints$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("checkpoints"));
 
     /**
@@ -914,92 +964,180 @@ public class cul_gated_delta_rule_args {
         struct.set(checkpoint_every$LAYOUT, checkpoint_every$OFFSET, fieldValue);
     }
 
-    private static final OfInt qk_l2norm$LAYOUT = (OfInt)$LAYOUT.select(groupElement("qk_l2norm"));
+    private static final OfInt input_gate$LAYOUT = (OfInt)$LAYOUT.select(groupElement("input_gate"));
 
     /**
      * Layout for field:
      * {@snippet lang=c :
-     * int32_t qk_l2norm
+     * int32_t input_gate
      * }
      */
-    public static final OfInt qk_l2norm$layout() {
-        return qk_l2norm$LAYOUT;
+    public static final OfInt input_gate$layout() {
+        return input_gate$LAYOUT;
     }
 
-    private static final long qk_l2norm$OFFSET = $LAYOUT.byteOffset(groupElement("qk_l2norm"));
+    private static final long input_gate$OFFSET = $LAYOUT.byteOffset(groupElement("input_gate"));
 
     /**
      * Offset for field:
      * {@snippet lang=c :
-     * int32_t qk_l2norm
+     * int32_t input_gate
      * }
      */
-    public static final long qk_l2norm$offset() {
-        return qk_l2norm$OFFSET;
+    public static final long input_gate$offset() {
+        return input_gate$OFFSET;
     }
 
     /**
      * Getter for field:
      * {@snippet lang=c :
-     * int32_t qk_l2norm
+     * int32_t input_gate
      * }
      */
-    public static int qk_l2norm(MemorySegment struct) {
-        return struct.get(qk_l2norm$LAYOUT, qk_l2norm$OFFSET);
+    public static int input_gate(MemorySegment struct) {
+        return struct.get(input_gate$LAYOUT, input_gate$OFFSET);
     }
 
     /**
      * Setter for field:
      * {@snippet lang=c :
-     * int32_t qk_l2norm
+     * int32_t input_gate
      * }
      */
-    public static void qk_l2norm(MemorySegment struct, int fieldValue) {
-        struct.set(qk_l2norm$LAYOUT, qk_l2norm$OFFSET, fieldValue);
+    public static void input_gate(MemorySegment struct, int fieldValue) {
+        struct.set(input_gate$LAYOUT, input_gate$OFFSET, fieldValue);
     }
 
-    private static final OfInt gate_mode$LAYOUT = (OfInt)$LAYOUT.select(groupElement("gate_mode"));
+    private static final OfInt normalize$LAYOUT = (OfInt)$LAYOUT.select(groupElement("normalize"));
 
     /**
      * Layout for field:
      * {@snippet lang=c :
-     * int32_t gate_mode
+     * int32_t normalize
      * }
      */
-    public static final OfInt gate_mode$layout() {
-        return gate_mode$LAYOUT;
+    public static final OfInt normalize$layout() {
+        return normalize$LAYOUT;
     }
 
-    private static final long gate_mode$OFFSET = $LAYOUT.byteOffset(groupElement("gate_mode"));
+    private static final long normalize$OFFSET = $LAYOUT.byteOffset(groupElement("normalize"));
 
     /**
      * Offset for field:
      * {@snippet lang=c :
-     * int32_t gate_mode
+     * int32_t normalize
      * }
      */
-    public static final long gate_mode$offset() {
-        return gate_mode$OFFSET;
+    public static final long normalize$offset() {
+        return normalize$OFFSET;
     }
 
     /**
      * Getter for field:
      * {@snippet lang=c :
-     * int32_t gate_mode
+     * int32_t normalize
      * }
      */
-    public static int gate_mode(MemorySegment struct) {
-        return struct.get(gate_mode$LAYOUT, gate_mode$OFFSET);
+    public static int normalize(MemorySegment struct) {
+        return struct.get(normalize$LAYOUT, normalize$OFFSET);
     }
 
     /**
      * Setter for field:
      * {@snippet lang=c :
-     * int32_t gate_mode
+     * int32_t normalize
      * }
      */
-    public static void gate_mode(MemorySegment struct, int fieldValue) {
-        struct.set(gate_mode$LAYOUT, gate_mode$OFFSET, fieldValue);
+    public static void normalize(MemorySegment struct, int fieldValue) {
+        struct.set(normalize$LAYOUT, normalize$OFFSET, fieldValue);
+    }
+
+    private static final OfFloat eps$LAYOUT = (OfFloat)$LAYOUT.select(groupElement("eps"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * float eps
+     * }
+     */
+    public static final OfFloat eps$layout() {
+        return eps$LAYOUT;
+    }
+
+    private static final long eps$OFFSET = $LAYOUT.byteOffset(groupElement("eps"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * float eps
+     * }
+     */
+    public static final long eps$offset() {
+        return eps$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * float eps
+     * }
+     */
+    public static float eps(MemorySegment struct) {
+        return struct.get(eps$LAYOUT, eps$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * float eps
+     * }
+     */
+    public static void eps(MemorySegment struct, float fieldValue) {
+        struct.set(eps$LAYOUT, eps$OFFSET, fieldValue);
+    }
+
+    private static final OfFloat soft_cap$LAYOUT = (OfFloat)$LAYOUT.select(groupElement("soft_cap"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * float soft_cap
+     * }
+     */
+    public static final OfFloat soft_cap$layout() {
+        return soft_cap$LAYOUT;
+    }
+
+    private static final long soft_cap$OFFSET = $LAYOUT.byteOffset(groupElement("soft_cap"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * float soft_cap
+     * }
+     */
+    public static final long soft_cap$offset() {
+        return soft_cap$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * float soft_cap
+     * }
+     */
+    public static float soft_cap(MemorySegment struct) {
+        return struct.get(soft_cap$LAYOUT, soft_cap$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * float soft_cap
+     * }
+     */
+    public static void soft_cap(MemorySegment struct, float fieldValue) {
+        struct.set(soft_cap$LAYOUT, soft_cap$OFFSET, fieldValue);
     }
 
     private static final OfInt reserved0$LAYOUT = (OfInt)$LAYOUT.select(groupElement("reserved0"));
