@@ -1,7 +1,13 @@
 culebra_family(moe
   SOURCES
+    moe_align
+    moe_align_cpu
+    moe_combine
+    moe_combine_cpu
     moe_mlp
     moe_mlp_cpu
+    moe_permute
+    moe_permute_cpu
     moe_route
     moe_route_cpu
   TESTS

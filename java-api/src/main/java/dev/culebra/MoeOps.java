@@ -1,6 +1,9 @@
 package dev.culebra;
 
+import dev.culebra.bindings.generated.cul_moe_align_args;
+import dev.culebra.bindings.generated.cul_moe_combine_args;
 import dev.culebra.bindings.generated.cul_moe_mlp_args;
+import dev.culebra.bindings.generated.cul_moe_permute_args;
 import dev.culebra.bindings.generated.cul_moe_route_args;
 import dev.culebra.bindings.generated.culebra_h;
 import org.jspecify.annotations.Nullable;
@@ -41,6 +44,86 @@ abstract class MoeOps extends PackedGemmOps {
             cul_moe_route_args.n_shared(args, options.shared());
             cul_moe_route_args.scale(args, options.scale());
             while (stream.again(culebra_h.cul_moe_route(stream.handle(), args))) {}
+        } finally {
+            stream.end();
+        }
+    }
+
+    /**
+     * Lists the slots (slot = t k + j) of every expert, in ascending order, each expert's padded to whole blocks. Slots
+     * whose id is below 0 or not below {@code experts} are skipped, and those whose expert is remote.
+     *
+     * <p>Nothing may overlap. All outputs are compact; sorted and blockExpert may be longer than needed.
+     *
+     * @param ids i32 [T, k]
+     * @param expertMap i32 [experts], the local expert of each, -1: remote; null: all are local
+     * @param out where the lists go
+     * @param options experts and block
+     * @throws ArgumentException if a shape, a type or an option does not fit, or {@code out} is too small
+     * @throws UnsupportedException if the lists would have 2^31 entries or more
+     */
+    public static void moeAlign(
+            Stream stream, Tensor ids, @Nullable Tensor expertMap, ExpertAlignment out, AlignOptions options) {
+        var args = stream.begin("moe_align", cul_moe_align_args.sizeof());
+        try {
+            cul_moe_align_args.ids(args, stream.in(ids, "ids"));
+            cul_moe_align_args.expert_map(args, stream.optional(expertMap, "expert_map"));
+            cul_moe_align_args.sorted(args, stream.out(out.sorted(), "sorted"));
+            cul_moe_align_args.block_expert(args, stream.out(out.blockExpert(), "block_expert"));
+            cul_moe_align_args.offsets(args, stream.out(out.offsets(), "offsets"));
+            cul_moe_align_args.inverse(args, stream.out(out.inverse(), "inverse"));
+            cul_moe_align_args.n_padded(args, stream.out(out.nPadded(), "n_padded"));
+            cul_moe_align_args.experts(args, options.experts());
+            cul_moe_align_args.local_experts(args, options.localExperts());
+            cul_moe_align_args.block(args, options.block());
+            while (stream.again(culebra_h.cul_moe_align(stream.handle(), args))) {}
+        } finally {
+            stream.end();
+        }
+    }
+
+    /**
+     * {@code rows[inverse[t k + j]] = x[t]}, bit for bit; no other row is written, and slots whose entry is -1 are skipped.
+     *
+     * @param x [T, D], f32, half or f8e4m3
+     * @param inverse i32 [T k], compact, as {@link #moeAlign} writes it: no two entries are equal but -1
+     * @param rows [T k, D] as x; overlaps no input
+     * @param k slots of a token
+     * @throws ArgumentException if a shape or a type does not fit
+     */
+    public static void moePermute(Stream stream, Tensor x, Tensor inverse, Tensor rows, int k) {
+        var args = stream.begin("moe_permute", cul_moe_permute_args.sizeof());
+        try {
+            cul_moe_permute_args.x(args, stream.in(x, "x"));
+            cul_moe_permute_args.inverse(args, stream.in(inverse, "inverse"));
+            cul_moe_permute_args.rows(args, stream.out(rows, "rows"));
+            cul_moe_permute_args.k(args, k);
+            while (stream.again(culebra_h.cul_moe_permute(stream.handle(), args))) {}
+        } finally {
+            stream.end();
+        }
+    }
+
+    /**
+     * {@code y[t] = sum_j weights[t,j] rows[inverse[t k + j]]}, in the order of j, in f32. Slots whose entry is -1 are
+     * skipped; rows that no slot addresses are not read.
+     *
+     * @param rows [T k, D], half or f32
+     * @param inverse i32 [T k], compact
+     * @param weights f32 [T, k]
+     * @param y [T, D] as rows; overlaps no input
+     * @param k slots of a token
+     * @throws ArgumentException if a shape or a type does not fit
+     */
+    public static void moeCombine(Stream stream, Tensor rows, Tensor inverse, Tensor weights, Tensor y, int k) {
+        var args = stream.begin("moe_combine", cul_moe_combine_args.sizeof());
+        try {
+            cul_moe_combine_args.rows(args, stream.in(rows, "rows"));
+            cul_moe_combine_args.inverse(args, stream.in(inverse, "inverse"));
+            cul_moe_combine_args.weights(args, stream.in(weights, "weights"));
+            cul_moe_combine_args.y(args, stream.out(y, "y"));
+            cul_moe_combine_args.k(args, k);
+            while (stream.again(culebra_h.cul_moe_combine(stream.handle(), args))) {}
         } finally {
             stream.end();
         }

@@ -1,7 +1,9 @@
 package dev.culebra.conformance;
 
+import dev.culebra.AlignOptions;
 import dev.culebra.DType;
 import dev.culebra.ExpertActivation;
+import dev.culebra.ExpertAlignment;
 import dev.culebra.ExpertWeights;
 import dev.culebra.Ops;
 import dev.culebra.RouteOptions;
@@ -13,6 +15,9 @@ final class MoeCases {
 
     static void register(Map<String, Binding> all) {
         all.put("moe_route", MoeCases::moeRoute);
+        all.put("moe_align", MoeCases::moeAlign);
+        all.put("moe_permute", MoeCases::moePermute);
+        all.put("moe_combine", MoeCases::moeCombine);
         all.put("moe_mlp", MoeCases::moeMlp);
     }
 
@@ -32,6 +37,32 @@ final class MoeCases {
         var slots = Math.max(0, k) + Math.max(0, shared);
         Ops.moeRoute(call.stream(), call.in("logits"), call.in("bias"),
                 call.out("weights", DType.F32, tokens, slots), call.out("ids", DType.I32, tokens, slots), options);
+    }
+
+    private static void moeAlign(Call call) {
+        var attributes = call.attributes();
+        var experts = attributes.integer("experts", 0);
+        var options = new AlignOptions(experts, attributes.integer("local_experts", experts), attributes.integer("block", 0));
+        var slots = call.size("ids", 0) * call.size("ids", 1);
+        var block = Math.max(1, options.block());
+        var capacity = Math.ceilDiv(slots + Math.max(0L, options.localExperts()) * (block - 1), block) * block;
+        var out = new ExpertAlignment(call.out("sorted", DType.I32, capacity),
+                call.out("block_expert", DType.I32, capacity / block),
+                call.out("offsets", DType.I64, Math.max(0, options.localExperts()) + 1L),
+                call.out("inverse", DType.I32, slots), call.out("n_padded", DType.I32, 1));
+        Ops.moeAlign(call.stream(), call.in("ids"), call.in("expert_map"), out, options);
+    }
+
+    private static void moePermute(Call call) {
+        var k = call.attributes().integer("k", 0);
+        Ops.moePermute(call.stream(), call.in("x"), call.compact("inverse"),
+                call.zeroed("rows", call.dtype("x"), call.size("x", 0) * Math.max(0, k), call.size("x", 1)), k);
+    }
+
+    private static void moeCombine(Call call) {
+        var k = call.attributes().integer("k", 0);
+        Ops.moeCombine(call.stream(), call.in("rows"), call.compact("inverse"), call.in("weights"),
+                call.out("y", call.dtype("rows"), call.size("weights", 0), call.size("rows", 1)), k);
     }
 
     private static void moeMlp(Call call) {

@@ -5,7 +5,10 @@ import dev.culebra.conformance.Case;
 import dev.culebra.conformance.HostTensor;
 import dev.culebra.conformance.Metric;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
+import java.util.stream.Collectors;
+import java.util.stream.IntStream;
 
 /** Mixture of experts: every kind of expert, skipped ids, groups, empty batches. */
 final class MoeCases {
@@ -17,6 +20,9 @@ final class MoeCases {
         var cases = new ArrayList<Case>();
         for (var i = 0; i < 9; i++) {
             cases.add(moeRoute(seed + i, i, DTYPES[i % 3]));
+            cases.add(moeAlign(seed + i, i));
+            cases.add(moePermute(seed + i, i, DTYPES[i % 3]));
+            cases.add(moeCombine(seed + i, i, DTYPES[i % 3]));
             cases.add(moeMlp(seed + i, i, i % 2 == 0 ? DType.F16 : DType.BF16));
         }
         return cases;
@@ -48,6 +54,59 @@ final class MoeCases {
             builder.uniform("bias", DType.F32, -0.5, 0.5, experts);
         }
         return builder.build(DType.F32);
+    }
+
+    private static Case moeAlign(long seed, int i) {
+        var tokens = new int[] {0, 1, 70, 700}[i % 4];
+        var slots = 1 + i % 5;
+        var experts = new int[] {1, 30, 300}[i % 3];
+        var local = i % 2 == 0 ? experts : (experts + 1) / 2;
+        var block = new int[] {8, 16, 32, 64, 128}[i % 5];
+        var builder = new CaseBuilder("moe_align", seed, "T", tokens, "k", slots, "E", experts, "local", local, "block", block);
+        builder.integers("ids", DType.I32, -1, experts + 1, tokens, slots)
+                .attribute("experts", experts)
+                .attribute("local_experts", local)
+                .attribute("block", block);
+        if (local < experts) {
+            builder.integers("expert_map", DType.I32, -1, local, experts);
+        }
+        return builder.build(DType.I32);
+    }
+
+    /** Places of slots, as an alignment gives them: distinct, some of them -1. */
+    private static HostTensor places(CaseBuilder builder, int slots) {
+        var order = IntStream.range(0, slots).boxed().collect(Collectors.toList());
+        Collections.shuffle(order, builder.random);
+        return HostTensor.of(DType.I32, new long[] {slots},
+                order.stream().mapToDouble(place -> place % 5 == 3 ? -1 : place).toArray());
+    }
+
+    private static Case moePermute(long seed, int i, DType dtype) {
+        var tokens = new int[] {0, 1, 19}[i / 3];
+        var width = new int[] {64, 72, 33}[i % 3];
+        var k = 1 + i % 4;
+        var builder = new CaseBuilder("moe_permute", seed, dtype, "T", tokens, "D", width, "k", k);
+        return builder.normal("x", dtype, 1, tokens, width)
+                .in("inverse", places(builder, tokens * k))
+                .attribute("k", k)
+                .check("rows", Metric.MAX_ABS, 0)
+                .build(dtype);
+    }
+
+    private static Case moeCombine(long seed, int i, DType dtype) {
+        var tokens = new int[] {19, 0, 1}[i / 3];
+        var width = new int[] {33, 64, 72}[i % 3];
+        var k = 1 + i % 4;
+        var builder = new CaseBuilder("moe_combine", seed, dtype, "T", tokens, "D", width, "k", k);
+        var places = places(builder, tokens * k);
+        builder.normal("rows", dtype, 1, tokens * k, width)
+                .in("inverse", places)
+                .uniform("weights", DType.F32, 0, 1, tokens, k)
+                .attribute("k", k);
+        for (var row = 3L; row < tokens * k; row += 5) {
+            builder.nan("rows", row * width); // of a row that no slot addresses
+        }
+        return builder.build(dtype);
     }
 
     private static Case moeMlp(long seed, int i, DType dtype) {
