@@ -9,10 +9,14 @@
 
 namespace culebra {
 
-static constexpr Op<MoeRouteParams> kMoeRoute{"moe_route", "moe", "f32 f16 bf16", cpu::moe_route, nullptr, nullptr};
-static constexpr Op<MoeAlignParams> kMoeAlign{"moe_align", "moe", "i32", cpu::moe_align, nullptr, nullptr};
-static constexpr Op<MoePermuteParams> kMoePermute{"moe_permute", "moe", "f32 f16 bf16 f8e4m3", cpu::moe_permute, nullptr, nullptr};
-static constexpr Op<MoeCombineParams> kMoeCombine{"moe_combine", "moe", "f32 f16 bf16", cpu::moe_combine, nullptr, nullptr};
+static constexpr Op<MoeRouteParams> kMoeRoute{"moe_route", "moe", "f32 f16 bf16", cpu::moe_route, CUL_CUDA(moe_route),
+    CUL_SIMT(moe_route)};
+static constexpr Op<MoeAlignParams> kMoeAlign{"moe_align", "moe", "i32", cpu::moe_align, CUL_CUDA(moe_align),
+    CUL_SIMT(moe_align)};
+static constexpr Op<MoePermuteParams> kMoePermute{"moe_permute", "moe", "f32 f16 bf16 f8e4m3", cpu::moe_permute, CUL_CUDA(moe_permute),
+    CUL_SIMT(moe_permute)};
+static constexpr Op<MoeCombineParams> kMoeCombine{"moe_combine", "moe", "f32 f16 bf16", cpu::moe_combine, CUL_CUDA(moe_combine),
+    CUL_SIMT(moe_combine)};
 static constexpr Op<MoeMlpParams> kMoeMlp{"moe_mlp", "moe", "f16 bf16", cpu::moe_mlp, nullptr, nullptr};
 
 static constexpr const OpRecord* kOps[] = {&kMoeRoute, &kMoeAlign, &kMoePermute, &kMoeCombine, &kMoeMlp};

@@ -10,5 +10,10 @@ culebra_family(moe
     moe_permute_cpu
     moe_route
     moe_route_cpu
+  KERNELS
+    moe_align
+    moe_combine
+    moe_permute
+    moe_route
   TESTS
     moe)
