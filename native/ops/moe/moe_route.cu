@@ -21,9 +21,7 @@ __global__ void __launch_bounds__(kWarps * 32) route_tokens(MoeRouteParams p) {
   CUL_DYNAMIC_SHARED(uint32_t, scratch, 16);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   for (int64_t token = int64_t{blockIdx.x} * kWarps + warp; token < p.tokens; token += int64_t{gridDim.x} * kWarps)
-    with_logits(p, token, [&](const auto* logits) {
-      route_token(p, logits, scratch + warp * route_scratch_words(p), p.weights + token * p.weights_stride, p.ids + token * p.ids_stride);
-    });
+    route_token(p, token, scratch + warp * route_scratch_words(p), p.weights + token * p.weights_stride, p.ids + token * p.ids_stride);
 }
 
 }  // namespace

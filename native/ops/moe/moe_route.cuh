@@ -62,21 +62,34 @@ struct RouteScore {
   }
 };
 
+// A row of logits. Its type is looked at anew for each: three copies of the routine below would be more code than that is work.
+struct LogitRow {
+  const void* data;
+  DType dtype;
+  int64_t begin;
+
+  CUL_DEVICE_FN float operator[](int i) const {
+    if (dtype == DType::f32) return static_cast<const float*>(data)[begin + i];
+    if (dtype == DType::f16) return to_float(static_cast<const half_t*>(data)[begin + i]);
+    return to_float(static_cast<const bfloat16_t*>(data)[begin + i]);
+  }
+};
+
 // weights, ids: [k + shared] of this token. All 32 lanes call.
-template <class T>
-CUL_DEVICE_FN void route_token(const MoeRouteParams& p, const T* logits, uint32_t* scratch, float* weights, int32_t* ids) {
+CUL_DEVICE_FN void route_token(const MoeRouteParams& p, int64_t token, uint32_t* scratch, float* weights, int32_t* ids) {
   const int lane = static_cast<int>(threadIdx.x) % 32, experts = static_cast<int>(p.experts);
+  const LogitRow logits{p.logits, p.dtype, token * p.logits_stride};
   RouteScore score{p.sigmoid, -INFINITY, 1};
   if (!p.sigmoid) {
-    for (int i = lane; i < experts; i += 32) score.max = max(score.max, to_float(logits[i]));  // of a NaN and a number, the number
+    for (int i = lane; i < experts; i += 32) score.max = max(score.max, logits[i]);  // of a NaN and a number, the number
     score.max = warp_max(score.max);
     score.sum = 0;
-    for (int i = lane; i < experts; i += 32) score.sum += expf(to_float(logits[i]) - score.max);
+    for (int i = lane; i < experts; i += 32) score.sum += expf(logits[i] - score.max);
     score.sum = warp_sum(score.sum);
   }
   __syncwarp();  // scratch may have been another row's
   for (int i = lane; i < experts; i += 32) {
-    const float s = score(to_float(logits[i]));
+    const float s = score(logits[i]);
     scratch[i] = route_key(p.bias ? s + p.bias[i] : s);
   }
   if (p.groups > 1) {
@@ -108,7 +121,7 @@ CUL_DEVICE_FN void route_token(const MoeRouteParams& p, const T* logits, uint32_
     const int next = selection.take();
     if (lane == j) id = next;
   }
-  float weight = lane < p.k ? score(to_float(logits[id])) : 0.0f;
+  float weight = lane < p.k ? score(logits[id]) : 0.0f;
   if (p.renormalize) weight /= warp_sum(weight) + 1e-20f;
   if (lane < p.k) {
     weights[lane] = weight * p.scale;
@@ -118,18 +131,6 @@ CUL_DEVICE_FN void route_token(const MoeRouteParams& p, const T* logits, uint32_
     weights[p.k + j] = 1;
     ids[p.k + j] = experts + j;
   }
-}
-
-// f(logits of the token) by the logits' type.
-template <class F>
-CUL_DEVICE_FN void with_logits(const MoeRouteParams& p, int64_t token, F f) {
-  const int64_t at = token * p.logits_stride;
-  if (p.dtype == DType::f32)
-    f(static_cast<const float*>(p.logits) + at);
-  else if (p.dtype == DType::f16)
-    f(static_cast<const half_t*>(p.logits) + at);
-  else
-    f(static_cast<const bfloat16_t*>(p.logits) + at);
 }
 
 }  // namespace culebra::CUL_DEVICE_NS
