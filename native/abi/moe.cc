@@ -1,6 +1,7 @@
 #include "culebra/moe.h"
 
 #include "abi/registry.h"
+#include "ops/moe/grouped_gemm.h"
 #include "ops/moe/moe_mlp.h"
 #include "ops/moe/moe_route.h"
 
@@ -8,8 +9,10 @@ namespace culebra {
 
 static constexpr Op<MoeRouteParams> kMoeRoute{"moe_route", "moe", "f32 f16 bf16", cpu::moe_route, nullptr, nullptr};
 static constexpr Op<MoeMlpParams> kMoeMlp{"moe_mlp", "moe", "f16 bf16", cpu::moe_mlp, nullptr, nullptr};
+static constexpr Op<GroupedGemmParams> kMoeGroupedGemm{"moe_grouped_gemm", "moe", "f16 bf16 f8e4m3", cpu::moe_grouped_gemm,
+                                                             CUL_CUDA(moe_grouped_gemm), CUL_SIMT(moe_grouped_gemm)};
 
-static constexpr const OpRecord* kOps[] = {&kMoeRoute, &kMoeMlp};
+static constexpr const OpRecord* kOps[] = {&kMoeRoute, &kMoeMlp, &kMoeGroupedGemm};
 const OpList kMoeOps{kOps, static_cast<int>(std::size(kOps))};
 
 }  // namespace culebra
@@ -23,6 +26,9 @@ cul_status cul_moe_route(cul_stream* stream, const cul_moe_route_args* args) {
 }
 cul_status cul_moe_mlp(cul_stream* stream, const cul_moe_mlp_args* args) {
   return run_op(kMoeMlp, stream, args, check_moe_mlp);
+}
+cul_status cul_moe_grouped_gemm(cul_stream* stream, const cul_moe_grouped_gemm_args* args) {
+  return run_op(kMoeGroupedGemm, stream, args, check_moe_grouped_gemm);
 }
 
 }  // extern "C"

@@ -104,5 +104,6 @@ int main(void) {
   REFUSED(cul_paged_append(0, 0));
   REFUSED(cul_moe_route(0, 0));
   REFUSED(cul_moe_mlp(0, 0));
+  REFUSED(cul_moe_grouped_gemm(0, 0));
   return failures ? 1 : 0;
 }

@@ -1,8 +1,18 @@
 culebra_family(moe
   SOURCES
+    experts
+    grouped_gemm
+    grouped_gemm_cpu
+    grouped_plan
     moe_mlp
     moe_mlp_cpu
     moe_route
     moe_route_cpu
+  KERNELS
+    grouped_f8
+    grouped_gemm
+    grouped_half
+    grouped_int4
   TESTS
-    moe)
+    moe
+    moe_grouped)
