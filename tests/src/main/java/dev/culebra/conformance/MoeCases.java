@@ -1,7 +1,9 @@
 package dev.culebra.conformance;
 
 import dev.culebra.DType;
+import dev.culebra.Epilogue;
 import dev.culebra.ExpertActivation;
+import dev.culebra.ExpertMatrices;
 import dev.culebra.ExpertWeights;
 import dev.culebra.Ops;
 import dev.culebra.RouteOptions;
@@ -14,6 +16,7 @@ final class MoeCases {
     static void register(Map<String, Binding> all) {
         all.put("moe_route", MoeCases::moeRoute);
         all.put("moe_mlp", MoeCases::moeMlp);
+        all.put("moe_grouped_gemm", MoeCases::moeGroupedGemm);
     }
 
     private static void moeRoute(Call call) {
@@ -51,5 +54,22 @@ final class MoeCases {
         };
         Ops.moeMlp(call.stream(), call.in("x"), experts, call.in("weights"), call.in("ids"),
                 call.out("y", call.dtype("x"), call.shape("x")), act);
+    }
+
+    private static void moeGroupedGemm(Call call) {
+        var attributes = call.attributes();
+        var kind = attributes.oneOf("experts", ExpertWeights.Kind.HALF);
+        var group = attributes.integer("group", -1);
+        var act = attributes.oneOf("act", Epilogue.NONE);
+        var b = kind == ExpertWeights.Kind.INT4 ? "b_q" : "b";
+        var same = kind != ExpertWeights.Kind.F8 && call.dtype("a") == DType.F16 ? GemmCases.OutDType.F16 : GemmCases.OutDType.BF16;
+        var rows = call.has("gather") ? call.size("gather", 0) : call.size("a", 0);
+        var columns = act == Epilogue.SILU_MUL ? call.size(b, 1) / 2 : call.size(b, 1);
+        var matrices = new ExpertMatrices(kind, group, call.in(b),
+                kind == ExpertWeights.Kind.HALF ? null : call.in(kind == ExpertWeights.Kind.F8 ? "b_scale" : "b_scales"),
+                kind == ExpertWeights.Kind.INT4 ? call.in("b_zeros") : null);
+        // Rows that belong to no expert stay as they are.
+        var c = call.zeros("c", GemmCases.outDType(call, same), rows, columns);
+        Ops.moeGroupedGemm(call.stream(), call.in("a"), call.in("a_scale"), matrices, call.in("offsets"), call.in("gather"), c, act);
     }
 }

@@ -33,6 +33,7 @@ public final class Oracles {
         all.put("paged_append", new PagedAppendOracle());
         all.put("moe_route", new MoeRouteOracle());
         all.put("moe_mlp", new MoeMlpOracle());
+        all.put("moe_grouped_gemm", new MoeGroupedGemmOracle());
         return all;
     }
 }
