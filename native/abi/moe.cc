@@ -1,6 +1,7 @@
 #include "culebra/moe.h"
 
 #include "abi/registry.h"
+#include "ops/moe/grouped_gemm.h"
 #include "ops/moe/moe_align.h"
 #include "ops/moe/moe_combine.h"
 #include "ops/moe/moe_mlp.h"
@@ -18,8 +19,10 @@ static constexpr Op<MoePermuteParams> kMoePermute{"moe_permute", "moe", "f32 f16
 static constexpr Op<MoeCombineParams> kMoeCombine{"moe_combine", "moe", "f32 f16 bf16", cpu::moe_combine, CUL_CUDA(moe_combine),
     CUL_SIMT(moe_combine)};
 static constexpr Op<MoeMlpParams> kMoeMlp{"moe_mlp", "moe", "f16 bf16", cpu::moe_mlp, nullptr, nullptr};
+static constexpr Op<GroupedGemmParams> kMoeGroupedGemm{"moe_grouped_gemm", "moe", "f16 bf16 f8e4m3", cpu::moe_grouped_gemm,
+                                                             CUL_CUDA(moe_grouped_gemm), CUL_SIMT(moe_grouped_gemm)};
 
-static constexpr const OpRecord* kOps[] = {&kMoeRoute, &kMoeAlign, &kMoePermute, &kMoeCombine, &kMoeMlp};
+static constexpr const OpRecord* kOps[] = {&kMoeRoute, &kMoeAlign, &kMoePermute, &kMoeCombine, &kMoeMlp, &kMoeGroupedGemm};
 const OpList kMoeOps{kOps, static_cast<int>(std::size(kOps))};
 
 }  // namespace culebra
@@ -42,6 +45,9 @@ cul_status cul_moe_combine(cul_stream* stream, const cul_moe_combine_args* args)
 }
 cul_status cul_moe_mlp(cul_stream* stream, const cul_moe_mlp_args* args) {
   return run_op(kMoeMlp, stream, args, check_moe_mlp);
+}
+cul_status cul_moe_grouped_gemm(cul_stream* stream, const cul_moe_grouped_gemm_args* args) {
+  return run_op(kMoeGroupedGemm, stream, args, check_moe_grouped_gemm);
 }
 
 }  // extern "C"

@@ -107,5 +107,6 @@ int main(void) {
   REFUSED(cul_moe_permute(0, 0));
   REFUSED(cul_moe_combine(0, 0));
   REFUSED(cul_moe_mlp(0, 0));
+  REFUSED(cul_moe_grouped_gemm(0, 0));
   return failures ? 1 : 0;
 }

@@ -116,6 +116,29 @@ typedef struct cul_moe_mlp_args {
 } cul_moe_mlp_args;
 CUL_API cul_status cul_moe_mlp(cul_stream* stream, const cul_moe_mlp_args* args);
 
+/* c[r] = a[r] b[e]^T for the rows r in [offsets[e], offsets[e+1]) of expert e; with gather? i32 [R], row r reads a[gather[r]], zeros
+ * where that is -1. a [R,K] (gather: any number of rows), c [R,N], or with CUL_EPILOGUE_SILU_MUL (gemm.h) [R,N/2]: silu of the first N/2
+ * columns times the others. offsets i64 [E+1] begin with 0 and do not descend; rows from offsets[E] on stay as they are; experts without
+ * rows are legal. b [E,N,K] as cul_moe_mlp's matrices: half as a; int4 with a half; f8e4m3 with a f8e4m3 and a_scale f32
+ * [a's rows, cd(K,128)], where products of 128 k are summed before their scales multiply them in f32. c is f16, bf16 or f32 and overlaps
+ * nothing. After CUTLASS's grouped GEMM and DeepGEMM's contiguous layout, without rows of padding. */
+typedef struct cul_moe_grouped_gemm_args {
+  cul_op_call call;
+  const cul_tensor* a;
+  const cul_tensor* a_scale; /* f8 */
+  const cul_tensor* b;
+  const cul_tensor* b_scales; /* f8, int4 */
+  const cul_tensor* b_zeros;  /* int4, optional */
+  const cul_tensor* offsets;
+  const cul_tensor* gather; /* optional */
+  const cul_tensor* c;
+  int32_t experts; /* CUL_EXPERTS_* */
+  int32_t group;   /* int4: -1, 32, 64, 128 */
+  int32_t act;     /* CUL_EPILOGUE_NONE, CUL_EPILOGUE_SILU_MUL */
+  int32_t reserved0;
+} cul_moe_grouped_gemm_args;
+CUL_API cul_status cul_moe_grouped_gemm(cul_stream* stream, const cul_moe_grouped_gemm_args* args);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,26 +1,12 @@
 // moe_mlp: its plan and its columns.
 #pragma once
 #include "abi/op.h"
-#include "culebra/moe.h"
+#include "ops/moe/experts.h"
 
 namespace culebra {
 
-// E matrices [N,K] and how their numbers are stored.
-struct ExpertMatrices {
-  const void* data = nullptr;  // row (e, n) at e expert_stride + n row_stride, in elements of data
-  int64_t expert_stride = 0, row_stride = 0;
-  int64_t rows = 0, columns = 0;  // N, K
-  const void* scales = nullptr;   // f8: (e, n / 128, k / 128); int4: (e, n, k / group)
-  int64_t scale_expert_stride = 0, scale_row_stride = 0;
-  DType scale_dtype = DType::f32;
-  const uint8_t* zeros = nullptr;  // int4: nibble n % 2 of (e, n / 2, k / group); null: 8
-  int64_t zero_expert_stride = 0, zero_row_stride = 0;
-  int64_t group = 0;  // int4: columns of a group
-};
-
 struct MoeMlpParams {
   DType dtype = DType::bf16;
-  int32_t storage = CUL_EXPERTS_HALF;
   const void* x = nullptr;
   int64_t x_stride = 0;
   void* y = nullptr;
@@ -44,7 +30,7 @@ struct MoeMlpParams {
   void* workspace = nullptr;
 
   // Pairs of matrix rows of a cpu work item: gate and up rows of w13, neighbouring rows of w2.
-  static constexpr int64_t kBlockPairs = 8;
+  static constexpr int64_t kBlockPairs = kExpertBlockPairs;
   int64_t up_blocks() const { return (expert_width + kBlockPairs - 1) / kBlockPairs; }
   int64_t down_blocks() const { return (width + 2 * kBlockPairs - 1) / (2 * kBlockPairs); }
 

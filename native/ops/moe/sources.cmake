@@ -1,5 +1,9 @@
 culebra_family(moe
   SOURCES
+    experts
+    grouped_gemm
+    grouped_gemm_cpu
+    grouped_plan
     moe_align
     moe_align_cpu
     moe_combine
@@ -11,9 +15,14 @@ culebra_family(moe
     moe_route
     moe_route_cpu
   KERNELS
+    grouped_f8
+    grouped_gemm
+    grouped_half
+    grouped_int4
     moe_align
     moe_combine
     moe_permute
     moe_route
   TESTS
-    moe)
+    moe
+    moe_grouped)

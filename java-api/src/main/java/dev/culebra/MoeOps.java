@@ -2,6 +2,7 @@ package dev.culebra;
 
 import dev.culebra.bindings.generated.cul_moe_align_args;
 import dev.culebra.bindings.generated.cul_moe_combine_args;
+import dev.culebra.bindings.generated.cul_moe_grouped_gemm_args;
 import dev.culebra.bindings.generated.cul_moe_mlp_args;
 import dev.culebra.bindings.generated.cul_moe_permute_args;
 import dev.culebra.bindings.generated.cul_moe_route_args;
@@ -168,6 +169,51 @@ abstract class MoeOps extends PackedGemmOps {
             cul_moe_mlp_args.alpha(args, act.alpha());
             cul_moe_mlp_args.limit(args, act.limit());
             while (stream.again(culebra_h.cul_moe_mlp(stream.handle(), args))) {}
+        } finally {
+            stream.end();
+        }
+    }
+
+    /**
+     * {@code c[r] = a[r] b[e]^T} for the rows r in {@code [offsets[e], offsets[e+1])} of expert e; with gather, row r reads {@code
+     * a[gather[r]]}, zeros where that is -1. With {@link Epilogue#SILU_MUL} the first N/2 columns are gates: {@code c = silu(gate) * up}.
+     * Experts without rows are legal; rows of c from {@code offsets[E]} on stay as they are. k is summed in one piece: a row's bits do not
+     * depend on the others. Returns before completion. Gale et al., MegaBlocks,
+     * <a href="https://arxiv.org/abs/2211.15841">arXiv:2211.15841</a>; Tan et al., ScatterMoE,
+     * <a href="https://arxiv.org/abs/2403.08245">arXiv:2403.08245</a>.
+     *
+     * @param a [R, K] (with gather any number of rows): half, or with f8 experts f8e4m3
+     * @param aScale F8: f32 [rows of a, ceil(K/128)]; null otherwise
+     * @param b E matrices [N, K]
+     * @param offsets i64 [E+1], from 0 on, not descending
+     * @param gather i32 [R]; null: the rows as they are
+     * @param c [R, N], or [R, N/2] with SILU_MUL: half or f32; overlaps nothing
+     * @param epilogue NONE or SILU_MUL
+     * @throws ArgumentException if shapes, types or attributes do not fit; the message names both operands
+     */
+    public static void moeGroupedGemm(
+            Stream stream,
+            Tensor a,
+            @Nullable Tensor aScale,
+            ExpertMatrices b,
+            Tensor offsets,
+            @Nullable Tensor gather,
+            Tensor c,
+            Epilogue epilogue) {
+        var args = stream.begin("moe_grouped_gemm", cul_moe_grouped_gemm_args.sizeof());
+        try {
+            cul_moe_grouped_gemm_args.a(args, stream.in(a, "a"));
+            cul_moe_grouped_gemm_args.a_scale(args, stream.optional(aScale, "a_scale"));
+            cul_moe_grouped_gemm_args.b(args, stream.in(b.matrices(), "b"));
+            cul_moe_grouped_gemm_args.b_scales(args, stream.optional(b.scales(), "b_scales"));
+            cul_moe_grouped_gemm_args.b_zeros(args, stream.optional(b.zeros(), "b_zeros"));
+            cul_moe_grouped_gemm_args.offsets(args, stream.in(offsets, "offsets"));
+            cul_moe_grouped_gemm_args.gather(args, stream.optional(gather, "gather"));
+            cul_moe_grouped_gemm_args.c(args, stream.out(c, "c"));
+            cul_moe_grouped_gemm_args.experts(args, b.kind().ordinal());
+            cul_moe_grouped_gemm_args.group(args, b.group());
+            cul_moe_grouped_gemm_args.act(args, epilogue.ordinal());
+            while (stream.again(culebra_h.cul_moe_grouped_gemm(stream.handle(), args))) {}
         } finally {
             stream.end();
         }

@@ -150,11 +150,11 @@ public final class Call {
         return output.view();
     }
 
-    /** An output that starts as zeros: for operators that write part of it. */
-    public Tensor zeroed(String name, DType dtype, long... shape) {
+    /** As {@link #out}, but full of zeros: an operator that leaves some of its elements as they are. */
+    public Tensor zeros(String name, DType dtype, long... shape) {
         var reference = source.outputs().get(name);
-        var zeros = HostTensor.zeros(dtype, reference == null ? shape : reference.shape());
-        var output = new GuardedTensor(stream, scope, name, zeros, layout.elements(dtype), CANARY);
+        var contents = HostTensor.zeros(dtype, reference == null ? shape : reference.shape());
+        var output = new GuardedTensor(stream, scope, name, contents, layout.elements(dtype), CANARY);
         outputs.put(name, output);
         return output.view();
     }

@@ -2,8 +2,10 @@ package dev.culebra.conformance;
 
 import dev.culebra.AlignOptions;
 import dev.culebra.DType;
+import dev.culebra.Epilogue;
 import dev.culebra.ExpertActivation;
 import dev.culebra.ExpertAlignment;
+import dev.culebra.ExpertMatrices;
 import dev.culebra.ExpertWeights;
 import dev.culebra.Ops;
 import dev.culebra.RouteOptions;
@@ -19,6 +21,7 @@ final class MoeCases {
         all.put("moe_permute", MoeCases::moePermute);
         all.put("moe_combine", MoeCases::moeCombine);
         all.put("moe_mlp", MoeCases::moeMlp);
+        all.put("moe_grouped_gemm", MoeCases::moeGroupedGemm);
     }
 
     private static void moeRoute(Call call) {
@@ -56,7 +59,7 @@ final class MoeCases {
     private static void moePermute(Call call) {
         var k = call.attributes().integer("k", 0);
         Ops.moePermute(call.stream(), call.in("x"), call.compact("inverse"),
-                call.zeroed("rows", call.dtype("x"), call.size("x", 0) * Math.max(0, k), call.size("x", 1)), k);
+                call.zeros("rows", call.dtype("x"), call.size("x", 0) * Math.max(0, k), call.size("x", 1)), k);
     }
 
     private static void moeCombine(Call call) {
@@ -82,5 +85,22 @@ final class MoeCases {
         };
         Ops.moeMlp(call.stream(), call.in("x"), experts, call.in("weights"), call.in("ids"),
                 call.out("y", call.dtype("x"), call.shape("x")), act);
+    }
+
+    private static void moeGroupedGemm(Call call) {
+        var attributes = call.attributes();
+        var kind = attributes.oneOf("experts", ExpertWeights.Kind.HALF);
+        var group = attributes.integer("group", -1);
+        var act = attributes.oneOf("act", Epilogue.NONE);
+        var b = kind == ExpertWeights.Kind.INT4 ? "b_q" : "b";
+        var same = kind != ExpertWeights.Kind.F8 && call.dtype("a") == DType.F16 ? GemmCases.OutDType.F16 : GemmCases.OutDType.BF16;
+        var rows = call.has("gather") ? call.size("gather", 0) : call.size("a", 0);
+        var columns = act == Epilogue.SILU_MUL ? call.size(b, 1) / 2 : call.size(b, 1);
+        var matrices = new ExpertMatrices(kind, group, call.in(b),
+                kind == ExpertWeights.Kind.HALF ? null : call.in(kind == ExpertWeights.Kind.F8 ? "b_scale" : "b_scales"),
+                kind == ExpertWeights.Kind.INT4 ? call.in("b_zeros") : null);
+        // Rows that belong to no expert stay as they are.
+        var c = call.zeros("c", GemmCases.outDType(call, same), rows, columns);
+        Ops.moeGroupedGemm(call.stream(), call.in("a"), call.in("a_scale"), matrices, call.in("offsets"), call.in("gather"), c, act);
     }
 }

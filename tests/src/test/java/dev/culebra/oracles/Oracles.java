@@ -36,6 +36,7 @@ public final class Oracles {
         all.put("moe_permute", new MoePermuteOracle());
         all.put("moe_combine", new MoeCombineOracle());
         all.put("moe_mlp", new MoeMlpOracle());
+        all.put("moe_grouped_gemm", new MoeGroupedGemmOracle());
         return all;
     }
 }

@@ -6177,6 +6177,67 @@ public class culebra_h extends culebra_h$shared {
         }
     }
 
+    private static class cul_moe_grouped_gemm {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_moe_grouped_gemm");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_moe_grouped_gemm$descriptor() {
+        return cul_moe_grouped_gemm.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static MethodHandle cul_moe_grouped_gemm$handle() {
+        return cul_moe_grouped_gemm.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static MemorySegment cul_moe_grouped_gemm$address() {
+        return cul_moe_grouped_gemm.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static int cul_moe_grouped_gemm(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_moe_grouped_gemm.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_moe_grouped_gemm", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
     private static class cul_testing_fail_after {
         public static final FunctionDescriptor DESC = FunctionDescriptor.ofVoid(
             culebra_h.C_LONG
