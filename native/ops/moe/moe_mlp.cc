@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backends/backend.h"
 
 namespace culebra {
 namespace {
@@ -88,10 +89,28 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
   p.alpha = args.alpha;
   p.limit = args.limit;
   p.validate = call.validate();
-  const int64_t token_bytes = 4 * (p.width_pitch() + k * (p.width_pitch() + p.expert_width_pitch())) + 1;
-  p.chunk = std::min(T, std::max<int64_t>(kChunkBytes / token_bytes, 16));
-  p.workspace = call.workspace(T == 0 ? 0 : p.workspace_bytes());
+  p.batch_invariant = call.batch_invariant();
+  if (call.caps().backend == CUL_BACKEND_CPU) {
+    const int64_t token_bytes = 4 * (p.width_pitch() + k * (p.width_pitch() + p.expert_width_pitch())) + 1;
+    p.chunk = std::min(T, std::max<int64_t>(kChunkBytes / token_bytes, 16));
+    p.workspace = call.workspace(T == 0 ? 0 : p.workspace_bytes());
+    return p;
+  }
+  if (T * k > INT32_MAX / 2)
+    call.refuse(CUL_UNSUPPORTED, "ids is %s, %lld slots; at most %d at once", shape_text(ids).c_str(), static_cast<long long>(T * k), INT32_MAX / 2);
+  std::string reason;
+  const uint64_t bytes = plan_moe_mlp_many(p, call.caps(), nullptr, &reason).workspace_bytes;
+  if (call.plan_only()) call.explain(reason);
+  p.many = plan_moe_mlp_many(p, call.caps(), call.workspace(bytes), &reason);
   return p;
+}
+
+void validate_moe_mlp(const MoeMlpParams& p) {
+  for (int64_t t = 0; t < p.tokens; ++t)
+    for (int64_t j = 0; j < p.slots_per_token; ++j)
+      if (const int32_t id = p.ids[t * p.ids_stride + j]; id < -1 || id >= p.experts)
+        throw DeviceError(format("moe_mlp: ids[%lld, %lld] = %d; it must be -1 or below the %lld experts", static_cast<long long>(t),
+                                 static_cast<long long>(j), id, static_cast<long long>(p.experts)));
 }
 
 }  // namespace culebra

@@ -2,6 +2,7 @@
 #pragma once
 #include "abi/op.h"
 #include "ops/moe/experts.h"
+#include "ops/moe/moe_mlp_many.h"
 
 namespace culebra {
 
@@ -23,9 +24,11 @@ struct MoeMlpParams {
   int64_t tokens = 0, slots_per_token = 0, width = 0, expert_width = 0, experts = 0;  // T, k, D, I, E
   int32_t act = 0;
   float alpha = 0, limit = 0;
-  bool validate = false;
+  bool validate = false, batch_invariant = false;
 
-  // Tokens pass in chunks, which bounds the workspace; a chunk's slots are grouped by expert.
+  MoeMlpMany many;  // cuda, simt
+
+  // cpu. Tokens pass in chunks, which bounds the workspace; a chunk's slots are grouped by expert.
   int64_t chunk = 0;
   void* workspace = nullptr;
 
@@ -47,6 +50,9 @@ struct MoeMlpParams {
   int32_t* active() const { return offsets() + experts + 1; }   // experts that have slots
   uint64_t workspace_bytes() const;
 };
+
+// Throws DeviceError for an id that is neither -1 nor an expert. Reads them: call it when the operator runs.
+void validate_moe_mlp(const MoeMlpParams& p);
 
 MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args);
 CUL_DECLARE_COLUMNS(moe_mlp, MoeMlpParams)

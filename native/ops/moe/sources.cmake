@@ -10,6 +10,7 @@ culebra_family(moe
     moe_combine_cpu
     moe_mlp
     moe_mlp_cpu
+    moe_mlp_many
     moe_permute
     moe_permute_cpu
     moe_route
@@ -18,11 +19,15 @@ culebra_family(moe
     grouped_f8
     grouped_gemm
     grouped_half
+    grouped_hopper_half
     grouped_int4
+    moe_mlp
+    moe_mlp_many
     moe_align
     moe_combine
     moe_permute
     moe_route
   TESTS
     moe
-    moe_grouped)
+    moe_grouped
+    moe_mlp_many)
