@@ -115,6 +115,10 @@ int main(void) {
   REFUSED(cul_paged_attention(0, 0));
   REFUSED(cul_paged_append(0, 0));
   REFUSED(cul_moe_route(0, 0));
+  REFUSED(cul_moe_align(0, 0));
+  REFUSED(cul_moe_permute(0, 0));
+  REFUSED(cul_moe_combine(0, 0));
   REFUSED(cul_moe_mlp(0, 0));
+  REFUSED(cul_moe_grouped_gemm(0, 0));
   return failures ? 1 : 0;
 }

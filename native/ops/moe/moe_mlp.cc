@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backends/backend.h"
 
 namespace culebra {
 namespace {
@@ -10,59 +11,6 @@ namespace {
 // A chunk's f32 rows take about this much, so that they stay near the cache and a long prefill needs no more than a
 // short one.
 constexpr int64_t kChunkBytes = int64_t{64} << 20;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// p [E,N,K] in one of its three forms.
-ExpertMatrices check_experts(const Call& call, int32_t storage, int32_t group, DType half, const View& w,
-                             const View& scales, const View& zeros, int64_t experts, int64_t rows, int64_t columns,
-                             const char* text) {
-  const bool int4 = storage == CUL_EXPERTS_INT4;
-  call.shape(w, {experts, rows, int4 ? columns / 2 : columns}, text);
-  ExpertMatrices m{w.data, w.stride_of(0), w.stride_of(1), rows, columns};
-  if (storage == CUL_EXPERTS_HALF) {
-    call.dtype(w, {half});
-    return m;
-  }
-  call.dtype(w, {int4 ? DType::u8 : DType::f8e4m3});
-  m.scales = scales.data;
-  m.scale_dtype = scales.dtype;
-  call.rank(scales, 3, int4 ? "[E,N,G]" : "[E,ceil(N/128),ceil(K/128)]");
-  m.scale_expert_stride = scales.stride_of(0);
-  m.scale_row_stride = scales.stride_of(1);
-  if (!int4) {
-    call.dtype(scales, {DType::f32});
-    call.shape(scales, {experts, ceil_div(rows, 128), ceil_div(columns, 128)}, "[E,ceil(N/128),ceil(K/128)]");
-    return m;
-  }
-  if (columns % 2)
-    call.refuse(CUL_SHAPE, "%s packs two columns a byte, but there are %lld", w.name, static_cast<long long>(columns));
-  m.group = group < 0 ? std::max<int64_t>(columns, 1) : group;
-  const int64_t groups = group < 0 ? 1 : ceil_div(columns, group);
-  call.dtype(scales, {DType::f16, DType::bf16});
-  call.shape(scales, {experts, rows, groups}, "[E,N,G]");
-  if (zeros) {
-    call.dtype(zeros, {DType::u8});
-    if (rows % 2)
-      call.refuse(CUL_SHAPE, "%s packs two rows a byte, but there are %lld", zeros.name, static_cast<long long>(rows));
-    call.shape(zeros, {experts, rows / 2, groups}, "[E,N/2,G]");
-    m.zeros = zeros.as<const uint8_t>();
-    m.zero_expert_stride = zeros.stride_of(0);
-    m.zero_row_stride = zeros.stride_of(1);
-  }
-  return m;
-}
-
-// Scales and zeros are there exactly where the storage has them.
-void check_presence(const Call& call, int32_t storage, const View& scales, const View& zeros) {
-  if (storage != CUL_EXPERTS_HALF && !scales)
-    call.refuse(CUL_NULL_POINTER, "%s is required: the experts are %s", scales.name,
-                storage == CUL_EXPERTS_F8 ? "f8" : "int4");
-  if (storage == CUL_EXPERTS_HALF && scales)
-    call.refuse(CUL_UNSUPPORTED, "%s is given, but experts half takes no scales", scales.name);
-  if (storage != CUL_EXPERTS_INT4 && zeros)
-    call.refuse(CUL_UNSUPPORTED, "%s is given, but only experts int4 takes zero points", zeros.name);
-}
 
 }  // namespace
 
@@ -82,8 +30,8 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
   const View b13 = call.optional(args.b13, "b13"), b2 = call.optional(args.b2, "b2");
   const View weights = call.required(args.weights, "weights"), ids = call.required(args.ids, "ids");
   const View y = call.required(args.y, "y");
-  check_presence(call, storage, w13_scales, w13_zeros);
-  check_presence(call, storage, w2_scales, w2_zeros);
+  check_expert_scales(call, storage, w13_scales, w13_zeros);
+  check_expert_scales(call, storage, w2_scales, w2_zeros);
   call.rank(x, 2, "[T,D]");
   call.rank(w13, 3, "[E,2I,D]");
   call.rank(w2, 3, "[E,D,I]");
@@ -120,7 +68,6 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
     call.disjoint(y, *in);
 
   p.dtype = x.dtype;
-  p.storage = storage;
   p.x = x.data;
   p.x_stride = x.stride_of(0);
   p.y = y.data;
@@ -142,10 +89,28 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
   p.alpha = args.alpha;
   p.limit = args.limit;
   p.validate = call.validate();
-  const int64_t token_bytes = 4 * (p.width_pitch() + k * (p.width_pitch() + p.expert_width_pitch())) + 1;
-  p.chunk = std::min(T, std::max<int64_t>(kChunkBytes / token_bytes, 16));
-  p.workspace = call.workspace(T == 0 ? 0 : p.workspace_bytes());
+  p.batch_invariant = call.batch_invariant();
+  if (call.caps().backend == CUL_BACKEND_CPU) {
+    const int64_t token_bytes = 4 * (p.width_pitch() + k * (p.width_pitch() + p.expert_width_pitch())) + 1;
+    p.chunk = std::min(T, std::max<int64_t>(kChunkBytes / token_bytes, 16));
+    p.workspace = call.workspace(T == 0 ? 0 : p.workspace_bytes());
+    return p;
+  }
+  if (T * k > INT32_MAX / 2)
+    call.refuse(CUL_UNSUPPORTED, "ids is %s, %lld slots; at most %d at once", shape_text(ids).c_str(), static_cast<long long>(T * k), INT32_MAX / 2);
+  std::string reason;
+  const uint64_t bytes = plan_moe_mlp_many(p, call.caps(), nullptr, &reason).workspace_bytes;
+  if (call.plan_only()) call.explain(reason);
+  p.many = plan_moe_mlp_many(p, call.caps(), call.workspace(bytes), &reason);
   return p;
+}
+
+void validate_moe_mlp(const MoeMlpParams& p) {
+  for (int64_t t = 0; t < p.tokens; ++t)
+    for (int64_t j = 0; j < p.slots_per_token; ++j)
+      if (const int32_t id = p.ids[t * p.ids_stride + j]; id < -1 || id >= p.experts)
+        throw DeviceError(format("moe_mlp: ids[%lld, %lld] = %d; it must be -1 or below the %lld experts", static_cast<long long>(t),
+                                 static_cast<long long>(j), id, static_cast<long long>(p.experts)));
 }
 
 }  // namespace culebra

@@ -38,7 +38,11 @@ public final class Oracles {
         all.put("paged_attention", new PagedAttentionOracle());
         all.put("paged_append", new PagedAppendOracle());
         all.put("moe_route", new MoeRouteOracle());
+        all.put("moe_align", new MoeAlignOracle());
+        all.put("moe_permute", new MoePermuteOracle());
+        all.put("moe_combine", new MoeCombineOracle());
         all.put("moe_mlp", new MoeMlpOracle());
+        all.put("moe_grouped_gemm", new MoeGroupedGemmOracle());
         return all;
     }
 }

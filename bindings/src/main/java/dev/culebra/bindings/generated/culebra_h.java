@@ -6501,6 +6501,189 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class cul_moe_align {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_moe_align");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_align(cul_stream *stream, const cul_moe_align_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_moe_align$descriptor() {
+        return cul_moe_align.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_align(cul_stream *stream, const cul_moe_align_args *args)
+     * }
+     */
+    public static MethodHandle cul_moe_align$handle() {
+        return cul_moe_align.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_align(cul_stream *stream, const cul_moe_align_args *args)
+     * }
+     */
+    public static MemorySegment cul_moe_align$address() {
+        return cul_moe_align.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_moe_align(cul_stream *stream, const cul_moe_align_args *args)
+     * }
+     */
+    public static int cul_moe_align(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_moe_align.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_moe_align", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_moe_permute {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_moe_permute");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_permute(cul_stream *stream, const cul_moe_permute_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_moe_permute$descriptor() {
+        return cul_moe_permute.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_permute(cul_stream *stream, const cul_moe_permute_args *args)
+     * }
+     */
+    public static MethodHandle cul_moe_permute$handle() {
+        return cul_moe_permute.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_permute(cul_stream *stream, const cul_moe_permute_args *args)
+     * }
+     */
+    public static MemorySegment cul_moe_permute$address() {
+        return cul_moe_permute.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_moe_permute(cul_stream *stream, const cul_moe_permute_args *args)
+     * }
+     */
+    public static int cul_moe_permute(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_moe_permute.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_moe_permute", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_moe_combine {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_moe_combine");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_combine(cul_stream *stream, const cul_moe_combine_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_moe_combine$descriptor() {
+        return cul_moe_combine.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_combine(cul_stream *stream, const cul_moe_combine_args *args)
+     * }
+     */
+    public static MethodHandle cul_moe_combine$handle() {
+        return cul_moe_combine.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_combine(cul_stream *stream, const cul_moe_combine_args *args)
+     * }
+     */
+    public static MemorySegment cul_moe_combine$address() {
+        return cul_moe_combine.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_moe_combine(cul_stream *stream, const cul_moe_combine_args *args)
+     * }
+     */
+    public static int cul_moe_combine(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_moe_combine.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_moe_combine", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
     private static final int CUL_MOE_ACT_SILU = (int)0L;
     /**
      * {@snippet lang=c :
@@ -6771,6 +6954,67 @@ public class culebra_h extends culebra_h$shared {
                 traceDowncall("cul_graph_update", graph, stream, in_place);
             }
             return (int)mh$.invokeExact(graph, stream, in_place);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_moe_grouped_gemm {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_moe_grouped_gemm");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_moe_grouped_gemm$descriptor() {
+        return cul_moe_grouped_gemm.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static MethodHandle cul_moe_grouped_gemm$handle() {
+        return cul_moe_grouped_gemm.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static MemorySegment cul_moe_grouped_gemm$address() {
+        return cul_moe_grouped_gemm.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static int cul_moe_grouped_gemm(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_moe_grouped_gemm.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_moe_grouped_gemm", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {
