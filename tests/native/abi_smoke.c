@@ -114,6 +114,8 @@ int main(void) {
   REFUSED(cul_attention(0, 0));
   REFUSED(cul_paged_attention(0, 0));
   REFUSED(cul_paged_append(0, 0));
+  REFUSED(cul_merge_states(0, 0));
+  REFUSED(cul_mla_attention(0, 0));
   REFUSED(cul_moe_route(0, 0));
   REFUSED(cul_moe_align(0, 0));
   REFUSED(cul_moe_permute(0, 0));

@@ -3,10 +3,11 @@
 // whatever they hold.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "backends/cpu/thread_pool.h"
-#include "ops/attention/attention.h"
+#include "ops/attention/mla_attention.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/attention/attention_cpu.cc"
@@ -117,11 +118,30 @@ HWY_INLINE void update_row(const Params& p, const Scratch& s, int64_t r, Row& ro
     add_values<kRowPad>(v + i, s.value_pitch, scores, n, hn::Set(d, rescale), o + i);
 }
 
+// A token of a u8 latent cache (mla_attention.h), its first n channels: 512 or all.
+HWY_INLINE void load_latent(const uint8_t* from, int64_t n, float* to) {
+  const F32Tag d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t c = 0; c < kLatentValueDim; c += lanes) {
+    float scale;
+    std::memcpy(&scale, from + kLatentScalesAt + c / kLatentScaleChannels * 4, sizeof scale);
+    store_f32(hn::Mul(hn::Set(d, scale), load(reinterpret_cast<const float8_e4m3_t*>(from) + c)), to + c);
+  }
+  if (n <= kLatentValueDim) return;
+  bfloat16_t tail[kLatentDim - kLatentValueDim];  // rows of bytes may begin at an odd address
+  std::memcpy(tail, from + kLatentTailAt, sizeof tail);
+  for (int64_t c = kLatentValueDim; c < n; c += lanes) store_f32(load(tail + (c - kLatentValueDim)), to + c);
+}
+
 template <class C>
 void load_keys(const Params& p, int64_t b, int64_t head, int64_t begin, int64_t end, Scratch& s, int64_t tile_begin) {
   for (int64_t j = begin; j < end; ++j) {
     int64_t page = 0, offset = j;
-    if (p.page_table) {
+    if (p.tokens) {
+      const int64_t token = p.tokens[b * p.tokens_stride + j];
+      page = token / p.page_size;
+      offset = token % p.page_size;
+    } else if (p.page_table) {
       page = p.page_table[b * p.page_table_stride + j / p.page_size];
       offset = j % p.page_size;
     } else {
@@ -130,8 +150,13 @@ void load_keys(const Params& p, int64_t b, int64_t head, int64_t begin, int64_t 
     auto at = [&](const Params::Rows& x) {
       return static_cast<const C*>(x.data) + page * x.batch + offset * x.row + head * x.head;
     };
-    load_row(at(p.k), p.dim, s.k + (j - tile_begin) * s.pitch);
-    load_row(at(p.v), p.value_dim, s.v + (j - tile_begin) * s.value_pitch);
+    if constexpr (std::is_same_v<C, uint8_t>) {
+      load_latent(at(p.k), p.dim, s.k + (j - tile_begin) * s.pitch);
+      load_latent(at(p.v), p.value_dim, s.v + (j - tile_begin) * s.value_pitch);
+    } else {
+      load_row(at(p.k), p.dim, s.k + (j - tile_begin) * s.pitch);
+      load_row(at(p.v), p.value_dim, s.v + (j - tile_begin) * s.value_pitch);
+    }
   }
 }
 
@@ -190,6 +215,8 @@ void attention_items(const Params& p, int64_t begin, int64_t end) {
         using T = decltype(type);
         if (p.cache_dtype == DType::f8e4m3) {
           run_tile<T, float8_e4m3_t>(p, b, head, first, count, scratch);
+        } else if (p.cache_dtype == DType::u8) {
+          run_tile<T, uint8_t>(p, b, head, first, count, scratch);
         } else {
           run_tile<T, T>(p, b, head, first, count, scratch);
         }

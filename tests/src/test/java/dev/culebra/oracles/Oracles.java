@@ -37,6 +37,8 @@ public final class Oracles {
         all.put("attention", new AttentionOracle());
         all.put("paged_attention", new PagedAttentionOracle());
         all.put("paged_append", new PagedAppendOracle());
+        all.put("merge_states", new MergeStatesOracle());
+        all.put("mla_attention", new MlaAttentionOracle());
         all.put("moe_route", new MoeRouteOracle());
         all.put("moe_align", new MoeAlignOracle());
         all.put("moe_permute", new MoePermuteOracle());

@@ -21,10 +21,8 @@ final class Backends {
             .toList();
 
     /** The operators that only the cpu backend has; every other one must be on all of them. */
-    static final Set<String> CPU_ONLY = Set.of("attention", "paged_attention", "paged_append", "linear_attention", "mlstm", "mixture_of_memories", "local_linear_attention");
-=======
-            "attention", "paged_attention", "paged_append", "causal_conv1d", "gated_delta_rule", "gated_rms_norm");
->>>>>>> moe-gemm
+    static final Set<String> CPU_ONLY = Set.of(
+            "linear_attention", "local_linear_attention", "mixture_of_memories", "mlstm");
 
     private static final String HOPPER_DEVICE = "simt:1";
 

@@ -3042,6 +3042,128 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class cul_merge_states {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_merge_states");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_merge_states(cul_stream *stream, const cul_merge_states_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_merge_states$descriptor() {
+        return cul_merge_states.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_merge_states(cul_stream *stream, const cul_merge_states_args *args)
+     * }
+     */
+    public static MethodHandle cul_merge_states$handle() {
+        return cul_merge_states.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_merge_states(cul_stream *stream, const cul_merge_states_args *args)
+     * }
+     */
+    public static MemorySegment cul_merge_states$address() {
+        return cul_merge_states.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_merge_states(cul_stream *stream, const cul_merge_states_args *args)
+     * }
+     */
+    public static int cul_merge_states(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_merge_states.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_merge_states", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_mla_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_mla_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_attention(cul_stream *stream, const cul_mla_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_mla_attention$descriptor() {
+        return cul_mla_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_attention(cul_stream *stream, const cul_mla_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_mla_attention$handle() {
+        return cul_mla_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_attention(cul_stream *stream, const cul_mla_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_mla_attention$address() {
+        return cul_mla_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_mla_attention(cul_stream *stream, const cul_mla_attention_args *args)
+     * }
+     */
+    public static int cul_mla_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_mla_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_mla_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
     private static final int CUL_DLPACK_MAJOR = (int)1L;
     /**
      * {@snippet lang=c :
@@ -6799,6 +6921,67 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class cul_moe_grouped_gemm {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_moe_grouped_gemm");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_moe_grouped_gemm$descriptor() {
+        return cul_moe_grouped_gemm.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static MethodHandle cul_moe_grouped_gemm$handle() {
+        return cul_moe_grouped_gemm.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static MemorySegment cul_moe_grouped_gemm$address() {
+        return cul_moe_grouped_gemm.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static int cul_moe_grouped_gemm(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_moe_grouped_gemm.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_moe_grouped_gemm", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
     private static final int CUL_BATCH_OP = (int)0L;
     /**
      * {@snippet lang=c :
@@ -6954,67 +7137,6 @@ public class culebra_h extends culebra_h$shared {
                 traceDowncall("cul_graph_update", graph, stream, in_place);
             }
             return (int)mh$.invokeExact(graph, stream, in_place);
-        } catch (Error | RuntimeException ex) {
-           throw ex;
-        } catch (Throwable ex$) {
-           throw new AssertionError("should not reach here", ex$);
-        }
-    }
-
-    private static class cul_moe_grouped_gemm {
-        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
-            culebra_h.C_INT,
-            culebra_h.C_POINTER,
-            culebra_h.C_POINTER
-        );
-
-        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_moe_grouped_gemm");
-
-        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
-    }
-
-    /**
-     * Function descriptor for:
-     * {@snippet lang=c :
-     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
-     * }
-     */
-    public static FunctionDescriptor cul_moe_grouped_gemm$descriptor() {
-        return cul_moe_grouped_gemm.DESC;
-    }
-
-    /**
-     * Downcall method handle for:
-     * {@snippet lang=c :
-     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
-     * }
-     */
-    public static MethodHandle cul_moe_grouped_gemm$handle() {
-        return cul_moe_grouped_gemm.HANDLE;
-    }
-
-    /**
-     * Address for:
-     * {@snippet lang=c :
-     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
-     * }
-     */
-    public static MemorySegment cul_moe_grouped_gemm$address() {
-        return cul_moe_grouped_gemm.ADDR;
-    }
-
-    /**
-     * {@snippet lang=c :
-     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
-     * }
-     */
-    public static int cul_moe_grouped_gemm(MemorySegment stream, MemorySegment args) {
-        var mh$ = cul_moe_grouped_gemm.HANDLE;
-        try {
-            if (TRACE_DOWNCALLS) {
-                traceDowncall("cul_moe_grouped_gemm", stream, args);
-            }
-            return (int)mh$.invokeExact(stream, args);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {
