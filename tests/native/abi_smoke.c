@@ -9,6 +9,7 @@
 #include "culebra/linear_attention.h"
 #include "culebra/module.h"
 #include "culebra/moe.h"
+#include "culebra/sparse_attention.h"
 
 static int failures = 0;
 #define REFUSED(call)                                                                          \

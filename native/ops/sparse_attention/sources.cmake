@@ -1,0 +1,4 @@
+culebra_family(sparse_attention
+  SOURCES
+  KERNELS
+  TESTS)
