@@ -6,6 +6,7 @@
 #include "culebra/culebra.h"
 #include "culebra/gemm.h"
 #include "culebra/glue.h"
+#include "culebra/kv_cache.h"
 #include "culebra/linear_attention.h"
 #include "culebra/module.h"
 #include "culebra/moe.h"
@@ -103,6 +104,13 @@ int main(void) {
   REFUSED(cul_attention(0, 0));
   REFUSED(cul_paged_attention(0, 0));
   REFUSED(cul_paged_append(0, 0));
+  REFUSED(cul_bitmap_kv_compress(0, 0));
+  REFUSED(cul_bitmap_kv_attention(0, 0));
+  REFUSED(cul_kv_page_stats(0, 0));
+  REFUSED(cul_kv_select(0, 0));
+  REFUSED(cul_kv_merge(0, 0));
+  REFUSED(cul_mla_index_topk(0, 0));
+  REFUSED(cul_cca_qkv(0, 0));
   REFUSED(cul_moe_route(0, 0));
   REFUSED(cul_moe_mlp(0, 0));
   return failures ? 1 : 0;

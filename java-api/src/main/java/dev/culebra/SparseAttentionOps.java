@@ -1,6 +1,6 @@
 package dev.culebra;
 
 /** Attention to a part of the keys. */
-abstract class SparseAttentionOps extends AttentionOps {
+abstract class SparseAttentionOps extends KvCacheOps {
     SparseAttentionOps() {}
 }

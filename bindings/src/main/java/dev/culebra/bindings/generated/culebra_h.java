@@ -5048,6 +5048,433 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class cul_bitmap_kv_compress {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_bitmap_kv_compress");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_compress(cul_stream *stream, const cul_bitmap_kv_compress_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_bitmap_kv_compress$descriptor() {
+        return cul_bitmap_kv_compress.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_compress(cul_stream *stream, const cul_bitmap_kv_compress_args *args)
+     * }
+     */
+    public static MethodHandle cul_bitmap_kv_compress$handle() {
+        return cul_bitmap_kv_compress.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_compress(cul_stream *stream, const cul_bitmap_kv_compress_args *args)
+     * }
+     */
+    public static MemorySegment cul_bitmap_kv_compress$address() {
+        return cul_bitmap_kv_compress.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_compress(cul_stream *stream, const cul_bitmap_kv_compress_args *args)
+     * }
+     */
+    public static int cul_bitmap_kv_compress(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_bitmap_kv_compress.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_bitmap_kv_compress", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_bitmap_kv_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_bitmap_kv_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_attention(cul_stream *stream, const cul_bitmap_kv_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_bitmap_kv_attention$descriptor() {
+        return cul_bitmap_kv_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_attention(cul_stream *stream, const cul_bitmap_kv_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_bitmap_kv_attention$handle() {
+        return cul_bitmap_kv_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_attention(cul_stream *stream, const cul_bitmap_kv_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_bitmap_kv_attention$address() {
+        return cul_bitmap_kv_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_attention(cul_stream *stream, const cul_bitmap_kv_attention_args *args)
+     * }
+     */
+    public static int cul_bitmap_kv_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_bitmap_kv_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_bitmap_kv_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_kv_page_stats {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_kv_page_stats");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_page_stats(cul_stream *stream, const cul_kv_page_stats_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_kv_page_stats$descriptor() {
+        return cul_kv_page_stats.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_page_stats(cul_stream *stream, const cul_kv_page_stats_args *args)
+     * }
+     */
+    public static MethodHandle cul_kv_page_stats$handle() {
+        return cul_kv_page_stats.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_page_stats(cul_stream *stream, const cul_kv_page_stats_args *args)
+     * }
+     */
+    public static MemorySegment cul_kv_page_stats$address() {
+        return cul_kv_page_stats.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_kv_page_stats(cul_stream *stream, const cul_kv_page_stats_args *args)
+     * }
+     */
+    public static int cul_kv_page_stats(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_kv_page_stats.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_kv_page_stats", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_kv_select {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_kv_select");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_select(cul_stream *stream, const cul_kv_select_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_kv_select$descriptor() {
+        return cul_kv_select.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_select(cul_stream *stream, const cul_kv_select_args *args)
+     * }
+     */
+    public static MethodHandle cul_kv_select$handle() {
+        return cul_kv_select.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_select(cul_stream *stream, const cul_kv_select_args *args)
+     * }
+     */
+    public static MemorySegment cul_kv_select$address() {
+        return cul_kv_select.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_kv_select(cul_stream *stream, const cul_kv_select_args *args)
+     * }
+     */
+    public static int cul_kv_select(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_kv_select.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_kv_select", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_kv_merge {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_kv_merge");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_merge(cul_stream *stream, const cul_kv_merge_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_kv_merge$descriptor() {
+        return cul_kv_merge.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_merge(cul_stream *stream, const cul_kv_merge_args *args)
+     * }
+     */
+    public static MethodHandle cul_kv_merge$handle() {
+        return cul_kv_merge.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_merge(cul_stream *stream, const cul_kv_merge_args *args)
+     * }
+     */
+    public static MemorySegment cul_kv_merge$address() {
+        return cul_kv_merge.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_kv_merge(cul_stream *stream, const cul_kv_merge_args *args)
+     * }
+     */
+    public static int cul_kv_merge(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_kv_merge.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_kv_merge", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_mla_index_topk {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_mla_index_topk");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_index_topk(cul_stream *stream, const cul_mla_index_topk_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_mla_index_topk$descriptor() {
+        return cul_mla_index_topk.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_index_topk(cul_stream *stream, const cul_mla_index_topk_args *args)
+     * }
+     */
+    public static MethodHandle cul_mla_index_topk$handle() {
+        return cul_mla_index_topk.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_index_topk(cul_stream *stream, const cul_mla_index_topk_args *args)
+     * }
+     */
+    public static MemorySegment cul_mla_index_topk$address() {
+        return cul_mla_index_topk.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_mla_index_topk(cul_stream *stream, const cul_mla_index_topk_args *args)
+     * }
+     */
+    public static int cul_mla_index_topk(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_mla_index_topk.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_mla_index_topk", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_cca_qkv {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_cca_qkv");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_cca_qkv(cul_stream *stream, const cul_cca_qkv_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_cca_qkv$descriptor() {
+        return cul_cca_qkv.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_cca_qkv(cul_stream *stream, const cul_cca_qkv_args *args)
+     * }
+     */
+    public static MethodHandle cul_cca_qkv$handle() {
+        return cul_cca_qkv.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_cca_qkv(cul_stream *stream, const cul_cca_qkv_args *args)
+     * }
+     */
+    public static MemorySegment cul_cca_qkv$address() {
+        return cul_cca_qkv.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_cca_qkv(cul_stream *stream, const cul_cca_qkv_args *args)
+     * }
+     */
+    public static int cul_cca_qkv(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_cca_qkv.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_cca_qkv", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
     private static final int CUL_STATE_VK = (int)0L;
     /**
      * {@snippet lang=c :
