@@ -113,5 +113,12 @@ int main(void) {
   REFUSED(cul_cca_qkv(0, 0));
   REFUSED(cul_moe_route(0, 0));
   REFUSED(cul_moe_mlp(0, 0));
+  REFUSED(cul_block_sparse_attention(0, 0));
+  REFUSED(cul_neighborhood_attention(0, 0));
+  REFUSED(cul_nsa_compress(0, 0));
+  REFUSED(cul_nsa_compressed_attention(0, 0));
+  REFUSED(cul_nsa_select(0, 0));
+  REFUSED(cul_nsa_selected_attention(0, 0));
+  REFUSED(cul_nsa_attention(0, 0));
   return failures ? 1 : 0;
 }
