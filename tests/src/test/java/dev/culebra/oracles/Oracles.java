@@ -39,6 +39,13 @@ public final class Oracles {
         all.put("paged_append", new PagedAppendOracle());
         all.put("merge_states", new MergeStatesOracle());
         all.put("mla_attention", new MlaAttentionOracle());
+        all.put("bitmap_kv_compress", new BitmapKvCompressOracle());
+        all.put("bitmap_kv_attention", new BitmapKvAttentionOracle());
+        all.put("kv_page_stats", new KvPageStatsOracle());
+        all.put("kv_select", new KvSelectOracle());
+        all.put("kv_merge", new KvMergeOracle());
+        all.put("mla_index_topk", new MlaIndexTopkOracle());
+        all.put("cca_qkv", new CcaQkvOracle());
         all.put("moe_route", new MoeRouteOracle());
         all.put("moe_align", new MoeAlignOracle());
         all.put("moe_permute", new MoePermuteOracle());

@@ -5224,6 +5224,433 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class cul_bitmap_kv_compress {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_bitmap_kv_compress");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_compress(cul_stream *stream, const cul_bitmap_kv_compress_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_bitmap_kv_compress$descriptor() {
+        return cul_bitmap_kv_compress.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_compress(cul_stream *stream, const cul_bitmap_kv_compress_args *args)
+     * }
+     */
+    public static MethodHandle cul_bitmap_kv_compress$handle() {
+        return cul_bitmap_kv_compress.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_compress(cul_stream *stream, const cul_bitmap_kv_compress_args *args)
+     * }
+     */
+    public static MemorySegment cul_bitmap_kv_compress$address() {
+        return cul_bitmap_kv_compress.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_compress(cul_stream *stream, const cul_bitmap_kv_compress_args *args)
+     * }
+     */
+    public static int cul_bitmap_kv_compress(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_bitmap_kv_compress.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_bitmap_kv_compress", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_bitmap_kv_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_bitmap_kv_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_attention(cul_stream *stream, const cul_bitmap_kv_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_bitmap_kv_attention$descriptor() {
+        return cul_bitmap_kv_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_attention(cul_stream *stream, const cul_bitmap_kv_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_bitmap_kv_attention$handle() {
+        return cul_bitmap_kv_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_attention(cul_stream *stream, const cul_bitmap_kv_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_bitmap_kv_attention$address() {
+        return cul_bitmap_kv_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_attention(cul_stream *stream, const cul_bitmap_kv_attention_args *args)
+     * }
+     */
+    public static int cul_bitmap_kv_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_bitmap_kv_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_bitmap_kv_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_kv_page_stats {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_kv_page_stats");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_page_stats(cul_stream *stream, const cul_kv_page_stats_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_kv_page_stats$descriptor() {
+        return cul_kv_page_stats.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_page_stats(cul_stream *stream, const cul_kv_page_stats_args *args)
+     * }
+     */
+    public static MethodHandle cul_kv_page_stats$handle() {
+        return cul_kv_page_stats.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_page_stats(cul_stream *stream, const cul_kv_page_stats_args *args)
+     * }
+     */
+    public static MemorySegment cul_kv_page_stats$address() {
+        return cul_kv_page_stats.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_kv_page_stats(cul_stream *stream, const cul_kv_page_stats_args *args)
+     * }
+     */
+    public static int cul_kv_page_stats(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_kv_page_stats.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_kv_page_stats", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_kv_select {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_kv_select");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_select(cul_stream *stream, const cul_kv_select_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_kv_select$descriptor() {
+        return cul_kv_select.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_select(cul_stream *stream, const cul_kv_select_args *args)
+     * }
+     */
+    public static MethodHandle cul_kv_select$handle() {
+        return cul_kv_select.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_select(cul_stream *stream, const cul_kv_select_args *args)
+     * }
+     */
+    public static MemorySegment cul_kv_select$address() {
+        return cul_kv_select.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_kv_select(cul_stream *stream, const cul_kv_select_args *args)
+     * }
+     */
+    public static int cul_kv_select(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_kv_select.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_kv_select", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_kv_merge {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_kv_merge");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_merge(cul_stream *stream, const cul_kv_merge_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_kv_merge$descriptor() {
+        return cul_kv_merge.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_merge(cul_stream *stream, const cul_kv_merge_args *args)
+     * }
+     */
+    public static MethodHandle cul_kv_merge$handle() {
+        return cul_kv_merge.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_merge(cul_stream *stream, const cul_kv_merge_args *args)
+     * }
+     */
+    public static MemorySegment cul_kv_merge$address() {
+        return cul_kv_merge.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_kv_merge(cul_stream *stream, const cul_kv_merge_args *args)
+     * }
+     */
+    public static int cul_kv_merge(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_kv_merge.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_kv_merge", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_mla_index_topk {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_mla_index_topk");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_index_topk(cul_stream *stream, const cul_mla_index_topk_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_mla_index_topk$descriptor() {
+        return cul_mla_index_topk.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_index_topk(cul_stream *stream, const cul_mla_index_topk_args *args)
+     * }
+     */
+    public static MethodHandle cul_mla_index_topk$handle() {
+        return cul_mla_index_topk.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_index_topk(cul_stream *stream, const cul_mla_index_topk_args *args)
+     * }
+     */
+    public static MemorySegment cul_mla_index_topk$address() {
+        return cul_mla_index_topk.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_mla_index_topk(cul_stream *stream, const cul_mla_index_topk_args *args)
+     * }
+     */
+    public static int cul_mla_index_topk(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_mla_index_topk.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_mla_index_topk", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_cca_qkv {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_cca_qkv");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_cca_qkv(cul_stream *stream, const cul_cca_qkv_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_cca_qkv$descriptor() {
+        return cul_cca_qkv.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_cca_qkv(cul_stream *stream, const cul_cca_qkv_args *args)
+     * }
+     */
+    public static MethodHandle cul_cca_qkv$handle() {
+        return cul_cca_qkv.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_cca_qkv(cul_stream *stream, const cul_cca_qkv_args *args)
+     * }
+     */
+    public static MemorySegment cul_cca_qkv$address() {
+        return cul_cca_qkv.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_cca_qkv(cul_stream *stream, const cul_cca_qkv_args *args)
+     * }
+     */
+    public static int cul_cca_qkv(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_cca_qkv.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_cca_qkv", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
     private static final int CUL_STATE_VK = (int)0L;
     /**
      * {@snippet lang=c :
@@ -7137,6 +7564,478 @@ public class culebra_h extends culebra_h$shared {
                 traceDowncall("cul_graph_update", graph, stream, in_place);
             }
             return (int)mh$.invokeExact(graph, stream, in_place);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_block_sparse_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_block_sparse_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_block_sparse_attention(cul_stream *stream, const cul_block_sparse_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_block_sparse_attention$descriptor() {
+        return cul_block_sparse_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_block_sparse_attention(cul_stream *stream, const cul_block_sparse_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_block_sparse_attention$handle() {
+        return cul_block_sparse_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_block_sparse_attention(cul_stream *stream, const cul_block_sparse_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_block_sparse_attention$address() {
+        return cul_block_sparse_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_block_sparse_attention(cul_stream *stream, const cul_block_sparse_attention_args *args)
+     * }
+     */
+    public static int cul_block_sparse_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_block_sparse_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_block_sparse_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_neighborhood_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_neighborhood_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_neighborhood_attention(cul_stream *stream, const cul_neighborhood_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_neighborhood_attention$descriptor() {
+        return cul_neighborhood_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_neighborhood_attention(cul_stream *stream, const cul_neighborhood_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_neighborhood_attention$handle() {
+        return cul_neighborhood_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_neighborhood_attention(cul_stream *stream, const cul_neighborhood_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_neighborhood_attention$address() {
+        return cul_neighborhood_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_neighborhood_attention(cul_stream *stream, const cul_neighborhood_attention_args *args)
+     * }
+     */
+    public static int cul_neighborhood_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_neighborhood_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_neighborhood_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int CUL_NSA_MEAN = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_NSA_MEAN = 0
+     * }
+     */
+    public static int CUL_NSA_MEAN() {
+        return CUL_NSA_MEAN;
+    }
+    private static final int CUL_NSA_LINEAR = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_NSA_LINEAR = 1
+     * }
+     */
+    public static int CUL_NSA_LINEAR() {
+        return CUL_NSA_LINEAR;
+    }
+
+    private static class cul_nsa_compress {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_nsa_compress");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_compress(cul_stream *stream, const cul_nsa_compress_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_nsa_compress$descriptor() {
+        return cul_nsa_compress.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_compress(cul_stream *stream, const cul_nsa_compress_args *args)
+     * }
+     */
+    public static MethodHandle cul_nsa_compress$handle() {
+        return cul_nsa_compress.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_compress(cul_stream *stream, const cul_nsa_compress_args *args)
+     * }
+     */
+    public static MemorySegment cul_nsa_compress$address() {
+        return cul_nsa_compress.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_nsa_compress(cul_stream *stream, const cul_nsa_compress_args *args)
+     * }
+     */
+    public static int cul_nsa_compress(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_nsa_compress.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_nsa_compress", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_nsa_compressed_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_nsa_compressed_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_compressed_attention(cul_stream *stream, const cul_nsa_compressed_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_nsa_compressed_attention$descriptor() {
+        return cul_nsa_compressed_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_compressed_attention(cul_stream *stream, const cul_nsa_compressed_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_nsa_compressed_attention$handle() {
+        return cul_nsa_compressed_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_compressed_attention(cul_stream *stream, const cul_nsa_compressed_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_nsa_compressed_attention$address() {
+        return cul_nsa_compressed_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_nsa_compressed_attention(cul_stream *stream, const cul_nsa_compressed_attention_args *args)
+     * }
+     */
+    public static int cul_nsa_compressed_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_nsa_compressed_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_nsa_compressed_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_nsa_select {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_nsa_select");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_select(cul_stream *stream, const cul_nsa_select_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_nsa_select$descriptor() {
+        return cul_nsa_select.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_select(cul_stream *stream, const cul_nsa_select_args *args)
+     * }
+     */
+    public static MethodHandle cul_nsa_select$handle() {
+        return cul_nsa_select.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_select(cul_stream *stream, const cul_nsa_select_args *args)
+     * }
+     */
+    public static MemorySegment cul_nsa_select$address() {
+        return cul_nsa_select.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_nsa_select(cul_stream *stream, const cul_nsa_select_args *args)
+     * }
+     */
+    public static int cul_nsa_select(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_nsa_select.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_nsa_select", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int CUL_NSA_ORDER_AUTO = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_NSA_ORDER_AUTO = 0
+     * }
+     */
+    public static int CUL_NSA_ORDER_AUTO() {
+        return CUL_NSA_ORDER_AUTO;
+    }
+    private static final int CUL_NSA_ORDER_QUERY = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_NSA_ORDER_QUERY = 1
+     * }
+     */
+    public static int CUL_NSA_ORDER_QUERY() {
+        return CUL_NSA_ORDER_QUERY;
+    }
+    private static final int CUL_NSA_ORDER_KV = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_NSA_ORDER_KV = 2
+     * }
+     */
+    public static int CUL_NSA_ORDER_KV() {
+        return CUL_NSA_ORDER_KV;
+    }
+
+    private static class cul_nsa_selected_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_nsa_selected_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_selected_attention(cul_stream *stream, const cul_nsa_selected_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_nsa_selected_attention$descriptor() {
+        return cul_nsa_selected_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_selected_attention(cul_stream *stream, const cul_nsa_selected_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_nsa_selected_attention$handle() {
+        return cul_nsa_selected_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_selected_attention(cul_stream *stream, const cul_nsa_selected_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_nsa_selected_attention$address() {
+        return cul_nsa_selected_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_nsa_selected_attention(cul_stream *stream, const cul_nsa_selected_attention_args *args)
+     * }
+     */
+    public static int cul_nsa_selected_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_nsa_selected_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_nsa_selected_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_nsa_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_nsa_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_attention(cul_stream *stream, const cul_nsa_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_nsa_attention$descriptor() {
+        return cul_nsa_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_attention(cul_stream *stream, const cul_nsa_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_nsa_attention$handle() {
+        return cul_nsa_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_attention(cul_stream *stream, const cul_nsa_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_nsa_attention$address() {
+        return cul_nsa_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_nsa_attention(cul_stream *stream, const cul_nsa_attention_args *args)
+     * }
+     */
+    public static int cul_nsa_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_nsa_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_nsa_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {
