@@ -31,6 +31,7 @@ public final class Oracles {
         all.put("attention", new AttentionOracle());
         all.put("paged_attention", new PagedAttentionOracle());
         all.put("paged_append", new PagedAppendOracle());
+        SparseAttentionOracles.register(all);
         all.put("moe_route", new MoeRouteOracle());
         all.put("moe_mlp", new MoeMlpOracle());
         return all;
