@@ -6,10 +6,9 @@
 
 namespace culebra {
 
-static constexpr Op<AttentionParams> kAttention{"attention",    "attention", "f32 f16 bf16",
-                                                cpu::attention, nullptr,     nullptr};
-static constexpr Op<AttentionParams> kPagedAttention{"paged_attention", "attention", "f32 f16 bf16",
-                                                     cpu::attention,    nullptr,     nullptr};
+static constexpr Op<AttentionParams> kAttention{"attention", "attention", "f32 f16 bf16", cpu::attention, CUL_CUDA(attention), CUL_SIMT(attention)};
+static constexpr Op<AttentionParams> kPagedAttention{"paged_attention", "attention", "f32 f16 bf16", cpu::attention,
+                                                     CUL_CUDA(paged_attention), CUL_SIMT(paged_attention)};
 static constexpr Op<PagedAppendParams> kPagedAppend{"paged_append",    "attention", "f32 f16 bf16",
                                                     cpu::paged_append, nullptr,     nullptr};
 

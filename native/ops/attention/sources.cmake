@@ -2,8 +2,12 @@ culebra_family(attention
   SOURCES
     attention
     attention_cpu
+    attention_plan
     cache
     paged_append
     paged_append_cpu
+  KERNELS
+    attention
+    paged_attention
   TESTS
     attention)
