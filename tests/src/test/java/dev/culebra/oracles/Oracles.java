@@ -46,6 +46,7 @@ public final class Oracles {
         all.put("kv_merge", new KvMergeOracle());
         all.put("mla_index_topk", new MlaIndexTopkOracle());
         all.put("cca_qkv", new CcaQkvOracle());
+        SparseAttentionOracles.register(all);
         all.put("moe_route", new MoeRouteOracle());
         all.put("moe_align", new MoeAlignOracle());
         all.put("moe_permute", new MoePermuteOracle());

@@ -91,6 +91,15 @@ public final class CaseBuilder {
                 IntStream.range(0, count).map(value).asDoubleStream().toArray()));
     }
 
+    /** What has been given so far. */
+    Map<String, HostTensor> inputs() {
+        return inputs;
+    }
+
+    Map<String, Object> attributes() {
+        return attributes;
+    }
+
     /** Sets an element of an input to NaN, which a result must show. */
     CaseBuilder nan(String name, long at) {
         inputs.get(name).set(at, Double.NaN);
