@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backends/backend.h"
 
 namespace culebra {
 namespace {
@@ -15,7 +16,7 @@ constexpr int64_t kChunkBytes = int64_t{64} << 20;
 
 uint64_t MoeMlpParams::workspace_bytes() const {
   const int64_t floats = chunk * width_pitch() + chunk_slots() * (width_pitch() + expert_width_pitch());
-  return static_cast<uint64_t>(4 * (floats + chunk_slots() + 2 * experts + 1));
+  return static_cast<uint64_t>(4 * (floats + chunk_slots() + 2 * experts + 1 + (routed ? 2 * tokens * slots_per_token : 0)));
 }
 
 MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
@@ -27,22 +28,29 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
   const View w2_scales = call.optional(args.w2_scales, "w2_scales"),
              w2_zeros = call.optional(args.w2_zeros, "w2_zeros");
   const View b13 = call.optional(args.b13, "b13"), b2 = call.optional(args.b2, "b2");
-  const View weights = call.required(args.weights, "weights"), ids = call.required(args.ids, "ids");
+  const View logits = call.optional(args.logits, "logits"), route_bias = call.optional(args.route_bias, "route_bias");
+  if (logits && (args.weights || args.ids))
+    call.refuse(CUL_UNSUPPORTED, "logits is given, so %s must not be: the routing makes them", args.weights ? "weights" : "ids");
+  if (!logits && route_bias) call.refuse(CUL_NULL_POINTER, "logits is required with route_bias");
+  const View weights = logits ? View{} : call.required(args.weights, "weights"),
+             ids = logits ? View{} : call.required(args.ids, "ids");
   const View y = call.required(args.y, "y");
   check_expert_scales(call, storage, w13_scales, w13_zeros);
   check_expert_scales(call, storage, w2_scales, w2_zeros);
   call.rank(x, 2, "[T,D]");
   call.rank(w13, 3, "[E,2I,D]");
   call.rank(w2, 3, "[E,D,I]");
-  call.rank(ids, 2, "[T,k]");
+  if (!logits) call.rank(ids, 2, "[T,k]");
   call.dtype(x, {DType::f16, DType::bf16});
   for (const View* v : {&b13, &b2, &y})
     if (*v) call.same_dtype(*v, x);
-  call.dtype(weights, {DType::f32});
-  call.dtype(ids, {DType::i32});
+  if (!logits) {
+    call.dtype(weights, {DType::f32});
+    call.dtype(ids, {DType::i32});
+  }
   if (storage == CUL_EXPERTS_INT4) call.one_of(args.group, {-1, 32, 64, 128}, "group");
 
-  const int64_t T = x[0], D = x[1], E = w13[0], k = ids[1];
+  const int64_t T = x[0], D = x[1], E = w13[0], k = logits ? int64_t{args.k} + args.n_shared : ids[1];
   if (w13[1] % 2)
     call.refuse(CUL_SHAPE, "w13 is %s; its second dimension is gate and up rows, an even number",
                 shape_text(w13).c_str());
@@ -54,8 +62,15 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
                        "[E,D,I], D as x's, E and I as w13's (int4: half of I)");
   if (b13) call.shape(b13, {E, 2 * I}, "[E,2I]");
   if (b2) call.shape(b2, {E, D}, "[E,D]");
-  call.shape(ids, {T, -1}, "[T,k]");
-  call.same_shape(weights, ids);
+  if (logits) {
+    p.routed = true;
+    p.route = check_routing(call, logits, route_bias,
+                            {args.k, args.score, args.n_group, args.topk_group, args.renormalize, args.n_shared, args.scale});
+    call.shape(logits, {T, E - args.n_shared}, "[T, E - n_shared], T as x's and E as w13's");
+  } else {
+    call.shape(ids, {T, -1}, "[T,k]");
+    call.same_shape(weights, ids);
+  }
   call.same_shape(y, x);
   call.one_of(args.act, {CUL_MOE_ACT_SILU, CUL_MOE_ACT_GELU, CUL_MOE_ACT_SWIGLU_OAI}, "act");
   if (args.act == CUL_MOE_ACT_SWIGLU_OAI) {
@@ -63,7 +78,7 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
     if (!(args.limit > 0)) call.refuse(CUL_RANGE, "limit is %g; it must be above 0", args.limit);
   }
   call.distinct(y);
-  for (const View* in : {&x, &w13, &w13_scales, &w13_zeros, &w2, &w2_scales, &w2_zeros, &b13, &b2, &weights, &ids})
+  for (const View* in : {&x, &w13, &w13_scales, &w13_zeros, &w2, &w2_scales, &w2_zeros, &b13, &b2, &weights, &ids, &logits, &route_bias})
     call.disjoint(y, *in);
 
   p.dtype = x.dtype;
@@ -79,6 +94,7 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
   p.weights_stride = weights.stride_of(0);
   p.ids = ids.as<const int32_t>();
   p.ids_stride = ids.stride_of(0);
+  if (storage == CUL_EXPERTS_INT4 && args.group > 0) p.group_bits = args.group == 32 ? 5 : args.group == 64 ? 6 : 7;
   p.tokens = T;
   p.slots_per_token = k;
   p.width = D;
@@ -88,10 +104,35 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
   p.alpha = args.alpha;
   p.limit = args.limit;
   p.validate = call.validate();
+  if (call.caps().backend != CUL_BACKEND_CPU) {
+    std::string reason;
+    p.decode = plan_moe_decode(p, call.caps(), &reason);
+    if (T > 0 && !p.decode.suits) call.refuse(CUL_UNSUPPORTED, "%s", reason.c_str());
+    if (call.plan_only()) call.explain(reason);
+    p.workspace = call.workspace(p.decode.workspace_bytes);
+    return p;
+  }
   const int64_t token_bytes = 4 * (p.width_pitch() + k * (p.width_pitch() + p.expert_width_pitch())) + 1;
   p.chunk = std::min(T, std::max<int64_t>(kChunkBytes / token_bytes, 16));
-  p.workspace = call.workspace(T == 0 ? 0 : p.workspace_bytes());
+  const uint64_t bytes = T == 0 ? 0 : p.workspace_bytes();
+  p.workspace = call.workspace(bytes);
+  if (p.routed && p.workspace) {
+    p.route.weights = reinterpret_cast<float*>(static_cast<char*>(p.workspace) + bytes) - 2 * T * k;
+    p.route.ids = reinterpret_cast<int32_t*>(p.route.weights + T * k);
+    p.weights = p.route.weights;
+    p.ids = p.route.ids;
+    p.weights_stride = p.ids_stride = p.route.weights_stride = p.route.ids_stride = k;
+  }
   return p;
+}
+
+void validate_moe_mlp(const MoeMlpParams& p) {
+  for (int64_t t = 0; t < p.tokens; ++t)
+    for (int64_t j = 0; j < p.slots_per_token; ++j)
+      if (const int32_t id = p.ids[t * p.ids_stride + j]; id < -1 || id >= p.experts)
+        throw DeviceError(format("moe_mlp: ids[%lld, %lld] = %d; it must be -1 or below the %lld experts",
+                                 static_cast<long long>(t), static_cast<long long>(j), id,
+                                 static_cast<long long>(p.experts)));
 }
 
 }  // namespace culebra

@@ -2,6 +2,8 @@
 #pragma once
 #include "abi/op.h"
 #include "ops/moe/experts.h"
+#include "ops/moe/moe_decode.h"
+#include "ops/moe/moe_route.h"
 
 namespace culebra {
 
@@ -24,6 +26,13 @@ struct MoeMlpParams {
   int32_t act = 0;
   float alpha = 0, limit = 0;
   bool validate = false;
+
+  // Given logits instead of weights and ids: the routing comes first. On the cpu its results are weights and ids in the workspace.
+  bool routed = false;
+  MoeRouteParams route;
+  int32_t group_bits = -1;  // int4: log2 of the group; -1: a row is one group
+
+  MoeDecodePlan decode;  // cuda and simt
 
   // Tokens pass in chunks, which bounds the workspace; a chunk's slots are grouped by expert.
   int64_t chunk = 0;
@@ -49,6 +58,10 @@ struct MoeMlpParams {
 };
 
 MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args);
+
+// Throws DeviceError where an id is neither -1 nor an expert. Reads them: call it when the op runs.
+void validate_moe_mlp(const MoeMlpParams& p);
+
 CUL_DECLARE_COLUMNS(moe_mlp, MoeMlpParams)
 
 }  // namespace culebra

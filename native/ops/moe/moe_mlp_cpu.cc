@@ -126,15 +126,6 @@ HWY_EXPORT(moe_combine_slots);
 
 namespace {
 
-void require_valid_ids(const MoeMlpParams& p) {
-  for (int64_t t = 0; t < p.tokens; ++t)
-    for (int64_t j = 0; j < p.slots_per_token; ++j)
-      if (const int32_t id = p.ids[t * p.ids_stride + j]; id < -1 || id >= p.experts)
-        throw DeviceError(format("moe_mlp: ids[%lld, %lld] = %d; it must be -1 or below the %lld experts",
-                                 static_cast<long long>(t), static_cast<long long>(j), id,
-                                 static_cast<long long>(p.experts)));
-}
-
 // A counting sort of the chunk's slots by expert, in token order. Returns how many experts have some.
 int64_t group_slots(const MoeMlpParams& p, int64_t first, int64_t tokens) {
   int32_t* const offsets = p.offsets();
@@ -166,7 +157,8 @@ int64_t group_slots(const MoeMlpParams& p, int64_t first, int64_t tokens) {
 
 void moe_mlp(const MoeMlpParams& p, ThreadPool& pool) {
   if (p.tokens == 0 || p.width == 0) return;
-  if (p.validate) require_valid_ids(p);
+  if (p.routed) moe_route(p.route, pool);
+  if (p.validate) validate_moe_mlp(p);
   constexpr int64_t kGrain = 131072;  // products worth waking a thread for
   for (int64_t first = 0; first < p.tokens; first += p.chunk) {
     const int64_t tokens = std::min(p.chunk, p.tokens - first);

@@ -8,6 +8,7 @@ culebra_family(moe
     moe_align_cpu
     moe_combine
     moe_combine_cpu
+    moe_decode_plan
     moe_mlp
     moe_mlp_cpu
     moe_permute
@@ -21,6 +22,10 @@ culebra_family(moe
     grouped_int4
     moe_align
     moe_combine
+    moe_decode_f8
+    moe_decode_half
+    moe_decode_int4
+    moe_mlp
     moe_permute
     moe_route
   TESTS
