@@ -18,9 +18,11 @@ static constexpr Op<MoePermuteParams> kMoePermute{"moe_permute", "moe", "f32 f16
     CUL_SIMT(moe_permute)};
 static constexpr Op<MoeCombineParams> kMoeCombine{"moe_combine", "moe", "f32 f16 bf16", cpu::moe_combine, CUL_CUDA(moe_combine),
     CUL_SIMT(moe_combine)};
-static constexpr Op<MoeMlpParams> kMoeMlp{"moe_mlp", "moe", "f16 bf16", cpu::moe_mlp, CUL_CUDA(moe_mlp), CUL_SIMT(moe_mlp)};
+static constexpr Op<MoeMlpParams> kMoeMlp{"moe_mlp", "moe", "f16 bf16", cpu::moe_mlp, CUL_CUDA(moe_mlp), CUL_SIMT(moe_mlp),
+    CUL_KERNELS_80 | CUL_KERNELS_90};
 static constexpr Op<GroupedGemmParams> kMoeGroupedGemm{"moe_grouped_gemm", "moe", "f16 bf16 f8e4m3", cpu::moe_grouped_gemm,
-                                                             CUL_CUDA(moe_grouped_gemm), CUL_SIMT(moe_grouped_gemm)};
+                                                             CUL_CUDA(moe_grouped_gemm), CUL_SIMT(moe_grouped_gemm),
+                                                             CUL_KERNELS_80 | CUL_KERNELS_90};
 
 static constexpr const OpRecord* kOps[] = {&kMoeRoute, &kMoeAlign, &kMoePermute, &kMoeCombine, &kMoeMlp, &kMoeGroupedGemm};
 const OpList kMoeOps{kOps, static_cast<int>(std::size(kOps))};

@@ -216,33 +216,30 @@ struct ExpertF8Bytes : ExpertSource {
 
     // 32 k: two products of 16.
     CUL_DEVICE_FN void multiply(const ExpertF8Bytes& weights, const unsigned char* slice, int index, int step, const uint32_t (&b)[kTokenTiles][2]) {
-      using Convert = F8Runs<half_t>;
 #pragma unroll
-      for (int w = 0; w < 4; ++w) {
-        uint32_t bytes[4];
-        const int row = lane % 8 * 8 + 2 * w + lane / 8 % 2;
-        ldmatrix_x4(bytes, shared_address(slice + HalfWeights<half_t>::chunk_at(row, step * 2 + lane / 16) * 16));
+      for (int half = 0; half < 2; ++half) {
+        uint32_t tokens[kTokenTiles][2];
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          uint32_t a[4];
-          Convert::dequantize({make_uint2(bytes[2 * half], 0)}, 0, 0, a[0], a[2]);
-          Convert::dequantize({make_uint2(bytes[2 * half + 1], 0)}, 0, 0, a[1], a[3]);
+        for (int i = 0; i < kTokenTiles; ++i) halves(b[i][half], tokens[i][0], tokens[i][1]);
 #pragma unroll
-          for (int i = 0; i < kTokenTiles; ++i) {
-            uint32_t low, high;
-            Convert::dequantize({make_uint2(b[i][half], 0)}, 0, 0, low, high);
-            mma_m16n8k16<half_t>(sum[w][i], a, low, high);
-          }
+        for (int w = 0; w < 4; ++w) {
+          uint32_t bytes[2], a[4];
+          const int row = lane % 8 * 8 + 2 * w + lane / 8 % 2;
+          ldmatrix_x2(bytes, shared_address(slice + HalfWeights<half_t>::chunk_at(row, step * 2 + half) * 16));
+          halves(bytes[0], a[0], a[2]);
+          halves(bytes[1], a[1], a[3]);
+#pragma unroll
+          for (int i = 0; i < kTokenTiles; ++i) mma_m16n8k16<half_t>(sum[w][i], a, tokens[i][0], tokens[i][1]);
         }
       }
       if (step == 3) end_block(weights, index);
     }
 
     CUL_DEVICE_FN void end_block(const ExpertF8Bytes& weights, int block) {
-      const float own = own_row ? own_row[block] * (Convert() * Convert()) : 0.0f;
-      float scale[8];
-#pragma unroll
-      for (int i = 0; i < 8; ++i) scale[i] = weights.block_scale(first + i, block);
+      const float own = own_row ? own_row[block] * (F8Runs<half_t>::kScale * F8Runs<half_t>::kScale) : 0.0f;
+      // The lane's columns may belong to two blocks of 128: those from `edge` on to the second.
+      const int edge = 128 - static_cast<int>(first % 128);
+      const float before = weights.block_scale(first, block), behind = weights.block_scale(min(first + 7, weights.n - 1), block);
 #pragma unroll
       for (int i = 0; i < kTokenTiles; ++i)
 #pragma unroll
@@ -253,12 +250,15 @@ struct ExpertF8Bytes : ExpertSource {
 #pragma unroll
             for (int high = 0; high < 2; ++high) {
               float& s = sum[w][i][2 * high + odd];
-              total[w][i][2 * high + odd] = fmaf(s, scale[2 * w + high] * token, total[w][i][2 * high + odd]);
+              total[w][i][2 * high + odd] = fmaf(s, (2 * w + high < edge ? before : behind) * token, total[w][i][2 * high + odd]);
               s = 0;
             }
         }
     }
-    CUL_DEVICE_FN static float Convert() { return F8Runs<half_t>::kScale; }
+    // Four bytes, k 4t to 4t + 3 of a row, as two pairs.
+    CUL_DEVICE_FN static void halves(uint32_t bytes, uint32_t& low, uint32_t& high) {
+      low = F8Runs<half_t>::halves(prmt(bytes, 0, 0x1404u)), high = F8Runs<half_t>::halves(prmt(bytes, 0, 0x3424u));
+    }
 
     CUL_DEVICE_FN float4 columns(int i, int odd, int half) const {
       return make_float4(total[2 * half][i][odd], total[2 * half][i][odd + 2], total[2 * half + 1][i][odd], total[2 * half + 1][i][odd + 2]);

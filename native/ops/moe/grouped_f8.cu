@@ -9,7 +9,7 @@ void grouped_f8(const GroupedGemmParams& p, NativeStream stream) {
   else if (p.dtype == DType::bf16)
     few ? launch_grouped<GroupedTile16, ExpertF8<bfloat16_t>>(p, stream) : launch_grouped<GroupedTile64, ExpertF8<bfloat16_t>>(p, stream);
   else
-    few ? launch_grouped<GroupedTile16, ExpertF8Bytes>(p, stream) : launch_grouped<GroupedTile64, ExpertF8Bytes>(p, stream);
+    few ? launch_grouped<GroupedTile16, ExpertF8Bytes>(p, stream) : launch_grouped<GroupedByteTile64, ExpertF8Bytes>(p, stream);
 }
 
 }  // namespace culebra::CUL_DEVICE_NS

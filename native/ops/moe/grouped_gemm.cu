@@ -1,6 +1,8 @@
 #include "ops/moe/grouped_gemm.cuh"
 
 #include "device/warp.h"
+#include "ops/moe/gather_rows.cuh"
+#include "ops/moe/grouped_hopper.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
@@ -77,6 +79,17 @@ void moe_grouped_gemm(const GroupedGemmParams& p, NativeStream stream) {
   unsigned char* const workspace = static_cast<unsigned char*>(p.workspace);
   launch(list_tiles, dim3(1), dim3(kListThreads), 0, stream, p.offsets, p.experts(), p.rows, p.plan.tile_tokens, p.plan.row_tiles,
          reinterpret_cast<int32_t*>(workspace), reinterpret_cast<GroupedTile*>(workspace + p.plan.tiles_offset));
+  if (p.plan.design == GemmDesign::hopper) {
+    GroupedGemmParams contiguous = p;
+    if (p.gather) {
+      contiguous.a = workspace + p.plan.rows_offset;
+      contiguous.lda = (p.k() + 7) / 8 * 8;
+      gather_rows<uint16_t>(p.a, p.lda, p.a_rows, p.gather, p.offsets + p.experts(), p.rows, p.k(), workspace + p.plan.rows_offset, stream);
+      contiguous.a_rows = p.rows;
+      contiguous.gather = nullptr;
+    }
+    return grouped_hopper_half(contiguous, stream);
+  }
   switch (p.b.storage) {
     case CUL_EXPERTS_HALF: return grouped_half(p, stream);
     case CUL_EXPERTS_INT4: return grouped_int4(p, stream);

@@ -14,6 +14,7 @@ struct GroupedTile {
 // 128 columns, or 64 of the gate and 64 of up. k is never split: a row's bits do not depend on how many rows there are.
 using GroupedTile16 = Tile<2, 1, 2, 1, 5, 2>;
 using GroupedTile64 = Tile<4, 2, 2, 1, 4, 2>;
+using GroupedByteTile64 = Tile<2, 4, 2, 1, 4, 1>;  // f8 tokens: sums and totals of 32 tokens a warp spill
 using GroupedHalfTile128 = Tile<8, 2, 2, 1, 3, 2>;
 
 }  // namespace culebra

@@ -71,14 +71,17 @@ MoeAlignParams check_moe_align(const Call& call, const cul_moe_align_args& args)
   p.local_experts = args.local_experts;
   p.block = args.block;
   p.validate = call.validate();
-  const bool cpu = call.caps().backend == CUL_BACKEND_CPU;
-  p.chunk = std::max(cpu ? kCpuChunk : kWarpChunk, ceil_div(ceil_div(slots, cpu ? kCpuChunks : kWarpChunks), 32) * 32);
-  p.chunks = ceil_div(slots, p.chunk);
+  divide_slots(p, call.caps().backend == CUL_BACKEND_CPU);
   if (call.plan_only())
     call.explain(format("%lld slots in %lld chunks of %lld; %d counters a chunk", static_cast<long long>(slots),
                         static_cast<long long>(p.chunks), static_cast<long long>(p.chunk), p.local_experts));
   p.workspace = static_cast<int32_t*>(call.workspace(p.workspace_bytes()));
   return p;
+}
+
+void divide_slots(MoeAlignParams& p, bool cpu) {
+  p.chunk = std::max(cpu ? kCpuChunk : kWarpChunk, ceil_div(ceil_div(p.slots(), cpu ? kCpuChunks : kWarpChunks), 32) * 32);
+  p.chunks = ceil_div(p.slots(), p.chunk);
 }
 
 void validate_moe_align(const MoeAlignParams& p) {

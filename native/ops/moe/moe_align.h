@@ -41,6 +41,9 @@ struct MoeAlignParams {
   }
 };
 
+// Sets chunk and chunks of a call whose slots are known.
+void divide_slots(MoeAlignParams& p, bool cpu);
+
 MoeAlignParams check_moe_align(const Call& call, const cul_moe_align_args& args);
 
 // Throws DeviceError where an id or an entry of the map is neither -1 nor an expert. Reads them: call it when the op runs.

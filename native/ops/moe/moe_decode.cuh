@@ -37,7 +37,7 @@ struct DecodeFetch {
   using Format = DecodeFormat<T, kStorage>;
   static constexpr bool kInt4 = kStorage == CUL_EXPERTS_INT4, kHalf = kStorage == CUL_EXPERTS_HALF;
 
-  const MoeMlpParams& p;
+  const MoeMlpOperands& p;
   const int32_t* list;
   const DecodePhase (&phases)[2];  // read with constant indices only: the array stays in registers
   unsigned char* stages;
@@ -193,7 +193,7 @@ struct DecodeFetch {
   }
 };
 
-CUL_DEVICE_FN float decode_activation(const MoeMlpParams& p, float gate, float up) {
+CUL_DEVICE_FN float decode_activation(const MoeMlpOperands& p, float gate, float up) {
   switch (p.act) {
     case CUL_MOE_ACT_GELU:
       return 0.5f * gate * (1 + erff(gate * 0.70710678118654752f)) * up;
@@ -239,7 +239,7 @@ CUL_DEVICE_FN void load_rows(T* to, int64_t pitch, const T* from, int64_t stride
 // Needs:    sm_80, a cooperative launch: blocks wait for one another twice. Limit: 3 I D bytes x (2, 1, 1/2) of each selected expert.
 // Source:   README.md, "Few tokens"; one kernel for routing, dispatch and both products: FlashMoE, arXiv:2506.04667.
 template <class T, int kStorage>
-__global__ void __launch_bounds__(kDecodeThreads, 1) moe_decode_kernel(const __grid_constant__ MoeMlpParams p, int64_t first_token, int tokens) {
+__global__ void __launch_bounds__(kDecodeThreads, 1) moe_decode_kernel(const __grid_constant__ MoeMlpOperands p, int64_t first_token, int tokens) {
   using Format = DecodeFormat<T, kStorage>;
   constexpr int kWarps = DecodeShape::kWarps, kPitch = DecodeShape::kSumPitch, kColumns = DecodeShape::kColumns;
   CUL_DYNAMIC_SHARED(unsigned char, memory, 128);
@@ -346,7 +346,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) moe_decode_kernel(const __g
 }
 
 template <int kStorage>
-void launch_moe_decode(const MoeMlpParams& p, NativeStream stream) {
+void launch_moe_decode(const MoeMlpOperands& p, NativeStream stream) {
   const auto run = [&](auto tag) {
     for (int64_t token = 0; token < p.tokens; token += p.decode.tokens)
       launch_together(moe_decode_kernel<decltype(tag), kStorage>, dim3(static_cast<unsigned>(p.decode.blocks)), dim3(kDecodeThreads),

@@ -8,7 +8,7 @@
 
 namespace culebra {
 
-struct MoeMlpParams;
+struct MoeMlpOperands;
 
 // What a block of the kernel works in. A unit is 32 rows of one expert's matrix; the warps of a block share its columns, each in steps
 // of 64 bytes a row, which it fetches kStages - 1 steps ahead.
@@ -35,6 +35,6 @@ struct MoeDecodePlan {
 };
 
 // Pure. With !suits, *reason says why not.
-MoeDecodePlan plan_moe_decode(const MoeMlpParams& p, const DeviceCaps& caps, std::string* reason);
+MoeDecodePlan plan_moe_decode(const MoeMlpOperands& p, const DeviceCaps& caps, std::string* reason);
 
 }  // namespace culebra

@@ -2,6 +2,6 @@
 
 namespace culebra::CUL_DEVICE_NS {
 
-void moe_decode_half(const MoeMlpParams& p, NativeStream stream) { launch_moe_decode<CUL_EXPERTS_HALF>(p, stream); }
+void moe_decode_half(const MoeMlpOperands& p, NativeStream stream) { launch_moe_decode<CUL_EXPERTS_HALF>(p, stream); }
 
 }  // namespace culebra::CUL_DEVICE_NS

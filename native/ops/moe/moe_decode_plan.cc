@@ -19,8 +19,16 @@ int64_t pitch(int64_t width, int32_t storage) {
 
 }  // namespace
 
-MoeDecodePlan plan_moe_decode(const MoeMlpParams& p, const DeviceCaps& caps, std::string* reason) {
+MoeDecodePlan plan_moe_decode(const MoeMlpOperands& p, const DeviceCaps& caps, std::string* reason) {
   MoeDecodePlan plan;
+  if (p.tokens == 0 || p.width == 0) {
+    *reason = "nothing to do";
+    return plan;
+  }
+  if (p.batch_invariant || p.tokens > Shape::kColumns) {
+    *reason = p.batch_invariant ? "one order of sums for any number of tokens" : "many tokens";
+    return plan;
+  }
   const int32_t storage = p.w13.storage;
   if (p.experts > Shape::kMaxExperts) {
     *reason = format("more than %lld experts", static_cast<long long>(Shape::kMaxExperts));
@@ -62,6 +70,11 @@ MoeDecodePlan plan_moe_decode(const MoeMlpParams& p, const DeviceCaps& caps, std
     return plan;
   }
   const int64_t launches = ceil_div(p.tokens, plan.tokens);
+  if (launches > 1 && p.tokens * p.slots_per_token > p.experts) {
+    *reason = format("%lld launches would read experts more than once", static_cast<long long>(launches));
+    plan.suits = false;
+    return plan;
+  }
   *reason = format("few tokens: one launch of %d blocks that run at once%s, %lld bytes of shared memory each", plan.blocks,
                    launches > 1 ? format(" for each %d of the %lld tokens", plan.tokens, static_cast<long long>(p.tokens)).c_str() : "",
                    static_cast<long long>(plan.shared_bytes));

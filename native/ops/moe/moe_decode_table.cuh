@@ -9,7 +9,7 @@
 namespace culebra::CUL_DEVICE_NS {
 
 struct DecodeTable {
-  const MoeMlpParams& p;
+  const MoeMlpOperands& p;
   unsigned char* memory;
   int64_t first_token;
   int tokens;
@@ -20,7 +20,7 @@ struct DecodeTable {
   float* routed_weights;
   int32_t* routed_ids;
 
-  CUL_DEVICE_FN DecodeTable(const MoeMlpParams& p, unsigned char* memory, int64_t first_token, int tokens)
+  CUL_DEVICE_FN DecodeTable(const MoeMlpOperands& p, unsigned char* memory, int64_t first_token, int tokens)
       : p(p),
         memory(memory),
         first_token(first_token),

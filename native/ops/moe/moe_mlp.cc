@@ -16,7 +16,7 @@ constexpr int64_t kChunkBytes = int64_t{64} << 20;
 
 uint64_t MoeMlpParams::workspace_bytes() const {
   const int64_t floats = chunk * width_pitch() + chunk_slots() * (width_pitch() + expert_width_pitch());
-  return static_cast<uint64_t>(4 * (floats + chunk_slots() + 2 * experts + 1 + (routed ? 2 * tokens * slots_per_token : 0)));
+  return static_cast<uint64_t>(4 * (floats + chunk_slots() + 2 * experts + 1));
 }
 
 MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
@@ -104,25 +104,40 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
   p.alpha = args.alpha;
   p.limit = args.limit;
   p.validate = call.validate();
-  if (call.caps().backend != CUL_BACKEND_CPU) {
-    std::string reason;
-    p.decode = plan_moe_decode(p, call.caps(), &reason);
-    if (T > 0 && !p.decode.suits) call.refuse(CUL_UNSUPPORTED, "%s", reason.c_str());
+  p.batch_invariant = call.batch_invariant();
+  // Where a routing's results go, unless one kernel does all: the beginning of `workspace`.
+  const auto keep_routing = [&](void* workspace) {
+    if (!p.routed || !workspace) return;
+    p.weights = p.route.weights = static_cast<float*>(workspace);
+    p.ids = p.route.ids = reinterpret_cast<int32_t*>(p.route.weights + T * k);
+    p.weights_stride = p.ids_stride = p.route.weights_stride = p.route.ids_stride = k;
+  };
+  const uint64_t routing_bytes = p.routed ? static_cast<uint64_t>((8 * T * k + 255) / 256 * 256) : 0;
+  const auto after_routing = [&](void* workspace) { return workspace ? static_cast<char*>(workspace) + routing_bytes : nullptr; };
+  if (call.caps().backend == CUL_BACKEND_CPU) {
+    const int64_t token_bytes = 4 * (p.width_pitch() + k * (p.width_pitch() + p.expert_width_pitch())) + 1;
+    p.chunk = std::min(T, std::max<int64_t>(kChunkBytes / token_bytes, 16));
+    void* const workspace = call.workspace(T == 0 ? 0 : routing_bytes + p.workspace_bytes());
+    keep_routing(workspace);
+    p.workspace = after_routing(workspace);
+    return p;
+  }
+  if (T * k > INT32_MAX / 2)
+    call.refuse(CUL_UNSUPPORTED, "x is %s with %lld slots a token; at most %d slots at once", shape_text(x).c_str(), static_cast<long long>(k),
+                INT32_MAX / 2);
+  std::string reason;
+  p.decode = plan_moe_decode(p, call.caps(), &reason);
+  if (p.decode.suits) {
     if (call.plan_only()) call.explain(reason);
     p.workspace = call.workspace(p.decode.workspace_bytes);
     return p;
   }
-  const int64_t token_bytes = 4 * (p.width_pitch() + k * (p.width_pitch() + p.expert_width_pitch())) + 1;
-  p.chunk = std::min(T, std::max<int64_t>(kChunkBytes / token_bytes, 16));
-  const uint64_t bytes = T == 0 ? 0 : p.workspace_bytes();
-  p.workspace = call.workspace(bytes);
-  if (p.routed && p.workspace) {
-    p.route.weights = reinterpret_cast<float*>(static_cast<char*>(p.workspace) + bytes) - 2 * T * k;
-    p.route.ids = reinterpret_cast<int32_t*>(p.route.weights + T * k);
-    p.weights = p.route.weights;
-    p.ids = p.route.ids;
-    p.weights_stride = p.ids_stride = p.route.weights_stride = p.route.ids_stride = k;
-  }
+  std::string many;
+  const uint64_t bytes = routing_bytes + plan_moe_mlp_many(p, call.caps(), nullptr, &many).workspace_bytes;
+  if (call.plan_only()) call.explain(reason + "; " + many);
+  void* const workspace = call.workspace(bytes);
+  keep_routing(workspace);
+  p.many = plan_moe_mlp_many(p, call.caps(), after_routing(workspace), &many);
   return p;
 }
 
@@ -130,9 +145,8 @@ void validate_moe_mlp(const MoeMlpParams& p) {
   for (int64_t t = 0; t < p.tokens; ++t)
     for (int64_t j = 0; j < p.slots_per_token; ++j)
       if (const int32_t id = p.ids[t * p.ids_stride + j]; id < -1 || id >= p.experts)
-        throw DeviceError(format("moe_mlp: ids[%lld, %lld] = %d; it must be -1 or below the %lld experts",
-                                 static_cast<long long>(t), static_cast<long long>(j), id,
-                                 static_cast<long long>(p.experts)));
+        throw DeviceError(format("moe_mlp: ids[%lld, %lld] = %d; it must be -1 or below the %lld experts", static_cast<long long>(t),
+                                 static_cast<long long>(j), id, static_cast<long long>(p.experts)));
 }
 
 }  // namespace culebra

@@ -3,11 +3,13 @@
 #include "abi/op.h"
 #include "ops/moe/experts.h"
 #include "ops/moe/moe_decode.h"
+#include "ops/moe/moe_mlp_many.h"
 #include "ops/moe/moe_route.h"
 
 namespace culebra {
 
-struct MoeMlpParams {
+// What kernels need of a call.
+struct MoeMlpOperands {
   DType dtype = DType::bf16;
   const void* x = nullptr;
   int64_t x_stride = 0;
@@ -25,18 +27,22 @@ struct MoeMlpParams {
   int64_t tokens = 0, slots_per_token = 0, width = 0, expert_width = 0, experts = 0;  // T, k, D, I, E
   int32_t act = 0;
   float alpha = 0, limit = 0;
-  bool validate = false;
+  bool validate = false, batch_invariant = false;
 
-  // Given logits instead of weights and ids: the routing comes first. On the cpu its results are weights and ids in the workspace.
+  // Given logits instead of weights and ids: the routing comes first.
   bool routed = false;
   MoeRouteParams route;
   int32_t group_bits = -1;  // int4: log2 of the group; -1: a row is one group
 
-  MoeDecodePlan decode;  // cuda and simt
-
-  // Tokens pass in chunks, which bounds the workspace; a chunk's slots are grouped by expert.
-  int64_t chunk = 0;
+  MoeDecodePlan decode;  // cuda and simt; where it does not suit: MoeMlpParams::many
   void* workspace = nullptr;
+};
+
+struct MoeMlpParams : MoeMlpOperands {
+  MoeMlpMany many;  // cuda, simt
+
+  // cpu. Tokens pass in chunks, which bounds the workspace; a chunk's slots are grouped by expert.
+  int64_t chunk = 0;
 
   // Pairs of matrix rows of a cpu work item: gate and up rows of w13, neighbouring rows of w2.
   static constexpr int64_t kBlockPairs = kExpertBlockPairs;
@@ -57,10 +63,10 @@ struct MoeMlpParams {
   uint64_t workspace_bytes() const;
 };
 
-MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args);
-
-// Throws DeviceError where an id is neither -1 nor an expert. Reads them: call it when the op runs.
+// Throws DeviceError for an id that is neither -1 nor an expert. Reads them: call it when the operator runs.
 void validate_moe_mlp(const MoeMlpParams& p);
+
+MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args);
 
 CUL_DECLARE_COLUMNS(moe_mlp, MoeMlpParams)
 

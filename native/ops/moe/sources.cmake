@@ -11,6 +11,7 @@ culebra_family(moe
     moe_decode_plan
     moe_mlp
     moe_mlp_cpu
+    moe_mlp_many
     moe_permute
     moe_permute_cpu
     moe_route
@@ -19,7 +20,10 @@ culebra_family(moe
     grouped_f8
     grouped_gemm
     grouped_half
+    grouped_hopper_half
     grouped_int4
+    moe_mlp
+    moe_mlp_many
     moe_align
     moe_combine
     moe_decode_f8
@@ -30,4 +34,5 @@ culebra_family(moe
     moe_route
   TESTS
     moe
-    moe_grouped)
+    moe_grouped
+    moe_mlp_many)
