@@ -101,12 +101,12 @@ public final class Graph implements AutoCloseable {
 
     private void waitForLast(Stream stream) {
         if (last != null && last != stream) {
-            launched.use(stream, event -> stream.check(culebra_h.cul_stream_wait_event(stream.handle(), event)));
+            launched.waitOn(stream);
         }
     }
 
     private void markLast(Stream stream) {
-        launched.use(stream, event -> stream.check(culebra_h.cul_event_record(event, stream.handle())));
+        launched.recordOn(stream);
         last = stream;
     }
 

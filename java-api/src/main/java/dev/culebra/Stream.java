@@ -185,7 +185,7 @@ public final class Stream implements AutoCloseable {
         enter("stream_wait_event");
         try {
             refuseWhilePreparing();
-            event.use(this, nativeEvent -> check(culebra_h.cul_stream_wait_event(handle, nativeEvent)));
+            event.waitOn(this);
         } finally {
             exit();
         }
@@ -196,7 +196,7 @@ public final class Stream implements AutoCloseable {
         enter("event_record");
         try {
             refuseWhilePreparing();
-            event.use(this, nativeEvent -> check(culebra_h.cul_event_record(nativeEvent, handle)));
+            event.recordOn(this);
         } finally {
             exit();
         }
