@@ -15,13 +15,23 @@
 //   A row-major [16,16]: row lane % 16, k half lane / 16      gives a[0..3]
 //   B as [n][k]:         n = lane % 8,  k half lane / 8 % 2   gives b[0..1] (x2; x4 for two n tiles)
 //   B as [k][n], .trans: k = lane % 16, n half lane / 16      gives b[0..1] of two n tiles
+//
+// movmatrix_trans: an 8x8 matrix in registers, a lane holding elements 2t, 2t+1 of row g, becomes its transpose. pack2 of d[0], d[1] is one.
 #pragma once
 
-#include "device/portable.h"
+#include "device/warp.h"
 
 namespace culebra::CUL_DEVICE_NS {
 
 #if CUL_EMULATED
+
+inline uint32_t movmatrix_trans(uint32_t r, Here here = Here::current()) {
+  const uint3 at = thread_index();
+  const dim3 extent = block_extent();
+  const int lane = static_cast<int>(at.x + extent.x * (at.y + extent.y * at.z)) % 32, g = lane / 4, t = lane % 4;
+  const uint32_t low = __shfl_sync(kFullMask, r, 8 * t + g / 2, 32, here), high = __shfl_sync(kFullMask, r, 8 * t + 4 + g / 2, 32, here);
+  return (low >> (g % 2 * 16) & 0xffffu) | high >> (g % 2 * 16) << 16;
+}
 
 inline void ldmatrix_x1(uint32_t& r, uint32_t address, Here here = Here::current()) {
   ldmatrix(&r, 1, false, address, here);
@@ -70,6 +80,11 @@ inline void mma_m16n8k32_e4m3(float (&d)[4], const uint32_t (&a)[4], uint32_t b0
 
 #else
 
+CUL_DEVICE_FN uint32_t movmatrix_trans(uint32_t r) {
+  uint32_t transposed;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(r));
+  return transposed;
+}
 CUL_DEVICE_FN void ldmatrix_x1(uint32_t& r, uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];" : "=r"(r) : "r"(address) : "memory");
 }

@@ -34,6 +34,23 @@ void check_heads(const Call& call, int64_t query_heads, int64_t kv_heads, const 
                 ll(kv_heads));
 }
 
+// The plan of a device with kernels; the cpu needs none.
+void make_plan(const Call& call, AttentionParams& p, AttentionPlan (*plan)(const AttentionParams&, const DeviceCaps&, std::string*)) {
+  if (call.caps().backend == CUL_BACKEND_CPU) return;
+  if (p.dim > 256 || p.value_dim > 256)
+    call.refuse(CUL_UNSUPPORTED, "D is %lld and Dv is %lld; the kernels take up to 256", ll(p.dim), ll(p.value_dim));
+  std::string reason;
+  p.plan = plan(p, call.caps(), &reason);
+  if (call.plan_only()) call.explain(reason);
+  p.workspace = call.workspace(p.plan.workspace_bytes);
+}
+
+// Whether rows of n elements begin and end at multiples of `elements`.
+bool aligned(const AttentionParams::Rows& x, int64_t batches, int64_t rows, int64_t heads, int64_t n, int64_t elements) {
+  return n % elements == 0 && (batches <= 1 || x.batch % elements == 0) && (rows <= 1 || x.row % elements == 0) &&
+         (heads <= 1 || x.head % elements == 0);
+}
+
 }  // namespace
 
 AttentionParams check_attention(const Call& call, const cul_attention_args& args) {
@@ -92,6 +109,11 @@ AttentionParams check_attention(const Call& call, const cul_attention_args& args
   p.cu_q = cu_q.as<const int32_t>();
   p.cu_k = cu_k.as<const int32_t>();
   p.sink = sink.as<const float>();
+  p.batch_invariant = call.batch_invariant();
+  p.validate = call.validate();
+  p.aligned = aligned(p.q, 1, p.query_rows, Hq, D, 8) && aligned(p.k, 1, p.key_rows, Hkv, D, 8) &&
+              aligned(p.v, 1, p.key_rows, Hkv, Dv, 8) && aligned(p.o, 1, p.query_rows, Hq, Dv, 8);
+  make_plan(call, p, plan_attention);
   return p;
 }
 
@@ -163,6 +185,12 @@ AttentionParams check_paged_attention(const Call& call, const cul_paged_attentio
   p.k_scale = k_scale.as<const float>();
   p.v_scale = v_scale.as<const float>();
   p.sink = sink.as<const float>();
+  p.split_kv_tokens = args.split_kv_tokens;
+  p.batch_invariant = call.batch_invariant();
+  p.validate = call.validate();
+  p.aligned = aligned(p.q, B, Sq, Hq, D, 8) && aligned(p.o, B, Sq, Hq, D, 8) && aligned(p.k, k[0], k[1], Hkv, D, 8) &&
+              aligned(p.v, k[0], k[1], Hkv, D, 8);
+  make_plan(call, p, plan_paged_attention);
   return p;
 }
 
@@ -189,7 +217,7 @@ void AttentionParams::require_valid() const {
     if (kv_len[b] < 0 || kv_len[b] > key_rows)
       throw DeviceError(format("%s: kv_len[%lld] = %d; it must be 0 to %lld, what a row of page_table addresses", op,
                                ll(b), kv_len[b], ll(key_rows)));
-    if (query_rows == 0) continue;
+    if (query_rows == 0 || tokens) continue;
     const int64_t begin = visible(0, query_rows, kv_len[b]).begin,
                   end = visible(query_rows - 1, query_rows, kv_len[b]).end;
     for (int64_t i = begin / page_size; i * page_size < end; ++i) {

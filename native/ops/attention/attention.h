@@ -11,6 +11,24 @@ struct KeyRange {
   int64_t begin, end;
 };
 
+// How the kernels of cuda and simt go about a call.
+enum class AttentionDesign : int32_t {
+  f32,       // FMAs
+  tile,      // 64 query rows on the M side of mma.sync
+  few_rows,  // keys on the M side, 8 or 16 rows
+  hopper     // wgmma and the copy engine
+};
+struct AttentionPlan {
+  AttentionDesign design = AttentionDesign::tile;
+  int32_t dim_class = 0;   // 64, 128 or 256: what D and Dv fit in
+  int32_t tile_rows = 0;   // query rows of a block
+  int32_t section = 1;     // KV heads whose keys and values are used together
+  int32_t splits = 1;      // of the keys; more than one, or `partial`: results go through the workspace
+  int32_t split_keys = 0;  // keys of a split; 0: each sequence is divided evenly
+  bool partial = false;
+  uint64_t workspace_bytes = 0;
+};
+
 struct AttentionParams {
   // Element (row, head, d) at data[row row_stride + head head_stride + d]; row: a token, or a token of the page pool.
   struct Rows {
@@ -28,6 +46,8 @@ struct AttentionParams {
   const int32_t* cu_k = nullptr;
   const int32_t* page_table = nullptr;
   int64_t page_table_stride = 0, page_size = 0, pages = 0;
+  const int32_t* tokens = nullptr;  // cpu: row of the page pool of each key, instead of a page table
+  int64_t tokens_stride = 0;
   const int32_t* kv_len = nullptr;
   const float* k_scale = nullptr;  // per KV head, f8 caches
   const float* v_scale = nullptr;
@@ -35,6 +55,11 @@ struct AttentionParams {
   float scale = 1, softcap = 0;
   bool causal = false;
   int64_t window_left = -1, window_right = -1;
+  int64_t split_kv_tokens = 0;
+  bool batch_invariant = false, validate = false;
+  bool aligned = false;  // every row of q, k, v and o begins and ends at a multiple of 16 bytes (f8: of 8)
+  AttentionPlan plan;
+  void* workspace = nullptr;
 
   int64_t group() const { return query_heads / kv_heads; }
   int64_t query_begin(int64_t b) const { return cu_q ? cu_q[b] : 0; }
@@ -48,6 +73,11 @@ struct AttentionParams {
 
 AttentionParams check_attention(const Call& call, const cul_attention_args& args);
 AttentionParams check_paged_attention(const Call& call, const cul_paged_attention_args& args);
+// Of a call without plan and workspace, on a device with kernels. reason: what was chosen and why.
+AttentionPlan plan_attention(const AttentionParams& p, const DeviceCaps& caps, std::string* reason);
+AttentionPlan plan_paged_attention(const AttentionParams& p, const DeviceCaps& caps, std::string* reason);
+
 CUL_DECLARE_COLUMNS(attention, AttentionParams)
+CUL_DECLARE_COLUMNS(paged_attention, AttentionParams)
 
 }  // namespace culebra

@@ -2,8 +2,19 @@ culebra_family(attention
   SOURCES
     attention
     attention_cpu
+    attention_plan
     cache
+    merge_states
+    merge_states_cpu
+    mla_attention
+    mla_attention_cpu
     paged_append
     paged_append_cpu
+  KERNELS
+    attention
+    merge_states
+    mla_attention
+    paged_append
+    paged_attention
   TESTS
     attention)

@@ -21,7 +21,7 @@ import org.jspecify.annotations.Nullable;
  * The small operators between the matrix products. Inputs may have any strides but the innermost, which is 1, unless a
  * method says otherwise; outputs overlap no input, except that one may be an input where that is said. T = 0 is legal.
  */
-abstract class GlueOps extends AttentionOps {
+abstract class GlueOps extends SparseAttentionOps {
     GlueOps() {}
 
     /**

@@ -14,7 +14,7 @@ public final class Attributes {
     private final Map<String, Object> values;
     private final Set<String> read = new HashSet<>();
 
-    /** Strings, numbers (Long, Double) and booleans by their names. */
+    /** Strings, numbers (Long, Double), booleans and lists of them by their names. */
     public Attributes(Map<String, Object> values) {
         this.values = values;
     }
@@ -37,12 +37,49 @@ public final class Attributes {
         };
     }
 
+    /** A number in double precision, for what an operator takes so. */
+    public double real(String name, double absent) {
+        return switch (value(name)) {
+            case null -> absent;
+            case Number number -> number.doubleValue();
+            case Object other -> throw outside(name, other, "a number");
+        };
+    }
+
     /** True or false. */
     public boolean flag(String name, boolean absent) {
         return switch (value(name)) {
             case null -> absent;
             case Boolean flag -> flag;
             case Object other -> throw outside(name, other, "true or false");
+        };
+    }
+
+    /** A list of integers; empty where there is none. */
+    public List<Integer> integers(String name) {
+        return list(name).stream()
+                .map(entry -> switch (entry) {
+                    case Long number when number == number.intValue() -> number.intValue();
+                    default -> throw outside(name, entry, "a list of integers");
+                })
+                .toList();
+    }
+
+    /** A list of true and false; empty where there is none. */
+    public List<Boolean> flags(String name) {
+        return list(name).stream()
+                .map(entry -> switch (entry) {
+                    case Boolean flag -> flag;
+                    default -> throw outside(name, entry, "a list of true and false");
+                })
+                .toList();
+    }
+
+    private List<?> list(String name) {
+        return switch (value(name)) {
+            case null -> List.of();
+            case List<?> list -> list;
+            case Object other -> throw outside(name, other, "a list");
         };
     }
 

@@ -11,6 +11,12 @@ record SoftmaxAttention(double scale, double softcap, boolean causal, int left, 
                 attributes.integer("window_right", -1));
     }
 
+    /** Without a mask of its own: who calls lists the keys that are seen. */
+    static SoftmaxAttention listed(Attributes attributes, int width) {
+        var scale = attributes.number("scale", 0);
+        return new SoftmaxAttention(scale == 0 ? 1 / Math.sqrt(width) : scale, 0, false, -1, -1);
+    }
+
     boolean sees(int position, int key) {
         return !(causal && key > position) && !(left >= 0 && key < position - left)
                 && !(!causal && right >= 0 && key > position + right);

@@ -3042,6 +3042,128 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class cul_merge_states {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_merge_states");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_merge_states(cul_stream *stream, const cul_merge_states_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_merge_states$descriptor() {
+        return cul_merge_states.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_merge_states(cul_stream *stream, const cul_merge_states_args *args)
+     * }
+     */
+    public static MethodHandle cul_merge_states$handle() {
+        return cul_merge_states.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_merge_states(cul_stream *stream, const cul_merge_states_args *args)
+     * }
+     */
+    public static MemorySegment cul_merge_states$address() {
+        return cul_merge_states.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_merge_states(cul_stream *stream, const cul_merge_states_args *args)
+     * }
+     */
+    public static int cul_merge_states(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_merge_states.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_merge_states", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_mla_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_mla_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_attention(cul_stream *stream, const cul_mla_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_mla_attention$descriptor() {
+        return cul_mla_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_attention(cul_stream *stream, const cul_mla_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_mla_attention$handle() {
+        return cul_mla_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_attention(cul_stream *stream, const cul_mla_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_mla_attention$address() {
+        return cul_mla_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_mla_attention(cul_stream *stream, const cul_mla_attention_args *args)
+     * }
+     */
+    public static int cul_mla_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_mla_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_mla_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
     private static final int CUL_DLPACK_MAJOR = (int)1L;
     /**
      * {@snippet lang=c :
@@ -5102,6 +5224,433 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class cul_bitmap_kv_compress {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_bitmap_kv_compress");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_compress(cul_stream *stream, const cul_bitmap_kv_compress_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_bitmap_kv_compress$descriptor() {
+        return cul_bitmap_kv_compress.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_compress(cul_stream *stream, const cul_bitmap_kv_compress_args *args)
+     * }
+     */
+    public static MethodHandle cul_bitmap_kv_compress$handle() {
+        return cul_bitmap_kv_compress.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_compress(cul_stream *stream, const cul_bitmap_kv_compress_args *args)
+     * }
+     */
+    public static MemorySegment cul_bitmap_kv_compress$address() {
+        return cul_bitmap_kv_compress.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_compress(cul_stream *stream, const cul_bitmap_kv_compress_args *args)
+     * }
+     */
+    public static int cul_bitmap_kv_compress(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_bitmap_kv_compress.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_bitmap_kv_compress", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_bitmap_kv_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_bitmap_kv_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_attention(cul_stream *stream, const cul_bitmap_kv_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_bitmap_kv_attention$descriptor() {
+        return cul_bitmap_kv_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_attention(cul_stream *stream, const cul_bitmap_kv_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_bitmap_kv_attention$handle() {
+        return cul_bitmap_kv_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_attention(cul_stream *stream, const cul_bitmap_kv_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_bitmap_kv_attention$address() {
+        return cul_bitmap_kv_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_attention(cul_stream *stream, const cul_bitmap_kv_attention_args *args)
+     * }
+     */
+    public static int cul_bitmap_kv_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_bitmap_kv_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_bitmap_kv_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_kv_page_stats {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_kv_page_stats");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_page_stats(cul_stream *stream, const cul_kv_page_stats_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_kv_page_stats$descriptor() {
+        return cul_kv_page_stats.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_page_stats(cul_stream *stream, const cul_kv_page_stats_args *args)
+     * }
+     */
+    public static MethodHandle cul_kv_page_stats$handle() {
+        return cul_kv_page_stats.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_page_stats(cul_stream *stream, const cul_kv_page_stats_args *args)
+     * }
+     */
+    public static MemorySegment cul_kv_page_stats$address() {
+        return cul_kv_page_stats.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_kv_page_stats(cul_stream *stream, const cul_kv_page_stats_args *args)
+     * }
+     */
+    public static int cul_kv_page_stats(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_kv_page_stats.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_kv_page_stats", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_kv_select {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_kv_select");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_select(cul_stream *stream, const cul_kv_select_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_kv_select$descriptor() {
+        return cul_kv_select.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_select(cul_stream *stream, const cul_kv_select_args *args)
+     * }
+     */
+    public static MethodHandle cul_kv_select$handle() {
+        return cul_kv_select.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_select(cul_stream *stream, const cul_kv_select_args *args)
+     * }
+     */
+    public static MemorySegment cul_kv_select$address() {
+        return cul_kv_select.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_kv_select(cul_stream *stream, const cul_kv_select_args *args)
+     * }
+     */
+    public static int cul_kv_select(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_kv_select.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_kv_select", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_kv_merge {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_kv_merge");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_merge(cul_stream *stream, const cul_kv_merge_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_kv_merge$descriptor() {
+        return cul_kv_merge.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_merge(cul_stream *stream, const cul_kv_merge_args *args)
+     * }
+     */
+    public static MethodHandle cul_kv_merge$handle() {
+        return cul_kv_merge.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_merge(cul_stream *stream, const cul_kv_merge_args *args)
+     * }
+     */
+    public static MemorySegment cul_kv_merge$address() {
+        return cul_kv_merge.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_kv_merge(cul_stream *stream, const cul_kv_merge_args *args)
+     * }
+     */
+    public static int cul_kv_merge(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_kv_merge.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_kv_merge", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_mla_index_topk {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_mla_index_topk");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_index_topk(cul_stream *stream, const cul_mla_index_topk_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_mla_index_topk$descriptor() {
+        return cul_mla_index_topk.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_index_topk(cul_stream *stream, const cul_mla_index_topk_args *args)
+     * }
+     */
+    public static MethodHandle cul_mla_index_topk$handle() {
+        return cul_mla_index_topk.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_index_topk(cul_stream *stream, const cul_mla_index_topk_args *args)
+     * }
+     */
+    public static MemorySegment cul_mla_index_topk$address() {
+        return cul_mla_index_topk.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_mla_index_topk(cul_stream *stream, const cul_mla_index_topk_args *args)
+     * }
+     */
+    public static int cul_mla_index_topk(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_mla_index_topk.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_mla_index_topk", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_cca_qkv {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_cca_qkv");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_cca_qkv(cul_stream *stream, const cul_cca_qkv_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_cca_qkv$descriptor() {
+        return cul_cca_qkv.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_cca_qkv(cul_stream *stream, const cul_cca_qkv_args *args)
+     * }
+     */
+    public static MethodHandle cul_cca_qkv$handle() {
+        return cul_cca_qkv.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_cca_qkv(cul_stream *stream, const cul_cca_qkv_args *args)
+     * }
+     */
+    public static MemorySegment cul_cca_qkv$address() {
+        return cul_cca_qkv.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_cca_qkv(cul_stream *stream, const cul_cca_qkv_args *args)
+     * }
+     */
+    public static int cul_cca_qkv(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_cca_qkv.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_cca_qkv", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
     private static final int CUL_STATE_VK = (int)0L;
     /**
      * {@snippet lang=c :
@@ -5138,6 +5687,198 @@ public class culebra_h extends culebra_h$shared {
     public static int CUL_GATE_SOFTPLUS() {
         return CUL_GATE_SOFTPLUS;
     }
+    private static final int CUL_GATE_LOWER_BOUND = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_GATE_LOWER_BOUND = 2
+     * }
+     */
+    public static int CUL_GATE_LOWER_BOUND() {
+        return CUL_GATE_LOWER_BOUND;
+    }
+
+    private static class cul_simple_gla {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_simple_gla");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_simple_gla(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_simple_gla$descriptor() {
+        return cul_simple_gla.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_simple_gla(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MethodHandle cul_simple_gla$handle() {
+        return cul_simple_gla.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_simple_gla(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MemorySegment cul_simple_gla$address() {
+        return cul_simple_gla.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_simple_gla(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static int cul_simple_gla(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_simple_gla.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_simple_gla", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_gated_linear_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_gated_linear_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_gated_linear_attention(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_gated_linear_attention$descriptor() {
+        return cul_gated_linear_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_gated_linear_attention(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MethodHandle cul_gated_linear_attention$handle() {
+        return cul_gated_linear_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_gated_linear_attention(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MemorySegment cul_gated_linear_attention$address() {
+        return cul_gated_linear_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_gated_linear_attention(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static int cul_gated_linear_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_gated_linear_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_gated_linear_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_delta_rule {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_delta_rule");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_delta_rule$descriptor() {
+        return cul_delta_rule.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MethodHandle cul_delta_rule$handle() {
+        return cul_delta_rule.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MemorySegment cul_delta_rule$address() {
+        return cul_delta_rule.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static int cul_delta_rule(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_delta_rule.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_delta_rule", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
 
     private static class cul_gated_delta_rule {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
@@ -5154,7 +5895,7 @@ public class culebra_h extends culebra_h$shared {
     /**
      * Function descriptor for:
      * {@snippet lang=c :
-     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_gated_delta_rule_args *args)
+     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
      * }
      */
     public static FunctionDescriptor cul_gated_delta_rule$descriptor() {
@@ -5164,7 +5905,7 @@ public class culebra_h extends culebra_h$shared {
     /**
      * Downcall method handle for:
      * {@snippet lang=c :
-     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_gated_delta_rule_args *args)
+     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
      * }
      */
     public static MethodHandle cul_gated_delta_rule$handle() {
@@ -5174,7 +5915,7 @@ public class culebra_h extends culebra_h$shared {
     /**
      * Address for:
      * {@snippet lang=c :
-     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_gated_delta_rule_args *args)
+     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
      * }
      */
     public static MemorySegment cul_gated_delta_rule$address() {
@@ -5183,7 +5924,7 @@ public class culebra_h extends culebra_h$shared {
 
     /**
      * {@snippet lang=c :
-     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_gated_delta_rule_args *args)
+     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
      * }
      */
     public static int cul_gated_delta_rule(MemorySegment stream, MemorySegment args) {
@@ -5191,6 +5932,383 @@ public class culebra_h extends culebra_h$shared {
         try {
             if (TRACE_DOWNCALLS) {
                 traceDowncall("cul_gated_delta_rule", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_kda {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_kda");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_kda(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_kda$descriptor() {
+        return cul_kda.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_kda(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MethodHandle cul_kda$handle() {
+        return cul_kda.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_kda(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MemorySegment cul_kda$address() {
+        return cul_kda.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_kda(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static int cul_kda(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_kda.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_kda", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int CUL_FEATURES_NONE = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_NONE = 0
+     * }
+     */
+    public static int CUL_FEATURES_NONE() {
+        return CUL_FEATURES_NONE;
+    }
+    private static final int CUL_FEATURES_ELU1 = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_ELU1 = 1
+     * }
+     */
+    public static int CUL_FEATURES_ELU1() {
+        return CUL_FEATURES_ELU1;
+    }
+    private static final int CUL_FEATURES_RELU = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_RELU = 2
+     * }
+     */
+    public static int CUL_FEATURES_RELU() {
+        return CUL_FEATURES_RELU;
+    }
+    private static final int CUL_FEATURES_SQUARED_RELU = (int)3L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_SQUARED_RELU = 3
+     * }
+     */
+    public static int CUL_FEATURES_SQUARED_RELU() {
+        return CUL_FEATURES_SQUARED_RELU;
+    }
+    private static final int CUL_FEATURES_HEDGEHOG = (int)4L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_HEDGEHOG = 4
+     * }
+     */
+    public static int CUL_FEATURES_HEDGEHOG() {
+        return CUL_FEATURES_HEDGEHOG;
+    }
+    private static final int CUL_FEATURES_TAYLOR2 = (int)5L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_TAYLOR2 = 5
+     * }
+     */
+    public static int CUL_FEATURES_TAYLOR2() {
+        return CUL_FEATURES_TAYLOR2;
+    }
+
+    private static class cul_linear_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_linear_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_linear_attention(cul_stream *stream, const cul_linear_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_linear_attention$descriptor() {
+        return cul_linear_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_linear_attention(cul_stream *stream, const cul_linear_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_linear_attention$handle() {
+        return cul_linear_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_linear_attention(cul_stream *stream, const cul_linear_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_linear_attention$address() {
+        return cul_linear_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_linear_attention(cul_stream *stream, const cul_linear_attention_args *args)
+     * }
+     */
+    public static int cul_linear_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_linear_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_linear_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int CUL_INPUT_GATE_EXP = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_INPUT_GATE_EXP = 0
+     * }
+     */
+    public static int CUL_INPUT_GATE_EXP() {
+        return CUL_INPUT_GATE_EXP;
+    }
+    private static final int CUL_INPUT_GATE_SIGMOID = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_INPUT_GATE_SIGMOID = 1
+     * }
+     */
+    public static int CUL_INPUT_GATE_SIGMOID() {
+        return CUL_INPUT_GATE_SIGMOID;
+    }
+
+    private static class cul_mlstm {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_mlstm");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_mlstm(cul_stream *stream, const cul_mlstm_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_mlstm$descriptor() {
+        return cul_mlstm.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_mlstm(cul_stream *stream, const cul_mlstm_args *args)
+     * }
+     */
+    public static MethodHandle cul_mlstm$handle() {
+        return cul_mlstm.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_mlstm(cul_stream *stream, const cul_mlstm_args *args)
+     * }
+     */
+    public static MemorySegment cul_mlstm$address() {
+        return cul_mlstm.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_mlstm(cul_stream *stream, const cul_mlstm_args *args)
+     * }
+     */
+    public static int cul_mlstm(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_mlstm.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_mlstm", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_mixture_of_memories {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_mixture_of_memories");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_mixture_of_memories(cul_stream *stream, const cul_mixture_of_memories_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_mixture_of_memories$descriptor() {
+        return cul_mixture_of_memories.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_mixture_of_memories(cul_stream *stream, const cul_mixture_of_memories_args *args)
+     * }
+     */
+    public static MethodHandle cul_mixture_of_memories$handle() {
+        return cul_mixture_of_memories.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_mixture_of_memories(cul_stream *stream, const cul_mixture_of_memories_args *args)
+     * }
+     */
+    public static MemorySegment cul_mixture_of_memories$address() {
+        return cul_mixture_of_memories.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_mixture_of_memories(cul_stream *stream, const cul_mixture_of_memories_args *args)
+     * }
+     */
+    public static int cul_mixture_of_memories(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_mixture_of_memories.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_mixture_of_memories", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_local_linear_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_local_linear_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_local_linear_attention(cul_stream *stream, const cul_local_linear_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_local_linear_attention$descriptor() {
+        return cul_local_linear_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_local_linear_attention(cul_stream *stream, const cul_local_linear_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_local_linear_attention$handle() {
+        return cul_local_linear_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_local_linear_attention(cul_stream *stream, const cul_local_linear_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_local_linear_attention$address() {
+        return cul_local_linear_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_local_linear_attention(cul_stream *stream, const cul_local_linear_attention_args *args)
+     * }
+     */
+    public static int cul_local_linear_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_local_linear_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_local_linear_attention", stream, args);
             }
             return (int)mh$.invokeExact(stream, args);
         } catch (Error | RuntimeException ex) {
@@ -5932,6 +7050,189 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class cul_moe_align {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_moe_align");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_align(cul_stream *stream, const cul_moe_align_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_moe_align$descriptor() {
+        return cul_moe_align.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_align(cul_stream *stream, const cul_moe_align_args *args)
+     * }
+     */
+    public static MethodHandle cul_moe_align$handle() {
+        return cul_moe_align.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_align(cul_stream *stream, const cul_moe_align_args *args)
+     * }
+     */
+    public static MemorySegment cul_moe_align$address() {
+        return cul_moe_align.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_moe_align(cul_stream *stream, const cul_moe_align_args *args)
+     * }
+     */
+    public static int cul_moe_align(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_moe_align.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_moe_align", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_moe_permute {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_moe_permute");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_permute(cul_stream *stream, const cul_moe_permute_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_moe_permute$descriptor() {
+        return cul_moe_permute.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_permute(cul_stream *stream, const cul_moe_permute_args *args)
+     * }
+     */
+    public static MethodHandle cul_moe_permute$handle() {
+        return cul_moe_permute.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_permute(cul_stream *stream, const cul_moe_permute_args *args)
+     * }
+     */
+    public static MemorySegment cul_moe_permute$address() {
+        return cul_moe_permute.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_moe_permute(cul_stream *stream, const cul_moe_permute_args *args)
+     * }
+     */
+    public static int cul_moe_permute(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_moe_permute.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_moe_permute", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_moe_combine {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_moe_combine");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_combine(cul_stream *stream, const cul_moe_combine_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_moe_combine$descriptor() {
+        return cul_moe_combine.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_combine(cul_stream *stream, const cul_moe_combine_args *args)
+     * }
+     */
+    public static MethodHandle cul_moe_combine$handle() {
+        return cul_moe_combine.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_combine(cul_stream *stream, const cul_moe_combine_args *args)
+     * }
+     */
+    public static MemorySegment cul_moe_combine$address() {
+        return cul_moe_combine.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_moe_combine(cul_stream *stream, const cul_moe_combine_args *args)
+     * }
+     */
+    public static int cul_moe_combine(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_moe_combine.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_moe_combine", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
     private static final int CUL_MOE_ACT_SILU = (int)0L;
     /**
      * {@snippet lang=c :
@@ -6039,6 +7340,67 @@ public class culebra_h extends culebra_h$shared {
         try {
             if (TRACE_DOWNCALLS) {
                 traceDowncall("cul_moe_mlp", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_moe_grouped_gemm {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_moe_grouped_gemm");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_moe_grouped_gemm$descriptor() {
+        return cul_moe_grouped_gemm.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static MethodHandle cul_moe_grouped_gemm$handle() {
+        return cul_moe_grouped_gemm.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static MemorySegment cul_moe_grouped_gemm$address() {
+        return cul_moe_grouped_gemm.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static int cul_moe_grouped_gemm(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_moe_grouped_gemm.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_moe_grouped_gemm", stream, args);
             }
             return (int)mh$.invokeExact(stream, args);
         } catch (Error | RuntimeException ex) {
@@ -6202,6 +7564,478 @@ public class culebra_h extends culebra_h$shared {
                 traceDowncall("cul_graph_update", graph, stream, in_place);
             }
             return (int)mh$.invokeExact(graph, stream, in_place);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_block_sparse_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_block_sparse_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_block_sparse_attention(cul_stream *stream, const cul_block_sparse_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_block_sparse_attention$descriptor() {
+        return cul_block_sparse_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_block_sparse_attention(cul_stream *stream, const cul_block_sparse_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_block_sparse_attention$handle() {
+        return cul_block_sparse_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_block_sparse_attention(cul_stream *stream, const cul_block_sparse_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_block_sparse_attention$address() {
+        return cul_block_sparse_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_block_sparse_attention(cul_stream *stream, const cul_block_sparse_attention_args *args)
+     * }
+     */
+    public static int cul_block_sparse_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_block_sparse_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_block_sparse_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_neighborhood_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_neighborhood_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_neighborhood_attention(cul_stream *stream, const cul_neighborhood_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_neighborhood_attention$descriptor() {
+        return cul_neighborhood_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_neighborhood_attention(cul_stream *stream, const cul_neighborhood_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_neighborhood_attention$handle() {
+        return cul_neighborhood_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_neighborhood_attention(cul_stream *stream, const cul_neighborhood_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_neighborhood_attention$address() {
+        return cul_neighborhood_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_neighborhood_attention(cul_stream *stream, const cul_neighborhood_attention_args *args)
+     * }
+     */
+    public static int cul_neighborhood_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_neighborhood_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_neighborhood_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int CUL_NSA_MEAN = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_NSA_MEAN = 0
+     * }
+     */
+    public static int CUL_NSA_MEAN() {
+        return CUL_NSA_MEAN;
+    }
+    private static final int CUL_NSA_LINEAR = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_NSA_LINEAR = 1
+     * }
+     */
+    public static int CUL_NSA_LINEAR() {
+        return CUL_NSA_LINEAR;
+    }
+
+    private static class cul_nsa_compress {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_nsa_compress");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_compress(cul_stream *stream, const cul_nsa_compress_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_nsa_compress$descriptor() {
+        return cul_nsa_compress.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_compress(cul_stream *stream, const cul_nsa_compress_args *args)
+     * }
+     */
+    public static MethodHandle cul_nsa_compress$handle() {
+        return cul_nsa_compress.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_compress(cul_stream *stream, const cul_nsa_compress_args *args)
+     * }
+     */
+    public static MemorySegment cul_nsa_compress$address() {
+        return cul_nsa_compress.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_nsa_compress(cul_stream *stream, const cul_nsa_compress_args *args)
+     * }
+     */
+    public static int cul_nsa_compress(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_nsa_compress.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_nsa_compress", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_nsa_compressed_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_nsa_compressed_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_compressed_attention(cul_stream *stream, const cul_nsa_compressed_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_nsa_compressed_attention$descriptor() {
+        return cul_nsa_compressed_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_compressed_attention(cul_stream *stream, const cul_nsa_compressed_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_nsa_compressed_attention$handle() {
+        return cul_nsa_compressed_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_compressed_attention(cul_stream *stream, const cul_nsa_compressed_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_nsa_compressed_attention$address() {
+        return cul_nsa_compressed_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_nsa_compressed_attention(cul_stream *stream, const cul_nsa_compressed_attention_args *args)
+     * }
+     */
+    public static int cul_nsa_compressed_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_nsa_compressed_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_nsa_compressed_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_nsa_select {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_nsa_select");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_select(cul_stream *stream, const cul_nsa_select_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_nsa_select$descriptor() {
+        return cul_nsa_select.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_select(cul_stream *stream, const cul_nsa_select_args *args)
+     * }
+     */
+    public static MethodHandle cul_nsa_select$handle() {
+        return cul_nsa_select.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_select(cul_stream *stream, const cul_nsa_select_args *args)
+     * }
+     */
+    public static MemorySegment cul_nsa_select$address() {
+        return cul_nsa_select.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_nsa_select(cul_stream *stream, const cul_nsa_select_args *args)
+     * }
+     */
+    public static int cul_nsa_select(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_nsa_select.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_nsa_select", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int CUL_NSA_ORDER_AUTO = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_NSA_ORDER_AUTO = 0
+     * }
+     */
+    public static int CUL_NSA_ORDER_AUTO() {
+        return CUL_NSA_ORDER_AUTO;
+    }
+    private static final int CUL_NSA_ORDER_QUERY = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_NSA_ORDER_QUERY = 1
+     * }
+     */
+    public static int CUL_NSA_ORDER_QUERY() {
+        return CUL_NSA_ORDER_QUERY;
+    }
+    private static final int CUL_NSA_ORDER_KV = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_NSA_ORDER_KV = 2
+     * }
+     */
+    public static int CUL_NSA_ORDER_KV() {
+        return CUL_NSA_ORDER_KV;
+    }
+
+    private static class cul_nsa_selected_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_nsa_selected_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_selected_attention(cul_stream *stream, const cul_nsa_selected_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_nsa_selected_attention$descriptor() {
+        return cul_nsa_selected_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_selected_attention(cul_stream *stream, const cul_nsa_selected_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_nsa_selected_attention$handle() {
+        return cul_nsa_selected_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_selected_attention(cul_stream *stream, const cul_nsa_selected_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_nsa_selected_attention$address() {
+        return cul_nsa_selected_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_nsa_selected_attention(cul_stream *stream, const cul_nsa_selected_attention_args *args)
+     * }
+     */
+    public static int cul_nsa_selected_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_nsa_selected_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_nsa_selected_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_nsa_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_nsa_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_attention(cul_stream *stream, const cul_nsa_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_nsa_attention$descriptor() {
+        return cul_nsa_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_attention(cul_stream *stream, const cul_nsa_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_nsa_attention$handle() {
+        return cul_nsa_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_nsa_attention(cul_stream *stream, const cul_nsa_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_nsa_attention$address() {
+        return cul_nsa_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_nsa_attention(cul_stream *stream, const cul_nsa_attention_args *args)
+     * }
+     */
+    public static int cul_nsa_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_nsa_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_nsa_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {

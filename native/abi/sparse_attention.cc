@@ -1,0 +1,68 @@
+#include "culebra/sparse_attention.h"
+
+#include "abi/registry.h"
+#include "ops/sparse_attention/block_sparse_attention.h"
+#include "ops/sparse_attention/neighborhood_attention.h"
+#include "ops/sparse_attention/nsa.h"
+#include "ops/sparse_attention/nsa_compress.h"
+
+namespace culebra {
+namespace {
+
+constexpr const char* kFloats = "f32 f16 bf16";
+
+// `fn` names the op and its columns.
+#define CUL_SPARSE_OP(Params, fn) \
+  Op<Params> { #fn, "sparse_attention", kFloats, cpu::fn, nullptr, nullptr }
+
+constexpr auto kBlockSparseAttention = CUL_SPARSE_OP(BlockSparseParams, block_sparse_attention);
+constexpr auto kNeighborhoodAttention = CUL_SPARSE_OP(NeighborhoodParams, neighborhood_attention);
+constexpr auto kNsaCompress = CUL_SPARSE_OP(NsaCompressParams, nsa_compress);
+constexpr auto kNsaCompressedAttention = CUL_SPARSE_OP(NsaParams, nsa_compressed_attention);
+constexpr auto kNsaSelect = CUL_SPARSE_OP(NsaParams, nsa_select);
+constexpr auto kNsaSelectedAttention = CUL_SPARSE_OP(NsaParams, nsa_selected_attention);
+constexpr auto kNsaAttention = CUL_SPARSE_OP(NsaParams, nsa_attention);
+
+constexpr const OpRecord* kOps[] = {
+    &kBlockSparseAttention,
+    &kNeighborhoodAttention,
+    &kNsaCompress,
+    &kNsaCompressedAttention,
+    &kNsaSelect,
+    &kNsaSelectedAttention,
+    &kNsaAttention,
+};
+
+}  // namespace
+
+const OpList kSparseAttentionOps{kOps, static_cast<int>(std::size(kOps))};
+
+}  // namespace culebra
+
+using namespace culebra;
+
+extern "C" {
+
+cul_status cul_block_sparse_attention(cul_stream* stream, const cul_block_sparse_attention_args* args) {
+  return run_op(kBlockSparseAttention, stream, args, check_block_sparse_attention);
+}
+cul_status cul_neighborhood_attention(cul_stream* stream, const cul_neighborhood_attention_args* args) {
+  return run_op(kNeighborhoodAttention, stream, args, check_neighborhood_attention);
+}
+cul_status cul_nsa_compress(cul_stream* stream, const cul_nsa_compress_args* args) {
+  return run_op(kNsaCompress, stream, args, check_nsa_compress);
+}
+cul_status cul_nsa_compressed_attention(cul_stream* stream, const cul_nsa_compressed_attention_args* args) {
+  return run_op(kNsaCompressedAttention, stream, args, check_nsa_compressed_attention);
+}
+cul_status cul_nsa_select(cul_stream* stream, const cul_nsa_select_args* args) {
+  return run_op(kNsaSelect, stream, args, check_nsa_select);
+}
+cul_status cul_nsa_selected_attention(cul_stream* stream, const cul_nsa_selected_attention_args* args) {
+  return run_op(kNsaSelectedAttention, stream, args, check_nsa_selected_attention);
+}
+cul_status cul_nsa_attention(cul_stream* stream, const cul_nsa_attention_args* args) {
+  return run_op(kNsaAttention, stream, args, check_nsa_attention);
+}
+
+}  // extern "C"

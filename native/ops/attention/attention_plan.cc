@@ -1,0 +1,89 @@
+// Which kernel, which tiles, how many splits: pure functions of the call's shapes and the device.
+#include <algorithm>
+
+#include "backends/backend.h"
+#include "ops/attention/mla_attention.h"
+
+namespace culebra {
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+int32_t dim_class(const AttentionParams& p) {
+  const int64_t dim = std::max(p.dim, p.value_dim);
+  return dim <= 64 ? 64 : dim <= 128 ? 128 : 256;
+}
+
+// A split is worth its partial results where the blocks would not fill the device otherwise. With split_kv_tokens, or batch invariance, what a
+// row's sums are made of depends on its own length alone: splits of fixed size, always through the workspace.
+void plan_splits(const AttentionParams& p, int64_t blocks, int64_t wanted_blocks, AttentionPlan& plan) {
+  constexpr int64_t kUnit = 64, kInvariantKeys = 1024, kLeastKeys = 256, kMostSplits = 64;
+  const int64_t capacity = p.key_rows;
+  const int64_t fixed = p.split_kv_tokens ? p.split_kv_tokens : p.batch_invariant ? kInvariantKeys : 0;
+  if (fixed) {
+    plan.split_keys = static_cast<int32_t>(std::min(ceil_div(fixed, kUnit) * kUnit, int64_t{1} << 30));
+    plan.splits = static_cast<int32_t>(std::max<int64_t>(ceil_div(capacity, plan.split_keys), 1));
+    plan.partial = true;
+  } else if (blocks > 0) {
+    plan.splits = static_cast<int32_t>(std::clamp<int64_t>(std::min(wanted_blocks / blocks, capacity / kLeastKeys), 1, kMostSplits));
+    plan.partial = plan.splits > 1;
+  }
+  if (plan.partial)
+    plan.workspace_bytes = static_cast<uint64_t>(plan.splits * p.sequences * p.query_rows * p.query_heads * (p.value_dim + 1)) * sizeof(float);
+}
+std::string splits_text(const AttentionPlan& plan) {
+  if (!plan.partial) return "keys not split";
+  return format("keys in %d splits", plan.splits) +
+         (plan.split_keys ? format(" of %d, whatever the batch is", plan.split_keys) : std::string(" to fill the device"));
+}
+
+}  // namespace
+
+AttentionPlan plan_attention(const AttentionParams& p, const DeviceCaps& caps, std::string* reason) {
+  AttentionPlan plan;
+  plan.dim_class = dim_class(p);
+  plan.design = p.dtype == DType::f32 ? AttentionDesign::f32 : AttentionDesign::tile;
+  plan.tile_rows = plan.design == AttentionDesign::f32 ? 16 : 64;
+  // Two thirds of L2 for the keys and values of the heads that are worked on at the same time.
+  const int64_t head_bytes = p.key_rows * (p.dim + p.value_dim) * static_cast<int64_t>(size_of(p.dtype));
+  const int64_t fit = static_cast<int64_t>(caps.l2_bytes) * 2 / 3 / std::max<int64_t>(head_bytes, 1);
+  plan.section = static_cast<int32_t>(std::clamp<int64_t>(fit, 1, p.kv_heads));
+  *reason = format("%s; tiles of %d rows (query, head of the group); %d of %lld KV heads at a time",
+                   plan.design == AttentionDesign::f32 ? "FMAs (f32 uses no TF32)" : "mma.sync and cp.async", plan.tile_rows, plan.section,
+                   static_cast<long long>(p.kv_heads));
+  return plan;
+}
+
+AttentionPlan plan_paged_attention(const AttentionParams& p, const DeviceCaps& caps, std::string* reason) {
+  constexpr int64_t kFewRows = 16;
+  AttentionPlan plan;
+  const int64_t rows = p.query_rows * p.group();
+  const bool f32 = p.dtype == DType::f32, few = rows <= kFewRows;
+  plan.dim_class = std::max(dim_class(p), 128);  // few_rows has none for 64, and 64 columns more cost the tile loop nothing but registers
+  plan.design = f32 ? AttentionDesign::f32 : few ? AttentionDesign::few_rows : AttentionDesign::tile;
+  plan.tile_rows = f32 ? 16 : few ? (rows <= 8 || plan.dim_class > 128 ? 8 : 16) : 64;
+  plan_splits(p, p.sequences * p.kv_heads * ceil_div(rows, plan.tile_rows), caps.multiprocessors * 3, plan);
+  *reason = format("%s; %lld rows a KV head in tiles of %d; ",
+                   f32   ? "FMAs (f32 uses no TF32)"
+                   : few ? "mma.sync with keys on the M side"
+                         : "mma.sync and cp.async",
+                   static_cast<long long>(rows), plan.tile_rows);
+  *reason += splits_text(plan);
+  return plan;
+}
+
+AttentionPlan plan_mla_attention(const MlaParams& p, const DeviceCaps& caps, std::string* reason) {
+  AttentionPlan plan;
+  const bool f32 = p.dtype == DType::f32;
+  plan.design = f32 ? AttentionDesign::f32 : AttentionDesign::tile;
+  plan.tile_rows = f32 ? 8 : 16;
+  // Listed tokens belong to one query; pages are shared by all queries of a sequence.
+  const int64_t tiles = p.indices ? p.query_rows * ceil_div(p.query_heads, plan.tile_rows) : ceil_div(p.query_rows * p.query_heads, plan.tile_rows);
+  plan_splits(p, p.sequences * tiles, caps.multiprocessors * 2, plan);
+  *reason = format("%s; %lld heads in tiles of %d rows over %s; ", f32 ? "FMAs (f32 uses no TF32)" : "mma.sync and cp.async",
+                   static_cast<long long>(p.query_heads), plan.tile_rows, p.indices ? "listed tokens" : "pages");
+  *reason += splits_text(plan);
+  return plan;
+}
+
+}  // namespace culebra

@@ -1,0 +1,203 @@
+// The online softmax of the cpu's attention operators: a tile of query rows meets keys and values, which are converted to
+// f32 once for all rows of the tile. What a row sees is given as bounds or as a list, so that a key that it does not see is
+// never read for it, whatever it holds.
+//
+//   tile.query(r, q, scale);                  for each row
+//   tile.reset(rows);
+//   tile.visible(r) = {begin, end};
+//   tile.meet<T>(0, rows, {begin, end}, at);  as often as there are runs of keys; at(j) gives key j's rows of k and v
+//   lse = tile.finish(r, sink);               tile.output(r) is the result
+#include <algorithm>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "ops/attention/attention.h"
+
+#if defined(CULEBRA_OPS_ATTENTION_QUERY_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef CULEBRA_OPS_ATTENTION_QUERY_TILE_INL_H_
+#undef CULEBRA_OPS_ATTENTION_QUERY_TILE_INL_H_
+#else
+#define CULEBRA_OPS_ATTENTION_QUERY_TILE_INL_H_
+#endif
+
+#include "backends/cpu/rows-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace culebra::cpu::HWY_NAMESPACE {
+
+// Keys begin, begin + 1, .. of the loaded tile, or those in a list.
+struct KeyRun {
+  int64_t begin;
+  HWY_INLINE int64_t operator[](int64_t j) const { return begin + j; }
+};
+struct KeyList {
+  const uint8_t* keys;
+  HWY_INLINE int64_t operator[](int64_t j) const { return keys[j]; }
+};
+
+// scores[j] = q . k_j for the n keys of `which`, eight at a time; every key's sum is made the same way.
+template <class Which>
+HWY_INLINE void dot_keys(const float* q, const float* k, int64_t pitch, Which which, int64_t n, float* scores) {
+  constexpr int64_t kAtOnce = 8;
+  const F32Tag d;
+  for (int64_t j = 0; j < n; j += kAtOnce) {
+    const float* keys[kAtOnce];  // beyond n the last key is computed again
+    HWY_UNROLL(16)
+    for (int64_t c = 0; c < kAtOnce; ++c) keys[c] = k + which[std::min(j + c, n - 1)] * pitch;
+    F32 sum[kAtOnce];
+    HWY_UNROLL(16)
+    for (F32& s : sum) s = hn::Zero(d);
+    for (int64_t i = 0; i < pitch; i += kLanes) {
+      const F32 x = load(q + i);
+      HWY_UNROLL(16)
+      for (int64_t c = 0; c < kAtOnce; ++c) sum[c] = hn::MulAdd(x, load(keys[c] + i), sum[c]);
+    }
+    HWY_UNROLL(16)
+    for (int64_t c = 0; c < kAtOnce; c += 4) sum_of_lanes(sum[c], sum[c + 1], sum[c + 2], sum[c + 3], scores + j + c);
+  }
+}
+
+// o = rescale o + sum_j weights[j] v_j, on kWidth elements at once: enough sums in flight to hide the latency of an
+// addition.
+template <int64_t kWidth, class Which>
+HWY_INLINE void add_values(const float* v, int64_t pitch, Which which, const float* weights, int64_t n, F32 rescale,
+                           float* o) {
+  constexpr int64_t kVectors = kWidth / kLanes;
+  F32 sum[kVectors];
+  HWY_UNROLL(16)
+  for (int64_t c = 0; c < kVectors; ++c) sum[c] = hn::Mul(rescale, load(o + c * kLanes));
+  for (int64_t j = 0; j < n; ++j) {
+    const F32 w = hn::Set(F32Tag(), weights[j]);
+    const float* row = v + which[j] * pitch;
+    HWY_UNROLL(16)
+    for (int64_t c = 0; c < kVectors; ++c) sum[c] = hn::MulAdd(w, load(row + c * kLanes), sum[c]);
+  }
+  HWY_UNROLL(16)
+  for (int64_t c = 0; c < kVectors; ++c) store_f32(sum[c], o + c * kLanes);
+}
+
+class QueryTile {
+ public:
+  static constexpr int64_t kRows = 32;  // of most tiles: (query, head of the group) rows that share a tile of keys
+  static constexpr int64_t kKeys = 32;  // begins at a multiple of itself: a row's sums do not depend on its neighbours
+
+  // `memory` is kept by the caller from tile to tile.
+  QueryTile(std::vector<float>& memory, int64_t dim, int64_t value_dim, int64_t rows = kRows, float softcap = 0)
+      : dim_(dim), value_dim_(value_dim), pitch_(padded(dim)), value_pitch_(padded(value_dim)), softcap_(softcap),
+        rows_(static_cast<size_t>(rows)) {
+    memory.resize(static_cast<size_t>((rows + kKeys) * (pitch_ + value_pitch_)));
+    q_ = memory.data();
+    k_ = q_ + rows * pitch_;
+    v_ = k_ + kKeys * pitch_;
+    o_ = v_ + kKeys * value_pitch_;
+  }
+
+  // Row r is factor * q.
+  template <class T>
+  void query(int64_t r, const T* q, float factor) {
+    load_row(q, dim_, q_ + r * pitch_);
+    scale_row(q_ + r * pitch_, factor, dim_);
+  }
+  // The first `count` rows have seen nothing.
+  void reset(int64_t count) {
+    for (int64_t r = 0; r < count; ++r) row(r) = {{0, 0}, -INFINITY, 0.0f};
+    std::fill(o_, o_ + count * value_pitch_, 0.0f);
+  }
+  KeyRange& visible(int64_t r) { return row(r).visible; }
+
+  // Rows [first, first + count) meet those of `keys` that each of them sees. at(j): the rows of key and value j, of type C.
+  template <class C, class At>
+  void meet(int64_t first, int64_t count, KeyRange keys, At&& at) {
+    for (int64_t tile = keys.begin / kKeys * kKeys; tile < keys.end; tile += kKeys) {
+      const int64_t begin = std::max(tile, keys.begin), end = std::min(tile + kKeys, keys.end);
+      for (int64_t j = begin; j < end; ++j) {
+        const std::pair<const C*, const C*> rows = at(j);
+        load_key(j - tile, rows.first, rows.second);
+      }
+      for (int64_t r = first; r < first + count; ++r) {
+        const KeyRange& seen = row(r).visible;
+        const int64_t from = std::max(seen.begin, begin), to = std::min(seen.end, end);
+        if (from < to) update(r, KeyRun{from - tile}, to - from);
+      }
+    }
+  }
+
+  // The keys one by one, for who gathers them: slot < kKeys.
+  template <class C>
+  HWY_INLINE void load_key(int64_t slot, const C* k, const C* v) {
+    load_row(k, dim_, k_ + slot * pitch_);
+    if (v) load_row(v, value_dim_, v_ + slot * value_pitch_);
+  }
+  // Row r sees the n keys in the listed slots, n >= 1.
+  void meet_listed(int64_t r, const uint8_t* slots, int64_t n) { update(r, KeyList{slots}, n); }
+  // scores[j] = the product of row r and the key in slot j < n; scores has room for n rounded up to 8.
+  void scores(int64_t r, int64_t n, float* scores) const {
+    dot_keys(q_ + r * pitch_, k_, pitch_, KeyRun{0}, n, scores);
+  }
+
+  // output(r) becomes factor times the mean of the values, `sink` counting as a score without a value; returns lse,
+  // without the sink.
+  float finish(int64_t r, float sink = -INFINITY, float factor = 1) {
+    const Row& x = row(r);
+    if (x.max > -INFINITY)
+      scale_row(output(r), factor / (x.sum + (sink > -INFINITY ? std::exp(sink - x.max) : 0.0f)), value_dim_);
+    return x.max + std::log(x.sum);
+  }
+  float* output(int64_t r) { return o_ + r * value_pitch_; }
+
+ private:
+  // One query row's running softmax.
+  struct Row {
+    KeyRange visible;
+    float max, sum;
+  };
+  Row& row(int64_t r) { return rows_[static_cast<size_t>(r)]; }
+
+  // n keys of the loaded tile, all visible to this row, enter its softmax.
+  template <class Which>
+  HWY_INLINE void update(int64_t r, Which which, int64_t n) {
+    const F32Tag d;
+    const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+    alignas(64) float scores[kKeys + kRowPad];
+    dot_keys(q_ + r * pitch_, k_, pitch_, which, n, scores);
+    std::fill(scores + n, scores + padded(n), -INFINITY);
+    if (softcap_ > 0) {
+      const F32 cap = hn::Set(d, softcap_), inverse = hn::Set(d, 1 / softcap_);
+      for (int64_t j = 0; j < n; j += lanes)
+        store_f32(hn::Mul(cap, hn::Tanh(d, hn::Mul(load(scores + j), inverse))), scores + j);
+      std::fill(scores + n, scores + padded(n), -INFINITY);
+    }
+    Row& x = row(r);
+    F32 maxima = hn::Set(d, x.max);
+    for (int64_t j = 0; j < n; j += lanes) maxima = hn::Max(maxima, load(scores + j));
+    const float max = hn::GetLane(hn::MaxOfLanes(d, maxima));
+    // A maximum passes over NaN: only if every score is -inf has the row still seen nothing.
+    if (max == -INFINITY && std::all_of(scores, scores + n, [](float s) { return s == -INFINITY; })) return;
+    F32 sum = hn::Zero(d);
+    for (int64_t j = 0; j < n; j += lanes) {
+      const F32 score = load(scores + j);
+      const F32 weight = hn::IfThenElse(hn::IsNaN(score), score, hn::Exp(d, hn::Sub(score, hn::Set(d, max))));
+      sum = hn::Add(sum, weight);
+      store_f32(weight, scores + j);
+    }
+    const float rescale = std::exp(x.max - max);
+    x.sum = x.sum * rescale + sum_of_lanes(sum);
+    x.max = max;
+    float* o = output(r);
+    int64_t i = 0;
+    for (; i + 64 <= value_pitch_; i += 64)
+      add_values<64>(v_ + i, value_pitch_, which, scores, n, hn::Set(d, rescale), o + i);
+    for (; i < value_pitch_; i += kRowPad)
+      add_values<kRowPad>(v_ + i, value_pitch_, which, scores, n, hn::Set(d, rescale), o + i);
+  }
+
+  int64_t dim_, value_dim_, pitch_, value_pitch_;
+  float softcap_;
+  std::vector<Row> rows_;
+  float *q_, *k_, *v_, *o_;
+};
+
+}  // namespace culebra::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif

@@ -1,0 +1,75 @@
+#include "ops/sparse_attention/block_sparse_attention.h"
+
+namespace culebra {
+namespace {
+
+constexpr const char* kOp = "block_sparse_attention";
+long long ll(int64_t n) { return static_cast<long long>(n); }
+
+}  // namespace
+
+BlockSparseParams check_block_sparse_attention(const Call& call, const cul_block_sparse_attention_args& args) {
+  const View q = call.required(args.q, "q"), k = call.required(args.k, "k"), v = call.required(args.v, "v");
+  const View cu_q = call.required(args.cu_q, "cu_q"), cu_k = call.required(args.cu_k, "cu_k");
+  const View row_ptr = call.required(args.row_ptr, "row_ptr"), col = call.required(args.col, "col");
+  const View o = call.required(args.o, "o"), lse = call.optional(args.lse, "lse");
+  BlockSparseParams p;
+  static_cast<PackedHeads&>(p) = check_packed(call, q, k, v, cu_q, cu_k, o, lse, args.scale);
+  call.rank(row_ptr, 1, "[B*Hm*Mb+1]");
+  call.dtype(row_ptr, {DType::i64});
+  call.rank(col, 1, "[nnz]");
+  call.dtype(col, {DType::i32});
+  for (const auto& [block, name] : {std::pair{args.block_q, "block_q"}, std::pair{args.block_k, "block_k"}})
+    if (block < 16 || block > 128) call.refuse(CUL_RANGE, "%s is %d; it must be 16 to 128", name, block);
+  if (args.head_map != 1 && args.head_map != p.kv_heads && args.head_map != p.query_heads)
+    call.refuse(CUL_RANGE, "head_map is %d; it must be 1, Hkv = %lld or Hq = %lld", args.head_map, ll(p.kv_heads),
+                ll(p.query_heads));
+  call.flag(args.causal, "causal");
+
+  const int64_t rows = row_ptr[0] - 1, heads = p.sequences * args.head_map;
+  if (rows < 0 || (heads == 0 ? rows != 0 : rows % heads != 0))
+    call.refuse(CUL_SHAPE, "row_ptr is %s; it must be [B*Hm*Mb+1], B = %lld sequences of Hm = %d mask heads",
+                shape_text(row_ptr).c_str(), ll(p.sequences), args.head_map);
+  p.mask_rows = heads ? rows / heads : 0;
+  if (p.sequences * p.mask_rows * args.block_q < p.query_rows)
+    call.refuse(CUL_SHAPE, "row_ptr is %s: %lld blocks of %d queries in each of %lld sequences, but q is %s",
+                shape_text(row_ptr).c_str(), ll(p.mask_rows), args.block_q, ll(p.sequences), shape_text(q).c_str());
+  check_outputs(call, {&o, &lse}, {&q, &k, &v, &cu_q, &cu_k, &row_ptr, &col});
+
+  p.row_ptr = row_ptr.as<const int64_t>();
+  p.col = col.as<const int32_t>();
+  p.col_count = col[0];
+  p.block_q = args.block_q;
+  p.block_k = args.block_k;
+  p.mask_heads = args.head_map;
+  p.causal = args.causal;
+  p.validate = call.validate();
+  return p;
+}
+
+void BlockSparseParams::require_valid() const {
+  require_starts(kOp, "cu_q", cu_q, sequences, query_rows);
+  require_starts(kOp, "cu_k", cu_k, sequences, key_rows);
+  for (int64_t b = 0; b < sequences; ++b) {
+    const int64_t queries = cu_q[b + 1] - cu_q[b], blocks = (cu_k[b + 1] - cu_k[b] + block_k - 1) / block_k;
+    if (mask_rows * block_q < queries)
+      throw DeviceError(format("%s: sequence %lld has %lld queries, but row_ptr has %lld rows of %lld for it", kOp, ll(b),
+                               ll(queries), ll(mask_rows), ll(block_q)));
+    for (int64_t i = b * mask_heads * mask_rows; i < (b + 1) * mask_heads * mask_rows; ++i) {
+      if (row_ptr[i] < 0 || row_ptr[i + 1] < row_ptr[i] || row_ptr[i + 1] > col_count)
+        throw DeviceError(format("%s: row_ptr[%lld] = %lld after %lld; it must never fall, and stay within the %lld entries "
+                                 "of col",
+                                 kOp, ll(i + 1), ll(row_ptr[i + 1]), ll(row_ptr[i]), ll(col_count)));
+      for (int64_t j = row_ptr[i]; j < row_ptr[i + 1]; ++j) {
+        const bool first = j == row_ptr[i];
+        const bool ascends = first || (col[j] == -1 || (col[j - 1] >= 0 && col[j] > col[j - 1]));
+        if (col[j] < -1 || col[j] >= blocks || !ascends)
+          throw DeviceError(format("%s: col[%lld] = %d in row %lld; a row's entries ascend within the sequence's %lld key "
+                                   "blocks, -1 at the end",
+                                   kOp, ll(j), col[j], ll(i), ll(blocks)));
+      }
+    }
+  }
+}
+
+}  // namespace culebra

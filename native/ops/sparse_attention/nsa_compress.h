@@ -1,0 +1,39 @@
+// nsa_compress: its plan and its columns. Also what nsa_attention's mean dialect averages keys and values with.
+#pragma once
+#include "culebra/sparse_attention.h"
+#include "ops/sparse_attention/packed.h"
+
+namespace culebra {
+
+// Compressed rows that L tokens give.
+CUL_NUMERIC int64_t compressed_rows(int64_t tokens, int64_t l, int64_t d) {
+  return tokens < l ? 0 : (tokens - l) / d + 1;
+}
+
+struct NsaCompressParams {
+  static constexpr int64_t kItemRows = 16;  // cpu: rows of y that share a pass over w
+
+  DType dtype = DType::f32;
+  int64_t sequences = 0, heads = 0, dim = 0;
+  int64_t rows = 0, out_rows = 0;  // T, Tc
+  TokenRows x, y;
+  TokenRows w;  // [Hkv,l,D,D]: data[head head + i row + in w_in + out]
+  int64_t w_in = 0;
+  TokenRows pe;  // [Hkv,l,D]: data[head head + i row + d]
+  const int32_t* cu_seqlens = nullptr;
+  int32_t* cu_out = nullptr;
+  int64_t l = 0, d = 0;
+  bool linear = false;
+  bool validate = false;
+
+  // Throws DeviceError where cu_seqlens would lead outside x or y. Reads it: call it when the op runs.
+  void require_valid() const;
+};
+
+NsaCompressParams check_nsa_compress(const Call& call, const cul_nsa_compress_args& args);
+CUL_DECLARE_COLUMNS(nsa_compress, NsaCompressParams)
+
+// l and d of every nsa op: d divides l.
+void check_compression(const Call& call, int32_t l, int32_t d);
+
+}  // namespace culebra

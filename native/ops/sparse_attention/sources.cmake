@@ -1,0 +1,14 @@
+culebra_family(sparse_attention
+  SOURCES
+    block_sparse_attention
+    block_sparse_attention_cpu
+    neighborhood
+    neighborhood_attention
+    neighborhood_attention_cpu
+    nsa
+    nsa_compress
+    nsa_compress_cpu
+    nsa_cpu
+    packed
+  KERNELS
+  TESTS)
