@@ -6,7 +6,6 @@ import dev.culebra.internal.WaitEvent;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
-import java.util.function.Consumer;
 
 /**
  * A mark in a stream's queue that other streams and the host can wait for. {@link Stream#record} sets it, and a new
@@ -93,14 +92,24 @@ public final class Event implements AutoCloseable {
         device.forget(this);
     }
 
-    /** Calls with the handle while the event cannot be closed. */
-    synchronized void use(Stream stream, Consumer<MemorySegment> action) {
+    /** Records it on a stream that the caller has entered. */
+    synchronized void recordOn(Stream stream) {
+        checkUse(stream);
+        stream.check(culebra_h.cul_event_record(handle, stream.handle()));
+    }
+
+    /** Has a stream that the caller has entered wait for it. */
+    synchronized void waitOn(Stream stream) {
+        checkUse(stream);
+        stream.check(culebra_h.cul_stream_wait_event(stream.handle(), handle));
+    }
+
+    private void checkUse(Stream stream) {
         if (stream.device() != device) {
             throw stream.failure(Status.DEVICE, "the event is of " + device + " but the stream is of "
                     + stream.device());
         }
         checkOpen("event");
-        action.accept(handle);
     }
 
     private void checkOpen(String op) {

@@ -16,14 +16,11 @@ public final class Graph implements AutoCloseable {
     static final class Recording extends Uses {
         final Device device;
         final MemorySegment graph;
-        MemorySegment workspace;
-        long workspaceBytes;
+        final Workspace workspace = new Workspace();
 
-        Recording(Device device, MemorySegment graph, MemorySegment workspace, long workspaceBytes) {
+        Recording(Device device, MemorySegment graph) {
             this.device = device;
             this.graph = graph;
-            this.workspace = workspace;
-            this.workspaceBytes = workspaceBytes;
         }
 
         @Override
@@ -34,9 +31,9 @@ public final class Graph implements AutoCloseable {
         @Override
         public void now() {
             device.free("graph_destroy", "a graph", ignored -> culebra_h.cul_graph_destroy(graph));
-            if (workspaceBytes > 0) {
+            if (workspace.bytes > 0) {
                 device.free("memory_free", "a graph's workspace", handle ->
-                        culebra_h.cul_memory_free(handle, workspace));
+                        culebra_h.cul_memory_free(handle, workspace.memory));
             }
         }
     }
@@ -101,12 +98,12 @@ public final class Graph implements AutoCloseable {
 
     private void waitForLast(Stream stream) {
         if (last != null && last != stream) {
-            launched.use(stream, event -> stream.check(culebra_h.cul_stream_wait_event(stream.handle(), event)));
+            launched.waitOn(stream);
         }
     }
 
     private void markLast(Stream stream) {
-        launched.use(stream, event -> stream.check(culebra_h.cul_event_record(event, stream.handle())));
+        launched.recordOn(stream);
         last = stream;
     }
 
@@ -132,7 +129,7 @@ public final class Graph implements AutoCloseable {
         } finally {
             stream.exit();
         }
-        var inPlace = stream.recapture(recording, work, captured -> {
+        var inPlace = stream.recording().recapture(recording, work, captured -> {
             memory = captured.keySet().toArray(Uses[]::new);
             names = captured.values().toArray(String[]::new);
         });

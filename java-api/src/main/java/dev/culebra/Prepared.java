@@ -14,11 +14,11 @@ import java.lang.foreign.ValueLayout;
  */
 public final class Prepared implements AutoCloseable {
     /** The workspace, given back behind the work that uses it. */
-    private static final class Workspace extends Uses {
+    private static final class Scratch extends Uses {
         final Device device;
         final MemorySegment memory;
 
-        Workspace(Device device, MemorySegment memory) {
+        Scratch(Device device, MemorySegment memory) {
             this.device = device;
             this.memory = memory;
         }
@@ -45,7 +45,7 @@ public final class Prepared implements AutoCloseable {
     private final String[] leaseNames;
     private final Uses[] others;
     private final String[] otherNames;
-    private final Workspace workspace;
+    private final Scratch workspace;
     private volatile boolean closed;
 
     Prepared(Stream stream, MemorySegment calls, String[] names, Lease[] leases, String[] leaseNames, Uses[] others,
@@ -57,7 +57,7 @@ public final class Prepared implements AutoCloseable {
         this.leaseNames = leaseNames;
         this.others = others;
         this.otherNames = otherNames;
-        this.workspace = new Workspace(stream.device(), workspace);
+        this.workspace = new Scratch(stream.device(), workspace);
     }
 
     /** The stream that it runs on. */

@@ -14,11 +14,8 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.lang.invoke.MethodHandles;
 import java.lang.invoke.VarHandle;
-import java.util.IdentityHashMap;
-import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentLinkedQueue;
-import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -56,18 +53,14 @@ public final class Stream implements AutoCloseable {
     private final ConcurrentLinkedQueue<Release> releases = new ConcurrentLinkedQueue<>();
     private volatile @Nullable Object owner;
     private volatile boolean closed;
-    private volatile boolean capturing;
 
     // What follows belongs to the owner.
     private String op = "";
     private @Nullable OpEvent event;
     private final DeviceCounters.Sum counters = new DeviceCounters.Sum();
     private int flags = Diagnostics.CHECK ? culebra_h.CUL_OP_VALIDATE() : 0;
-    private MemorySegment workspace = MemorySegment.NULL;
-    private long workspaceBytes;
-    private @Nullable Map<Uses, String> captured;
-    private @Nullable CallRecorder recorder;
-    private boolean lent;  // during a capture into a graph, in whose workspace it is
+    private final Workspace workspace = new Workspace();
+    private final StreamRecording recording = new StreamRecording(this);
     private boolean planning;
     private String plan = "";
     private long plannedBytes;
@@ -110,7 +103,7 @@ public final class Stream implements AutoCloseable {
     }
 
     private void awaitQueue() {
-        refuseWhilePreparing();
+        recording.refuseCalls();
         // simt runs its queue on the calling thread: there is nothing to wait for.
         if (Thread.currentThread().isVirtual() && device.backend() != Backend.SIMT) {
             for (var backoff = new Backoff(); !queryDone(); ) {
@@ -184,8 +177,8 @@ public final class Stream implements AutoCloseable {
     public void waitFor(Event event) {
         enter("stream_wait_event");
         try {
-            refuseWhilePreparing();
-            event.use(this, nativeEvent -> check(culebra_h.cul_stream_wait_event(handle, nativeEvent)));
+            recording.refuseCalls();
+            event.waitOn(this);
         } finally {
             exit();
         }
@@ -195,8 +188,8 @@ public final class Stream implements AutoCloseable {
     public void record(Event event) {
         enter("event_record");
         try {
-            refuseWhilePreparing();
-            event.use(this, nativeEvent -> check(culebra_h.cul_event_record(nativeEvent, handle)));
+            recording.refuseCalls();
+            event.recordOn(this);
         } finally {
             exit();
         }
@@ -252,7 +245,7 @@ public final class Stream implements AutoCloseable {
     public void reserveWorkspace(long bytes) {
         enter("reserve_workspace");
         try {
-            if (bytes > workspaceBytes) {
+            if (bytes > workspace.bytes) {
                 growWorkspace(bytes);
             }
         } finally {
@@ -262,7 +255,7 @@ public final class Stream implements AutoCloseable {
 
     /** The workspace's size: what the operators so far have needed, rounded up. */
     public long workspaceBytes() {
-        return workspaceBytes;
+        return workspace.bytes;
     }
 
     /**
@@ -275,23 +268,7 @@ public final class Stream implements AutoCloseable {
      *     heap
      */
     public Graph capture(Runnable work) {
-        // First, because nothing may fail once the native graph exists.
-        var launched = device.openEvent();
-        Graph graph = null;
-        try {
-            beginCapture(null);
-            try {
-                work.run();
-                graph = endCapture(launched);
-                return graph;
-            } finally {
-                abortCapture(null);
-            }
-        } finally {
-            if (graph == null) {
-                launched.close();
-            }
-        }
+        return recording.capture(work);
     }
 
     /**
@@ -304,146 +281,7 @@ public final class Stream implements AutoCloseable {
      * @throws MemoryException if there is no memory for the operators' workspace
      */
     public Prepared prepare(Runnable work) {
-        beginPreparing();
-        try {
-            work.run();
-            return endPreparing();
-        } finally {
-            abortPreparing();
-        }
-    }
-
-    private void beginPreparing() {
-        enter("prepare");
-        try {
-            requireNotCapturing();
-            recorder = new CallRecorder();
-            capturing = true;
-        } finally {
-            exit();
-        }
-    }
-
-    private Prepared endPreparing() {
-        enter("prepare");
-        try {
-            var recorded = recorder;
-            recorder = null;
-            capturing = false;
-            var needed = recorded.workspaceBytes();
-            return device.adopt(recorded.finish(this, needed > 0 ? allocateQueued(needed) : MemorySegment.NULL));
-        } finally {
-            exit();
-        }
-    }
-
-    private void abortPreparing() {
-        if (recorder != null) {
-            enter("prepare");
-            recorder = null;
-            capturing = false;
-            exit();
-        }
-    }
-
-    private void refuseWhilePreparing() {
-        if (recorder != null) {
-            throw failure(Status.UNSUPPORTED, "cannot be part of prepared calls");
-        }
-    }
-
-    private void requireNotCapturing() {
-        if (capturing) {
-            throw failure(Status.UNSUPPORTED, "the stream is being " + (recorder == null ? "captured" : "prepared")
-                    + " already");
-        }
-    }
-
-    /** Captures {@code work} into a graph that exists; true if that was kept as it was instantiated. */
-    boolean recapture(Graph.Recording graph, Runnable work, Consumer<Map<Uses, String>> taken) {
-        beginCapture(graph);
-        try {
-            work.run();
-            return endRecapture(graph, taken);
-        } finally {
-            abortCapture(graph);
-        }
-    }
-
-    /** Begins a capture, in the larger of the stream's workspace and that of {@code graph}. */
-    private void beginCapture(Graph.@Nullable Recording graph) {
-        enter("graph_begin_capture");
-        try {
-            requireNotCapturing();
-            check(culebra_h.cul_graph_begin_capture(handle));
-            if (graph != null && graph.workspaceBytes > workspaceBytes) {
-                exchangeWorkspaces(graph);
-                lent = true;
-            }
-            captured = new IdentityHashMap<>();
-            capturing = true;
-        } finally {
-            exit();
-        }
-    }
-
-    private Graph endCapture(Event launched) {
-        enter("graph_end_capture");
-        try {
-            check(culebra_h.cul_graph_end_capture(handle, out));
-            var recording = new Graph.Recording(device, out.get(ValueLayout.ADDRESS, 0), workspace, workspaceBytes);
-            var graph = new Graph(recording, captured, launched);
-            workspace = MemorySegment.NULL;
-            workspaceBytes = 0;
-            captured = null;
-            capturing = false;
-            device.adoptGraph(graph);
-            return graph;
-        } finally {
-            exit();
-        }
-    }
-
-    private boolean endRecapture(Graph.Recording graph, Consumer<Map<Uses, String>> taken) {
-        enter("graph_update");
-        try {
-            check(culebra_h.cul_graph_update(graph.graph, handle, out));
-            taken.accept(captured);
-            exchangeWorkspaces(graph);  // the graph has the one that it was captured in
-            lent = false;
-            captured = null;
-            capturing = false;
-            return out.get(ValueLayout.JAVA_INT, 0) != 0;
-        } finally {
-            exit();
-        }
-    }
-
-    private void exchangeWorkspaces(Graph.Recording graph) {
-        var memory = workspace;
-        var bytes = workspaceBytes;
-        workspace = graph.workspace;
-        workspaceBytes = graph.workspaceBytes;
-        graph.workspace = memory;
-        graph.workspaceBytes = bytes;
-    }
-
-    private void abortCapture(Graph.@Nullable Recording graph) {
-        if (!capturing) {
-            return;
-        }
-        enter("graph_abort_capture");
-        try {
-            if (graph != null && lent) {
-                exchangeWorkspaces(graph);
-                lent = false;
-            }
-            captured = null;
-            capturing = false;
-            check(culebra_h.cul_graph_abort_capture(handle));
-        } finally {
-            exit();
-        }
+        return recording.prepare(work);
     }
 
     /** If it was closed. */
@@ -464,12 +302,7 @@ public final class Stream implements AutoCloseable {
         }
         enter("stream_destroy");
         try {
-            if (capturing) {
-                captured = null;
-                recorder = null;
-                capturing = false;
-                culebra_h.cul_graph_abort_capture(handle);
-            }
+            recording.abandon();
             visitReleases(true);
             freeWorkspace();
             closed = true;
@@ -520,9 +353,9 @@ public final class Stream implements AutoCloseable {
     }
 
     private void visitPending() {
-        while (!capturing && !releases.isEmpty() && OWNER.compareAndSet(this, null, MAINTENANCE)) {
+        while (!recording.isOpen() && !releases.isEmpty() && OWNER.compareAndSet(this, null, MAINTENANCE)) {
             try {
-                if (!capturing) {
+                if (!recording.isOpen()) {
                     visitReleases(!closed);
                 }
             } finally {
@@ -541,7 +374,7 @@ public final class Stream implements AutoCloseable {
     void drain() {
         if (OWNER.compareAndSet(this, null, MAINTENANCE)) {
             try {
-                if (!closed && !capturing) {
+                if (!closed && !recording.isOpen()) {
                     culebra_h.cul_stream_synchronize(handle);
                 }
             } finally {
@@ -582,9 +415,9 @@ public final class Stream implements AutoCloseable {
             args.set(ValueLayout.JAVA_LONG, offset, 0);
         }
         cul_op_call.struct_size(args, (int) argsBytes);
-        cul_op_call.flags(args, planning || recorder != null ? flags | culebra_h.CUL_OP_PLAN_ONLY() : flags);
-        cul_op_call.workspace(args, workspace);
-        cul_op_call.workspace_bytes(args, workspaceBytes);
+        cul_op_call.flags(args, planning || recording.calls() != null ? flags | culebra_h.CUL_OP_PLAN_ONLY() : flags);
+        cul_op_call.workspace(args, workspace.memory);
+        cul_op_call.workspace_bytes(args, workspace.bytes);
         beginEvent();
         return args;
     }
@@ -592,7 +425,7 @@ public final class Stream implements AutoCloseable {
     /** Enters the stream for calls whose arguments are elsewhere; {@link #end} must follow. */
     void enterCalls(String name) {
         enter(name);
-        if (recorder != null) {
+        if (recording.calls() != null) {
             exit();
             throw new UnsupportedException(Status.UNSUPPORTED, name, device.backend(),
                     name + ": prepared calls cannot be part of other ones");
@@ -670,12 +503,7 @@ public final class Stream implements AutoCloseable {
             throw new ClosedException(op, device.backend(), op + ": the arena of " + name + ", " + lease
                     + ", was closed under it");
         }
-        if (captured != null) {
-            captured.put(lease.storage, lease.toString());
-        }
-        if (recorder != null) {
-            recorder.use(lease, name);
-        }
+        recording.use(lease, name);
     }
 
     /** After an operator answered: true to call it again with a larger workspace, false when it is done. */
@@ -684,8 +512,8 @@ public final class Stream implements AutoCloseable {
             if (planning) {
                 plan = Native.lastPlan();
                 plannedBytes = Math.max(plannedBytes, Native.lastWorkspaceBytes());
-            } else if (recorder != null) {
-                recorder.operator(op, args, nested, Native.lastWorkspaceBytes());
+            } else if (recording.calls() != null) {
+                recording.calls().operator(op, args, nested, Native.lastWorkspaceBytes());
             } else {
                 counters.operators++;
             }
@@ -693,10 +521,10 @@ public final class Stream implements AutoCloseable {
         }
         if (status == culebra_h.CUL_WORKSPACE()) {
             var needed = Native.lastWorkspaceBytes();
-            if (needed > workspaceBytes) {
+            if (needed > workspace.bytes) {
                 growWorkspace(needed);
-                cul_op_call.workspace(args, workspace);
-                cul_op_call.workspace_bytes(args, workspaceBytes);
+                cul_op_call.workspace(args, workspace.memory);
+                cul_op_call.workspace_bytes(args, workspace.bytes);
                 return true;
             }
         }
@@ -716,19 +544,18 @@ public final class Stream implements AutoCloseable {
     }
 
     private void growWorkspace(long needed) {
-        if (capturing) {
+        if (recording.isOpen()) {
             throw failure(Status.WORKSPACE, "needs a workspace of " + needed + " bytes but the capture has "
-                    + workspaceBytes
+                    + workspace.bytes
                     + "; run the work once before its capture, or call reserveWorkspace");
         }
         freeWorkspace();
         var bytes = Math.ceilDiv(needed, WORKSPACE_STEP_BYTES) * WORKSPACE_STEP_BYTES;
-        workspace = allocateQueued(bytes);
-        workspaceBytes = bytes;
+        workspace.set(allocateQueued(bytes), bytes);
     }
 
     /** Device memory in stream order; waits for queued frees where there is none left otherwise. */
-    private MemorySegment allocateQueued(long bytes) {
+    MemorySegment allocateQueued(long bytes) {
         var status = culebra_h.cul_memory_alloc_async(handle, bytes, out);
         if (status == culebra_h.CUL_OUT_OF_MEMORY()) {
             check(culebra_h.cul_stream_synchronize(handle));
@@ -741,10 +568,9 @@ public final class Stream implements AutoCloseable {
     }
 
     private void freeWorkspace() {
-        if (workspaceBytes > 0) {
-            free(workspace);
-            workspace = MemorySegment.NULL;
-            workspaceBytes = 0;
+        if (workspace.bytes > 0) {
+            free(workspace.memory);
+            workspace.set(MemorySegment.NULL, 0);
         }
     }
 
@@ -752,8 +578,8 @@ public final class Stream implements AutoCloseable {
 
     /** Queues a copy. The stream is entered, and both sides are marked as used. */
     void copy(MemorySegment target, MemorySegment source, long bytes) {
-        if (recorder != null) {
-            recorder.copy(op, target, source, bytes);
+        if (recording.calls() != null) {
+            recording.calls().copy(op, target, source, bytes);
             return;
         }
         CopyEvent.record(bytes, device.backend());
@@ -764,7 +590,7 @@ public final class Stream implements AutoCloseable {
 
     /** As {@link #copy}, and waits for it: for memory that need not outlive the call. */
     void copyAndWait(MemorySegment target, MemorySegment source, long bytes) {
-        if (capturing) {
+        if (recording.isOpen()) {
             throw failure(Status.UNSUPPORTED, "a copy that waits cannot be captured or prepared; copy through a HostBuffer");
         }
         copy(target, source, bytes);
@@ -772,8 +598,8 @@ public final class Stream implements AutoCloseable {
     }
 
     void fill(MemorySegment target, int value, long bytes) {
-        if (recorder != null) {
-            recorder.fill(op, target, value, bytes);
+        if (recording.calls() != null) {
+            recording.calls().fill(op, target, value, bytes);
             return;
         }
         check(culebra_h.cul_fill(handle, target, value, bytes));
@@ -782,18 +608,13 @@ public final class Stream implements AutoCloseable {
     /** Marks something other than memory as used by what is queued next. */
     void use(Uses uses, String name) {
         uses.mark(this);
-        if (captured != null) {
-            captured.put(uses, name);
-        }
-        if (recorder != null) {
-            recorder.use(uses, name);
-        }
+        recording.use(uses, name);
     }
 
     /** Queues the launch of a kernel; what it uses is marked. */
     void launch(MemorySegment kernel, MemorySegment launchArgs, MemorySegment parameters) {
-        if (recorder != null) {
-            recorder.launch(op, kernel, launchArgs, parameters);
+        if (recording.calls() != null) {
+            recording.calls().launch(op, kernel, launchArgs, parameters);
             return;
         }
         check(culebra_h.cul_kernel_launch(handle, kernel, launchArgs));
@@ -806,11 +627,20 @@ public final class Stream implements AutoCloseable {
 
     /** The workspace, of at least that size; for work of the call in progress. */
     MemorySegment workspace(long bytes) {
-        refuseWhilePreparing();
-        if (bytes > workspaceBytes) {
+        recording.refuseCalls();
+        if (bytes > workspace.bytes) {
             growWorkspace(bytes);
         }
+        return workspace.memory;
+    }
+
+    Workspace workspace() {
         return workspace;
+    }
+
+    /** What it records, if anything. */
+    StreamRecording recording() {
+        return recording;
     }
 
     /** What it has done; a call in progress may count or not. */
@@ -819,7 +649,7 @@ public final class Stream implements AutoCloseable {
     }
 
     boolean isCapturing() {
-        return capturing;
+        return recording.isOpen();
     }
 
     void check(int status) {

@@ -58,7 +58,7 @@ class FaultTest {
         assertEquals(0, statistics.hostBytes(), when);
     }
 
-    /** Tensors, a workspace, a graph, a pinned buffer and packed weights, closed before it returns or throws. */
+    /** Tensors, a workspace, a graph, prepared calls, a pinned buffer and packed weights, closed before it returns or throws. */
     private static void session(Device device) {
         try (var stream = device.openStream(); var scope = device.openScope()) {
             var x = scope.zeros(stream, DType.F32, 2, 3);
@@ -71,6 +71,11 @@ class FaultTest {
             Ops.packWeights(stream, scope, CheckpointWeights.of(WeightFormat.PLAIN, 4, -1, q, scales, null, null));
             try (var graph = stream.capture(() -> x.fill(stream, 1))) {
                 graph.launch(stream);
+                graph.update(stream, () -> x.fill(stream, 2));
+                graph.launch(stream);
+            }
+            try (var prepared = stream.prepare(() -> x.fill(stream, 3))) {
+                prepared.run();
             }
             stream.synchronize();
         }

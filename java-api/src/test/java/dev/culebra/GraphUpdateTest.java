@@ -46,9 +46,9 @@ class GraphUpdateTest {
                 var foreign = elsewhere.openStream(); var scope = device.openScope()) {
             var inPlace = new InPlace(scope, stream, 2);
             var x = scope.floats(stream, new float[] {64, 32}, 1, 2);
-            stream.reserveWorkspace(1 << 20);
+            stream.reserveWorkspace(3 << 20);
             var graph = stream.capture(() -> inPlace.halve(stream, x));
-            stream.reserveWorkspace(1);
+            stream.reserveWorkspace(1 << 20);
             assertThrows(UnsupportedException.class, () -> graph.update(stream, stream::synchronize));
             assertThrows(IllegalStateException.class, () -> graph.update(stream, () -> {
                 inPlace.halve(stream, x);
@@ -56,6 +56,7 @@ class GraphUpdateTest {
             }));
             assertThrows(ArgumentException.class, () -> graph.update(foreign, () -> {}));
             assertThrows(UnsupportedException.class, () -> stream.capture(() -> graph.update(stream, () -> {})));
+            assertEquals(1 << 20, stream.workspaceBytes(), "each has its own again");
             graph.launch(stream);
             assertArrayEquals(new float[] {32, 16}, x.floats(stream));
             graph.close();

@@ -26,9 +26,11 @@ class ExplainTest {
 
     @Test
     void refusalsAreTold() {
-        var run = Run.of("explain", Run.CASES.resolve("gemm").toString());
+        var run = Run.of("explain", Run.CASES.resolve("gemm").toString(), Run.CASES.resolve("rope").toString(),
+                Run.CASES.resolve("w4a16_gemm").toString(), Run.CASES.resolve("argmax").toString());
         assertEquals(0, run.code(), run.err());
         assertTrue(run.out().startsWith("case"), run.out());
+        assertTrue(run.out().contains("refused with SHAPE") || run.out().contains("refused with DTYPE"), run.out());
         Run.of("explain", "no/such/folder").assertError("no/such/folder");
         Run.of("explain", "--backend", "cray", Run.CASES.toString()).assertError("cray");
     }

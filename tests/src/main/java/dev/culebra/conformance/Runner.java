@@ -134,7 +134,7 @@ public final class Runner implements AutoCloseable {
     /**
      * How the operator of a case would run here, with contiguous tensors; nothing runs.
      *
-     * @throws CaseException if the runner has no binding for the operator
+     * @throws CaseException if the runner has no binding for the operator, or Java's types exclude the case
      * @throws CulebraException if the operator refuses the case, or the backend lacks it
      */
     public Plan plan(Case source) throws CaseException {
@@ -143,6 +143,8 @@ public final class Runner implements AutoCloseable {
             var call = new Call(source, stream, scope, CONTIGUOUS, Map.of());
             stream.batchInvariant(call.attributes().flag("batch_invariant", false));
             return stream.plan(() -> binding.run(call));
+        } catch (Refusal e) {
+            throw new CaseException("Java's types exclude it with " + e.status + ": " + e.getMessage());
         }
     }
 
