@@ -99,12 +99,12 @@ int main(void) {
   REFUSED(cul_simple_gla(0, 0));
   REFUSED(cul_gated_linear_attention(0, 0));
   REFUSED(cul_delta_rule(0, 0));
-  REFUSED(cul_simple_gla(0, 0));
-  REFUSED(cul_gated_linear_attention(0, 0));
-  REFUSED(cul_delta_rule(0, 0));
   REFUSED(cul_gated_delta_rule(0, 0));
   REFUSED(cul_kda(0, 0));
-  REFUSED(cul_kda(0, 0));
+  REFUSED(cul_linear_attention(0, 0));
+  REFUSED(cul_mlstm(0, 0));
+  REFUSED(cul_mixture_of_memories(0, 0));
+  REFUSED(cul_local_linear_attention(0, 0));
   REFUSED(cul_causal_conv1d(0, 0));
   REFUSED(cul_gated_rms_norm(0, 0));
   REFUSED(cul_attention(0, 0));

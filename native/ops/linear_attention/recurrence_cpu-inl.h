@@ -187,6 +187,34 @@ HWY_INLINE void load_chunk(const RecurrenceWork& w, int64_t batch, int64_t token
   }
 }
 
+// The sum of weighted keys of one head, which a query's product normalises outputs with: one more state row, in double.
+class Normaliser {
+ public:
+  explicit Normaliser(int64_t columns) : sum_(static_cast<size_t>(columns)) {}
+
+  void start(const float* from) {
+    for (size_t i = 0; i < sum_.size(); ++i) sum_[i] = from ? static_cast<double>(from[i]) : 0;
+  }
+  // sum = decay sum + weight k
+  void add(double decay, double weight, const float* k) {
+    for (size_t i = 0; i < sum_.size(); ++i) sum_[i] = decay * sum_[i] + weight * static_cast<double>(k[i]);
+  }
+  double dot(const float* q) const {
+    double partial[8] = {};  // lets the compiler vectorize
+    size_t i = 0;
+    for (; i + 8 <= sum_.size(); i += 8)
+      for (size_t j = 0; j < 8; ++j) partial[j] += sum_[i + j] * static_cast<double>(q[i + j]);
+    for (; i < sum_.size(); ++i) partial[0] += sum_[i] * static_cast<double>(q[i]);
+    return ((partial[0] + partial[4]) + (partial[1] + partial[5])) + ((partial[2] + partial[6]) + (partial[3] + partial[7]));
+  }
+  void store(float* to) const {
+    for (size_t i = 0; i < sum_.size(); ++i) to[i] = static_cast<float>(sum_[i]);
+  }
+
+ private:
+  std::vector<double> sum_;
+};
+
 // One token on kBlock state rows. The delta rule: with the decayed old state S: u = S k, d = beta (v - u),
 // S' = S + d k^T, and o = S' q = S q + d (k q), so that both products come from one pass over the old rows.
 template <bool kChannel, bool kDelta>

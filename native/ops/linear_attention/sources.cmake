@@ -4,6 +4,14 @@ culebra_family(linear_attention
     causal_conv1d_cpu
     gated_rms_norm
     gated_rms_norm_cpu
+    linear_attention
+    linear_attention_cpu
+    local_linear_attention
+    local_linear_attention_cpu
+    mixture_of_memories
+    mixture_of_memories_cpu
+    mlstm
+    mlstm_cpu
     recurrence
     recurrence_check
     recurrence_cpu

@@ -4,10 +4,16 @@ import dev.culebra.Activation;
 import dev.culebra.DType;
 import dev.culebra.Gate;
 import dev.culebra.GateActivation;
+import dev.culebra.LinearAttentionOptions;
+import dev.culebra.LocalLinearAttentionOptions;
+import dev.culebra.MlstmOptions;
+import dev.culebra.MlstmState;
 import dev.culebra.Ops;
 import dev.culebra.RecurrenceOptions;
+import dev.culebra.RecurrenceOptions.StateLayout;
 import dev.culebra.Sequences;
 import dev.culebra.Tensor;
+import java.util.Arrays;
 import java.util.Map;
 import org.jspecify.annotations.Nullable;
 
@@ -21,6 +27,10 @@ final class LinearAttentionCases {
         all.put("delta_rule", LinearAttentionCases::deltaRule);
         all.put("kda", LinearAttentionCases::kda);
         all.put("gated_delta_rule", LinearAttentionCases::gatedDeltaRule);
+        all.put("linear_attention", LinearAttentionCases::linearAttention);
+        all.put("mlstm", LinearAttentionCases::mlstm);
+        all.put("mixture_of_memories", LinearAttentionCases::mixtureOfMemories);
+        all.put("local_linear_attention", LinearAttentionCases::localLinearAttention);
         all.put("causal_conv1d", LinearAttentionCases::causalConv1d);
         all.put("gated_rms_norm", LinearAttentionCases::gatedRmsNorm);
     }
@@ -33,19 +43,13 @@ final class LinearAttentionCases {
     /** A recurrence with states [N, HV, V, K]. */
     private static void recurrence(Call call, Recurrence operator) {
         var attributes = call.attributes();
-        var layout = attributes.oneOf("state_layout", RecurrenceOptions.StateLayout.VK);
         var every = attributes.integer("checkpoint_every", 0);
         var options = new RecurrenceOptions(
-                attributes.number("scale", 0), layout, every, attributes.flag("qk_l2norm", false));
-        var heads = call.size("v", 2);
-        var keys = call.size("q", 3);
-        var values = call.size("v", 3);
-        var rows = layout == RecurrenceOptions.StateLayout.VK ? values : keys;
-        var columns = layout == RecurrenceOptions.StateLayout.VK ? keys : values;
-        var states = new States(call, "initial_state", "final_state", DType.F32, "q", heads, rows, columns);
-        var checkpoints = every == 0 ? null
-                : call.optionalOut("checkpoints", DType.F32, checkpoints(call, every), heads, rows, columns);
-        operator.run(options, states.initial, call.out("o", call.dtype("v"), call.shape("v")), states.last, checkpoints);
+                attributes.number("scale", 0), layout(call), every, attributes.flag("qk_l2norm", false));
+        var shape = state(call, call.size("v", 3), call.size("q", 3), call.size("v", 2));
+        var states = new States(call, "initial_state", "final_state", DType.F32, "q", shape);
+        operator.run(options, states.initial, call.out("o", call.dtype("v"), call.shape("v")), states.last,
+                checkpoints(call, every, shape));
     }
 
     private static Gate gate(Call call) {
@@ -79,6 +83,91 @@ final class LinearAttentionCases {
                 call.in("v"), call.in("beta"), gate(call), sequences(call), initial, o, last, checkpoints, options));
     }
 
+    private static StateLayout layout(Call call) {
+        return call.attributes().oneOf("state_layout", StateLayout.VK);
+    }
+
+    /** The shape of a state after its first dimension: {@code before}, then V and {@code columns} in the order of the layout. */
+    private static long[] state(Call call, long values, long columns, long... before) {
+        var shape = Arrays.copyOf(before, before.length + 2);
+        var vk = layout(call) == StateLayout.VK;
+        shape[before.length] = vk ? values : columns;
+        shape[before.length + 1] = vk ? columns : values;
+        return shape;
+    }
+
+    private static @Nullable Tensor checkpoints(Call call, int every, long[] state) {
+        if (every == 0) {
+            return null;
+        }
+        var shape = new long[state.length + 1];
+        shape[0] = checkpoints(call, every);
+        System.arraycopy(state, 0, shape, 1, state.length);
+        return call.optionalOut("checkpoints", DType.F32, shape);
+    }
+
+    private static void linearAttention(Call call) {
+        var attributes = call.attributes();
+        var map = attributes.oneOf("feature_map", LinearAttentionOptions.FeatureMap.NONE);
+        var normalize = attributes.flag("normalize", false);
+        var every = attributes.integer("checkpoint_every", 0);
+        var options = new LinearAttentionOptions(attributes.number("scale", 0), layout(call), every, map, normalize,
+                attributes.number("eps", 1e-10), attributes.flag("causal", true));
+        var width = map.width(Math.toIntExact(call.size("q", 3)));
+        var shape = state(call, call.size("v", 3), width, call.size("v", 2));
+        var states = new States(call, "initial_state", "final_state", DType.F32, "q", shape);
+        var z = normalize || call.has("z_state")
+                ? new States(call, "z_state", "final_z_state", DType.F32, "q", call.size("q", 2), width) : States.NONE;
+        Ops.linearAttention(call.stream(), call.in("q"), call.in("k"), call.in("v"), sequences(call), states.initial, z.initial,
+                call.out("o", call.dtype("v"), call.shape("v")), states.last, z.last, checkpoints(call, every, shape), options);
+    }
+
+    private static void mlstm(Call call) {
+        var attributes = call.attributes();
+        var every = attributes.integer("checkpoint_every", 0);
+        var gate = attributes.oneOf("input_gate", MlstmOptions.InputGate.EXP);
+        var normalize = attributes.flag("normalize", true);
+        var options = new MlstmOptions(attributes.number("scale", 0), layout(call), every, gate, normalize,
+                attributes.number("eps", 1e-6), attributes.number("soft_cap", 0));
+        var heads = call.size("q", 2);
+        var shape = state(call, call.size("v", 3), call.size("q", 3), heads);
+        var c = new States(call, "initial_state", "final_state", DType.F32, "q", shape);
+        var n = normalize || call.has("n_state")
+                ? new States(call, "n_state", "final_n_state", DType.F32, "q", heads, call.size("q", 3)) : States.NONE;
+        var m = gate == MlstmOptions.InputGate.EXP || call.has("m_state")
+                ? new States(call, "m_state", "final_m_state", DType.F32, "q", heads) : States.NONE;
+        Ops.mlstm(call.stream(), call.in("q"), call.in("k"), call.in("v"), call.in("i"), call.in("f"), sequences(call),
+                new MlstmState(c.initial, n.initial, m.initial), call.out("o", call.dtype("v"), call.shape("v")),
+                new MlstmState(c.last, n.last, m.last), checkpoints(call, every, shape), options);
+    }
+
+    private static void mixtureOfMemories(Call call) {
+        var attributes = call.attributes();
+        var every = attributes.integer("checkpoint_every", 0);
+        var options = new RecurrenceOptions(
+                attributes.number("scale", 0), layout(call), every, attributes.flag("qk_l2norm", false));
+        var slots = call.shape("q").length == 5 ? 1 : 0;
+        var heads = call.size("v", 2 + slots);
+        var values = call.size("v", 3 + slots);
+        var shape = state(call, values, call.size("q", 3 + slots), call.size("initial_state", 1), heads);
+        var states = new States(call, "initial_state", "final_state", DType.F32, "q", shape);
+        Ops.mixtureOfMemories(call.stream(), call.in("q"), call.in("k"), call.in("v"), call.in("beta"), gate(call), call.in("ids"),
+                call.in("weights"), sequences(call), states.initial,
+                call.out("o", call.dtype("v"), call.size("q", 0), call.size("q", 1), heads, values), states.last,
+                checkpoints(call, every, shape), options);
+    }
+
+    private static void localLinearAttention(Call call) {
+        var attributes = call.attributes();
+        var absent = LocalLinearAttentionOptions.DEFAULT;
+        var options = new LocalLinearAttentionOptions(attributes.number("scale", 0),
+                attributes.number("ridge_lambda", absent.ridgeLambda()), attributes.integer("cg_iters", absent.cgIters()),
+                attributes.number("tol", absent.tol()));
+        Ops.localLinearAttention(call.stream(), call.in("q"), call.in("k"), call.in("v"), call.in("cu_seqlens"),
+                call.in("cu_seqlens_k"), call.out("o", call.dtype("v"), call.size("q", 0), call.size("q", 1),
+                        call.size("v", 2), call.size("v", 3)), options);
+    }
+
     private static void causalConv1d(Call call) {
         var width = call.size("w", 1);
         var states = new States(call, "state", "final_state", call.dtype("x"), "x", call.size("x", 2), Math.max(0, width - 1));
@@ -99,6 +188,14 @@ final class LinearAttentionCases {
     private static final class States {
         final @Nullable Tensor initial;
         final @Nullable Tensor last;
+
+        /** Of an operator that has no such state. */
+        static final States NONE = new States();
+
+        private States() {
+            initial = null;
+            last = null;
+        }
 
         /** {@code tokens} is the tensor whose batch counts the sequences. */
         States(Call call, String before, String after, DType dtype, String tokens, long... state) {

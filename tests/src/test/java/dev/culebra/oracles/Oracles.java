@@ -25,7 +25,13 @@ public final class Oracles {
         all.put("sparse_mlp", new SparseMlpOracle());
         all.put("linear_logprob", new LinearLogprobOracle());
         all.put("pack_weights", new PackWeightsOracle());
-        all.put("gated_delta_rule", new GatedDeltaRuleOracle());
+        for (var op : new String[] {"simple_gla", "gated_linear_attention", "delta_rule", "gated_delta_rule", "kda"}) {
+            all.put(op, new RecurrenceOracle());
+        }
+        all.put("linear_attention", new LinearAttentionOracle());
+        all.put("mlstm", new MlstmOracle());
+        all.put("mixture_of_memories", new MixtureOfMemoriesOracle());
+        all.put("local_linear_attention", new LocalLinearAttentionOracle());
         all.put("causal_conv1d", new CausalConv1dOracle());
         all.put("gated_rms_norm", new GatedRmsNormOracle());
         all.put("attention", new AttentionOracle());

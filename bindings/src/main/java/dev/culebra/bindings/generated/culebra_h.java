@@ -5398,6 +5398,322 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+    private static final int CUL_FEATURES_NONE = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_NONE = 0
+     * }
+     */
+    public static int CUL_FEATURES_NONE() {
+        return CUL_FEATURES_NONE;
+    }
+    private static final int CUL_FEATURES_ELU1 = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_ELU1 = 1
+     * }
+     */
+    public static int CUL_FEATURES_ELU1() {
+        return CUL_FEATURES_ELU1;
+    }
+    private static final int CUL_FEATURES_RELU = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_RELU = 2
+     * }
+     */
+    public static int CUL_FEATURES_RELU() {
+        return CUL_FEATURES_RELU;
+    }
+    private static final int CUL_FEATURES_SQUARED_RELU = (int)3L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_SQUARED_RELU = 3
+     * }
+     */
+    public static int CUL_FEATURES_SQUARED_RELU() {
+        return CUL_FEATURES_SQUARED_RELU;
+    }
+    private static final int CUL_FEATURES_HEDGEHOG = (int)4L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_HEDGEHOG = 4
+     * }
+     */
+    public static int CUL_FEATURES_HEDGEHOG() {
+        return CUL_FEATURES_HEDGEHOG;
+    }
+    private static final int CUL_FEATURES_TAYLOR2 = (int)5L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_TAYLOR2 = 5
+     * }
+     */
+    public static int CUL_FEATURES_TAYLOR2() {
+        return CUL_FEATURES_TAYLOR2;
+    }
+
+    private static class cul_linear_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_linear_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_linear_attention(cul_stream *stream, const cul_linear_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_linear_attention$descriptor() {
+        return cul_linear_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_linear_attention(cul_stream *stream, const cul_linear_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_linear_attention$handle() {
+        return cul_linear_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_linear_attention(cul_stream *stream, const cul_linear_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_linear_attention$address() {
+        return cul_linear_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_linear_attention(cul_stream *stream, const cul_linear_attention_args *args)
+     * }
+     */
+    public static int cul_linear_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_linear_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_linear_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int CUL_INPUT_GATE_EXP = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_INPUT_GATE_EXP = 0
+     * }
+     */
+    public static int CUL_INPUT_GATE_EXP() {
+        return CUL_INPUT_GATE_EXP;
+    }
+    private static final int CUL_INPUT_GATE_SIGMOID = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_INPUT_GATE_SIGMOID = 1
+     * }
+     */
+    public static int CUL_INPUT_GATE_SIGMOID() {
+        return CUL_INPUT_GATE_SIGMOID;
+    }
+
+    private static class cul_mlstm {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_mlstm");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_mlstm(cul_stream *stream, const cul_mlstm_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_mlstm$descriptor() {
+        return cul_mlstm.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_mlstm(cul_stream *stream, const cul_mlstm_args *args)
+     * }
+     */
+    public static MethodHandle cul_mlstm$handle() {
+        return cul_mlstm.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_mlstm(cul_stream *stream, const cul_mlstm_args *args)
+     * }
+     */
+    public static MemorySegment cul_mlstm$address() {
+        return cul_mlstm.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_mlstm(cul_stream *stream, const cul_mlstm_args *args)
+     * }
+     */
+    public static int cul_mlstm(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_mlstm.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_mlstm", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_mixture_of_memories {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_mixture_of_memories");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_mixture_of_memories(cul_stream *stream, const cul_mixture_of_memories_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_mixture_of_memories$descriptor() {
+        return cul_mixture_of_memories.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_mixture_of_memories(cul_stream *stream, const cul_mixture_of_memories_args *args)
+     * }
+     */
+    public static MethodHandle cul_mixture_of_memories$handle() {
+        return cul_mixture_of_memories.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_mixture_of_memories(cul_stream *stream, const cul_mixture_of_memories_args *args)
+     * }
+     */
+    public static MemorySegment cul_mixture_of_memories$address() {
+        return cul_mixture_of_memories.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_mixture_of_memories(cul_stream *stream, const cul_mixture_of_memories_args *args)
+     * }
+     */
+    public static int cul_mixture_of_memories(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_mixture_of_memories.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_mixture_of_memories", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_local_linear_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_local_linear_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_local_linear_attention(cul_stream *stream, const cul_local_linear_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_local_linear_attention$descriptor() {
+        return cul_local_linear_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_local_linear_attention(cul_stream *stream, const cul_local_linear_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_local_linear_attention$handle() {
+        return cul_local_linear_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_local_linear_attention(cul_stream *stream, const cul_local_linear_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_local_linear_attention$address() {
+        return cul_local_linear_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_local_linear_attention(cul_stream *stream, const cul_local_linear_attention_args *args)
+     * }
+     */
+    public static int cul_local_linear_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_local_linear_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_local_linear_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
 
     private static class cul_causal_conv1d {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
