@@ -181,15 +181,19 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) hopper_attention(const __gr
       const int first = first_key(turn);
       const bool edge = first < common.begin || first + kKeys > common.end;
       float highest[2] = {m[0], m[1]};
+      if (cap > 0) {
 #pragma unroll
-      for (int i = 0; i < kKeys / 2; ++i) {
-        if (cap > 0) s[i] = cap * tanhf(s[i] * inner);
-        if (edge) {
+        for (int i = 0; i < kKeys / 2; ++i) s[i] = cap * tanhf(s[i] * inner);
+      }
+      if (edge) {
+#pragma unroll
+        for (int i = 0; i < kKeys / 2; ++i) {
           const int n = first + i / 4 * 8 + lane % 4 * 2 + i % 2;
           if (n < seen[i / 2 % 2].begin || n >= seen[i / 2 % 2].end) s[i] = kNoScore;
         }
-        highest[i / 2 % 2] = fmaxf(highest[i / 2 % 2], s[i]);
       }
+#pragma unroll
+      for (int i = 0; i < kKeys / 2; ++i) highest[i / 2 % 2] = fmaxf(highest[i / 2 % 2], s[i]);
       float origin[2];
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
