@@ -257,13 +257,14 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) hopper_attention(const __gr
       wgmma_hold(weights);
     }
 
-    // The warpgroup's results go through its queries' place, 16-byte pieces permuted as the swizzle does.
+    // The warpgroup's results go through its queries' place, laid out as they were: 16-byte piece c of a row.
+    const auto out = [&](int r, int c) {
+      return reinterpret_cast<T*>(shared + c / 8 * Tile::kQuerySlice + r * 128 + ((c ^ r) % 8) * 16);
+    };
     named_barrier_sync(2 + group, 128);
-    T* const out = reinterpret_cast<T*>(shared) + first_row * Tile::kDim;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int r = row + 8 * half - first_row;
-      const bool exists = row + 8 * half < count;
+      const int r = row + 8 * half;
       Softmax softmax;
       softmax.m = m[half] == kNoScore ? kNoScore : m[half] * factor_of_scores;
       softmax.d = warp_sum<4>(d[half]);
@@ -271,17 +272,17 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) hopper_attention(const __gr
       const float inverse = softmax.inverse(sinks ? sinks[at.head] : kNoScore);
 #pragma unroll
       for (int i = 0; i < Tile::kDim / 8; ++i)
-        *reinterpret_cast<uint32_t*>(out + r * Tile::kDim + (i ^ r % 8) * 8 + lane % 4 * 2) =
+        *reinterpret_cast<uint32_t*>(out(r, i) + lane % 4 * 2) =
             pack2<T>(o[4 * i + 2 * half] * inverse, o[4 * i + 2 * half + 1] * inverse);
-      if (exists && lane % 4 == 0)
-        if (char* const lse = p.rows.lse.at(0, at.q0 + at.first_query + row + 8 * half, at.head)) *reinterpret_cast<float*>(lse) = softmax.lse();
+      if (r < count && lane % 4 == 0)
+        if (char* const lse = p.rows.lse.at(0, at.q0 + at.first_query + r, at.head)) *reinterpret_cast<float*>(lse) = softmax.lse();
     }
     __syncwarp();
     for (int i = lane; i < 16 * (Tile::kDim / 8); i += 32) {
-      const int r = warp * 16 + i / (Tile::kDim / 8), c = i % (Tile::kDim / 8);
-      if (first_row + r >= count || c * 8 >= p.value_dim) continue;
-      T* const to = reinterpret_cast<T*>(p.rows.o.at(0, at.q0 + at.first_query + first_row + r, at.head)) + c * 8;
-      store_vector(to, load_vector<8>(out + r * Tile::kDim + (c ^ r % 8) * 8));
+      const int r = first_row + warp * 16 + i / (Tile::kDim / 8), c = i % (Tile::kDim / 8);
+      if (r >= count || c * 8 >= p.value_dim) continue;
+      T* const to = reinterpret_cast<T*>(p.rows.o.at(0, at.q0 + at.first_query + r, at.head)) + c * 8;
+      store_vector(to, load_vector<8>(out(r, c)));
     }
   }
 #endif
