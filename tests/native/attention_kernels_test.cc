@@ -313,6 +313,42 @@ TEST_P(AttentionKernels, sequencesKeepTheirBitsAlone) {
     }
 }
 
+// A batch whose slots are all empty is captured; what the lengths say at each launch counts.
+TEST_P(AttentionKernels, zeroLengthRequestsInACapturedGraph) {
+  Context context(GetParam());
+  Pages pages(context, kBf16, kBf16, {300, 9, 0}, 1, 4, 2, 32, 16);
+  cul_paged_attention_args a = pages.args();
+  ASSERT_EQ(context.run(cul_paged_attention, a), CUL_OK) << cul_last_error();
+  const auto expected = pages.o.bytes();
+  for (int64_t b = 0; b < 3; ++b) pages.kv_len.set(b, 0);
+  pages.kv_len.upload();
+
+  a.call = {sizeof a, CUL_OP_PLAN_ONLY, nullptr, 0};
+  ASSERT_EQ(cul_paged_attention(context.stream, &a), CUL_OK) << cul_last_error();
+  const uint64_t bytes = cul_last_workspace_bytes();
+  void* workspace = nullptr;
+  if (bytes) {
+    ASSERT_EQ(cul_memory_alloc(context.device, bytes, &workspace), CUL_OK);
+  }
+  a.call = {sizeof a, 0, workspace, bytes};
+  cul_graph* graph = nullptr;
+  ASSERT_EQ(cul_graph_begin_capture(context.stream), CUL_OK) << cul_last_error();
+  ASSERT_EQ(cul_paged_attention(context.stream, &a), CUL_OK) << cul_last_error();
+  ASSERT_EQ(cul_graph_end_capture(context.stream, &graph), CUL_OK) << cul_last_error();
+  ASSERT_EQ(cul_graph_launch(graph, context.stream), CUL_OK) << cul_last_error();
+  for (const double x : pages.o.numbers()) ASSERT_EQ(x, 0);
+  for (const double x : pages.lse.numbers()) ASSERT_EQ(x, -kInfinite);
+  for (int64_t b = 0; b < 3; ++b) pages.kv_len.set(b, static_cast<double>(pages.lengths[static_cast<size_t>(b)]));
+  pages.kv_len.upload();
+  ASSERT_EQ(cul_graph_launch(graph, context.stream), CUL_OK) << cul_last_error();
+  EXPECT_EQ(pages.o.bytes(), expected);
+  EXPECT_EQ(cul_stream_synchronize(context.stream), CUL_OK);
+  EXPECT_EQ(cul_graph_destroy(graph), CUL_OK);
+  if (workspace) {
+    EXPECT_EQ(cul_memory_free(context.device, workspace), CUL_OK);
+  }
+}
+
 TEST_P(AttentionKernels, indicesThatLeadOutsideFailUnderTheValidator) {
   const auto failure = [&](const std::function<void(Pages&)>& change) {
     Context context(GetParam());
