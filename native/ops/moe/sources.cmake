@@ -35,4 +35,6 @@ culebra_family(moe
   TESTS
     moe
     moe_grouped
-    moe_mlp_many)
+    moe_decode
+    moe_mlp_many
+    moe_route)
