@@ -1,4 +1,4 @@
-// moe_mlp for few tokens: the kernel. README.md, "Few tokens", has the picture.
+// moe_mlp for few tokens: the kernel. DECODE.md, has the picture.
 #pragma once
 #include "device/async_copy.h"
 #include "device/grid.h"
@@ -237,7 +237,7 @@ CUL_DEVICE_FN void load_rows(T* to, int64_t pitch, const T* from, int64_t stride
 // Order:    a warp's steps ascending, then the warps' sums by the step they began with: it depends on D and I alone. Slots in the order of j.
 // Numerics: weights exact in T (f8 in bf16: exact, too), products f32, each group's sum times its scale in f32; hidden rounded to T once.
 // Needs:    sm_80, a cooperative launch: blocks wait for one another twice. Limit: 3 I D bytes x (2, 1, 1/2) of each selected expert.
-// Source:   README.md, "Few tokens"; one kernel for routing, dispatch and both products: FlashMoE, arXiv:2506.04667.
+// Source:   DECODE.md; one kernel for routing, dispatch and both products: FlashMoE, arXiv:2506.04667.
 template <class T, int kStorage>
 __global__ void __launch_bounds__(kDecodeThreads, 1) moe_decode_kernel(const __grid_constant__ MoeMlpOperands p, int64_t first_token, int tokens) {
   using Format = DecodeFormat<T, kStorage>;
