@@ -91,7 +91,9 @@ class MlpProblem {
         norm += want * want;
       }
     }
-    EXPECT_LE(std::sqrt(difference / std::max(norm, 1e-300)), 1.5 * tolerance(c.type)) << context.plan;
+    // f8: activations may be e4m3, too.
+    const bool quantized = context.plan.find("e4m3 activations") != std::string::npos;
+    EXPECT_LE(std::sqrt(difference / std::max(norm, 1e-300)), quantized ? 0.06 : 1.5 * tolerance(c.type)) << context.plan;
     EXPECT_TRUE(y.guards_untouched());
   }
 
@@ -123,6 +125,10 @@ TEST_P(MoeMlpManyTest, everyStorageAndActivation) {
   check(GetParam(), {CUL_EXPERTS_INT4, CUL_MOE_ACT_SWIGLU_OAI, kF16, 35, 2, 3, 64, 48, true, false, -1, 16}, 4);
   check(GetParam(), {CUL_EXPERTS_F8, CUL_MOE_ACT_SILU, kBf16, 20, 2, 4, 144, 72, false, false, -1, 16}, 5);
   check(GetParam(), {CUL_EXPERTS_F8, CUL_MOE_ACT_SWIGLU_OAI, kF16, 40, 2, 3, 64, 136, true, false, -1, 0}, 6);
+}
+
+TEST_P(MoeMlpManyTest, f8ExpertsWithManyRows) {
+  check(GetParam(), {CUL_EXPERTS_F8, CUL_MOE_ACT_SILU, kBf16, 70, 2, 2, 144, 64, true, false, -1, 16}, 15);
 }
 
 TEST_P(MoeMlpManyTest, spreadOfTheSlots) {
