@@ -63,10 +63,12 @@ MoeMlpMany plan_moe_mlp_many(const MoeMlpParams& p, const DeviceCaps& caps, void
   const int64_t slots = p.tokens * p.slots_per_token, hidden_pitch = ceil_div(p.expert_width, 8) * 8, row_pitch = ceil_div(p.width, 8) * 8;
   MoeMlpMany m;
   m.any_slots = slots > 0 && p.experts > 0 && p.width > 0;
+  // Where only the size is wanted, addresses are wrong, but there: plans ask which tensors a product has.
+  char* const base = workspace ? static_cast<char*>(workspace) : reinterpret_cast<char*>(uintptr_t{256});
   const auto take = [&](int64_t bytes) {
-    void* const at = static_cast<char*>(workspace) + m.workspace_bytes;
+    void* const at = base + m.workspace_bytes;
     m.workspace_bytes += align256(bytes);
-    return workspace ? at : nullptr;
+    return at;
   };
 
   m.combine.dtype = p.dtype;
@@ -128,7 +130,7 @@ MoeMlpMany plan_moe_mlp_many(const MoeMlpParams& p, const DeviceCaps& caps, void
   std::string up, down;
   if (p.w13.storage == CUL_EXPERTS_F8 && !p.batch_invariant && slots > kQuantizeFrom * std::min(p.experts, slots)) {
     GroupedGemmParams first = m.up, second = m.down;
-    const auto nowhere = [](int64_t) { return nullptr; };
+    const auto nowhere = [&](int64_t) { return static_cast<void*>(base); };
     take_quantized(first, quantization(p.x, p.x_stride, p.tokens, p.width, p.dtype, nowhere));
     take_quantized(second, quantization(hidden, hidden_pitch, slots, p.expert_width, p.dtype, nowhere));
     m.quantized = plan_grouped_gemm(first, caps, &up).design == GemmDesign::hopper && plan_grouped_gemm(second, caps, &down).design == GemmDesign::hopper;
