@@ -1,184 +1,191 @@
 #!/usr/bin/env python3
-"""Times the expert MLP and its grouped products through the C ABI, on a GPU beside their limits and torch's grouped matmul.
+"""Times moe_mlp, and moe_route with moe_align, through the C ABI beside their limits.
 
-    benchmarks/moe/bench_moe.py --library libculebra.so --output moe.json [--minutes 6] [--quick] [--layer NAME] [--shape E,k,D,I,T]
+    benchmarks/moe/bench_moe.py --library libculebra.so --output moe.json [--backend cuda|cpu|simt] [--layer NAME] [--tokens 1,8]
+                                [--experts half,f8,int4] [--bandwidth GB/S] [--peak TFLOP/S]
+    benchmarks/moe/bench_moe.py --library libculebra.so --backend simt --small --output moe.json      # checks the results alone
 
-Calls lie in a graph; layers of less than 256 MB rotate over copies. A sample of rows is checked against sums in double first. --backend simt only checks the
-results: take a small --shape. Routing is uniform, or skewed: expert e has weight 1 / (e + 1).
+A call's experts are others than the last one's: the calls of a graph rotate over routes, as far as the layer has experts. The bytes are those of
+the experts that a call selects. Results are checked against sums in f32 over the exact weights first. On a GPU the calls lie in a graph; a figure is
+the time of a replay over its calls.
 """
 import argparse
-import ctypes as C
 import json
 import os
 import sys
-import time
 
 import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "gemm"))
-import culebra
-from culebra import Library, Unsupported, decode, encode
-from peers import Peers, launches_for, summary
+from culebra import Library, decode, encode  # noqa: E402
+from peers import launches_for, summary  # noqa: E402
 
-LAYERS = {"mixtral": (8, 2, 4096, 14336), "qwen3-30b-a3b": (128, 8, 2048, 768), "deepseek-v3": (256, 8, 7168, 2048), "qwen3-next": (512, 10, 2048, 512)}
-TOKENS = (1, 4, 8, 32, 128, 512, 1024, 4096, 16384)
-STORAGES = ("half", "f8", "int4")
-ROTATED_BYTES = 256 << 20
-BASE_ROWS = 64  # of a matrix; the others repeat them
-BOUNDS = {"half": 7.5e-3, "int4": 7.5e-3, "f8": 0.06}
-
-culebra.ARGS["moe_mlp"] = culebra._args(
-    "x w13 w13_scales w13_zeros w2 w2_scales w2_zeros b13 b2 weights ids logits route_bias y", ("experts", C.c_int32), ("group", C.c_int32),
-    ("act", C.c_int32), ("alpha", C.c_float), ("limit", C.c_float), ("k", C.c_int32), ("score", C.c_int32), ("n_group", C.c_int32),
-    ("topk_group", C.c_int32), ("renormalize", C.c_int32), ("n_shared", C.c_int32), ("scale", C.c_float))
+LAYERS = {  # experts, experts a token, width, expert width
+    "Mixtral-8x7B": (8, 2, 4096, 14336),
+    "Qwen3-30B-A3B": (128, 8, 2048, 768),
+    "DeepSeek-V3": (256, 8, 7168, 2048),
+    "Qwen3-Next-80B-A3B": (512, 10, 2048, 512),
+}
+SMALL = (6, 2, 256, 128)
+TOKENS = (1, 2, 4, 8, 16, 64, 256, 1024, 4096, 16384)
+BASE_EXPERTS = 3  # of which all others are repetitions: a reference costs little, and no kernel can know
+GROUP = 128
 
 
-class Matrices:
-    """[E,N,K] in one storage: arrays by the argument's suffix, and one expert's numbers."""
-
-    def __init__(self, lib, rng, storage, experts, n, k):
-        rows = min(n, BASE_ROWS)
-        self.scale = np.ones((rows, 1))
-        if storage == "half":
-            bits = encode(rng.standard_normal((rows, k)).astype(np.float32) / np.sqrt(k), "bf16")
-            self.arrays, self.base = {"": lib.array("bf16", experts, n, k).put(bits)}, decode(bits, "bf16")
-        elif storage == "f8":
-            bits = encode(rng.standard_normal((rows, k)).astype(np.float32) * 64, "f8e4m3")
-            scales = np.full((experts, -(-n // 128), -(-k // 128)), 1 / (64 * np.sqrt(k)), np.float32)
-            self.arrays = {"": lib.array("f8e4m3", experts, n, k).put(bits), "_scales": lib.array("f32", *scales.shape).put(scales)}
-            self.base = decode(bits, "f8e4m3") * float(scales.flat[0])
-        else:
-            codes = rng.integers(0, 16, (rows, k), dtype=np.uint8)
-            scale = encode(np.full((rows, k // 128), 1 / (4.6 * np.sqrt(k)), np.float32), "bf16")
-            self.arrays = {"": lib.array("u8", experts, n, k // 2).put(codes[:, ::2] | codes[:, 1::2] << 4),
-                           "_scales": lib.array("bf16", experts, n, k // 128).put(scale)}
-            self.base = (codes.astype(np.float64) - 8) * decode(scale, "bf16")[0, 0]
-        self.n = n
-
-    def numbers(self):
-        return np.tile(self.base, (-(-self.n // len(self.base)), 1))[:self.n]
-
-    def bytes(self):
-        return sum(a.bytes for a in self.arrays.values())
+def weights(lib, rng, storage, experts, n, k):
+    """What the operator takes, and the first experts' numbers."""
+    size = k**-0.5
+    if storage == "half":
+        bits = encode((rng.standard_normal((BASE_EXPERTS, n, k), np.float32) * size), "bf16")
+        return {"": lib.array("bf16", experts, n, k).put(bits)}, decode(bits, "bf16").astype(np.float32)
+    if storage == "f8":
+        bits = encode(rng.standard_normal((BASE_EXPERTS, n, k), np.float32) * 50, "f8e4m3")
+        scales = (rng.uniform(0.5, 1.5, (BASE_EXPERTS, -(-n // 128), -(-k // 128))) * size / 50).astype(np.float32)
+        numbers = decode(bits, "f8e4m3").astype(np.float32) * np.repeat(np.repeat(scales, 128, 1), 128, 2)[:, :n, :k]
+        return {"": lib.array("f8e4m3", experts, n, k).put(bits),
+                "_scales": lib.array("f32", experts, *scales.shape[1:]).put(scales)}, numbers
+    codes = rng.integers(0, 256, (BASE_EXPERTS, n, k // 2), dtype=np.uint8)
+    scales = encode((rng.uniform(0.5, 1.5, (BASE_EXPERTS, n, -(-k // GROUP))) * size / 4).astype(np.float32), "bf16")
+    q = np.stack([codes & 15, codes >> 4], axis=-1).reshape(BASE_EXPERTS, n, k).astype(np.float32) - 8
+    numbers = q * np.repeat(decode(scales, "bf16").astype(np.float32), GROUP, 2)[:, :, :k]
+    return {"": lib.array("u8", experts, n, k // 2).put(codes), "_scales": lib.array("bf16", *((experts,) + scales.shape[1:])).put(scales)}, numbers
 
 
-class Layer:
-    """One layer's call on `tokens` tokens; every expert has the same numbers, which no kernel can know."""
-
-    def __init__(self, lib, storage, shape, tokens, skewed):
-        self.lib, self.storage = lib, storage
-        experts, k, width, inner = shape
-        rng = np.random.default_rng(1)
-        weight = 1 / np.arange(1, experts + 1) if skewed else np.ones(experts)
-        # k different experts a token, with probabilities by weight: the largest of Gumbel variables.
-        self.ids = np.argsort(-(np.log(weight) + rng.gumbel(size=(tokens, experts))), axis=1)[:, :k].astype(np.int32)
-        x = encode(rng.standard_normal((tokens, width)).astype(np.float32), "bf16")
-        self.x, self.weights = decode(x, "bf16"), rng.uniform(0, 1, (tokens, k)).astype(np.float32)
-        self.w13, self.w2 = Matrices(lib, rng, storage, experts, 2 * inner, width), Matrices(lib, rng, storage, experts, width, inner)
-        self.y = lib.array("bf16", tokens, width)
-        fixed = dict(x=lib.array("bf16", tokens, width).put(x), weights=lib.array("f32", tokens, k).put(self.weights),
-                     ids=lib.array("i32", tokens, k).put(self.ids), y=self.y, experts=STORAGES.index(storage), group=128, act=0)
-        copies = [{f"{name}{suffix}": array for name, m in (("w13", self.w13), ("w2", self.w2)) for suffix, array in m.arrays.items()}]
-        one = self.w13.bytes() + self.w2.bytes()
-        while len(copies) * one < ROTATED_BYTES and lib.backend != "simt":
-            copies.append({name: array.copy() for name, array in copies[0].items()})
-        self.calls = [lib.args("moe_mlp", **fixed, **copy) for copy in copies]
-        active = len(np.unique(self.ids))
-        self.bytes = one * active // experts + 2 * self.x.size * 2
-        self.operations = 6 * width * inner * tokens * k
-
-    def check(self):
-        self.lib.enqueue("moe_mlp", self.calls[0])
-        self.lib.synchronize()
-        rows = np.unique(np.linspace(0, len(self.x) - 1, 4).astype(int))
-        gate, up = np.split(self.x[rows] @ self.w13.numbers().T, 2, axis=1)
-        want = (gate / (1 + np.exp(-gate)) * up) @ self.w2.numbers().T * self.weights[rows].sum(axis=1, keepdims=True)
-        ratio = float(np.sqrt(np.sum((decode(self.y.get()[rows], "bf16") - want) ** 2) / np.sum(want**2)))
-        if not ratio <= BOUNDS[self.storage]:
-            raise SystemExit(f"moe_mlp {self.storage}: rms ratio {ratio:.3g}")
-        return ratio
-
-    def time(self, repetitions):
-        def graph(launches):
-            return self.lib.capture(lambda: [self.lib.enqueue("moe_mlp", self.calls[i % len(self.calls)]) for i in range(launches)])
-        once = graph(1)
-        launches = launches_for(self.lib.time_graph(once), len(self.calls)) if self.lib.backend != "simt" else 1
-        self.lib.destroy_graph(once)
-        many = graph(launches)
-        times = [self.lib.time_graph(many) / launches for _ in range(repetitions + 2)]
-        self.lib.destroy_graph(many)
-        return times[2:]
+def routes(rng, tokens, experts, k, skew):
+    """ids [tokens, k], distinct in a row; skew: the probabilities of experts fall as 1 / rank^skew."""
+    chances = 1 / np.arange(1, experts + 1) ** skew
+    keys = np.log(chances / chances.sum())[rng.permutation(experts)] + rng.gumbel(size=(tokens, experts))
+    return np.argsort(-keys, axis=1)[:, :k].astype(np.int32)
 
 
-def torch_grouped(torch, peers, shape, ids, repetitions):
-    """The two products alone, by torch's grouped matmul on rows in order: neither routing, gathering nor the sum."""
-    if not hasattr(torch, "_grouped_mm"):
-        return None
-    experts, k, width, inner = shape
-    counts = torch.bincount(torch.from_numpy(ids.reshape(-1).astype(np.int64)), minlength=experts)
-    offsets = counts.cumsum(0).to(torch.int32).cuda()
-    x = torch.randn(ids.size, width, device="cuda", dtype=torch.bfloat16)
-    w13 = torch.randn(experts, 2 * inner, width, device="cuda", dtype=torch.bfloat16).transpose(1, 2)
-    w2 = torch.randn(experts, width, inner, device="cuda", dtype=torch.bfloat16).transpose(1, 2)
+def reference(x, w13, w2, ids, shares):
+    y = np.zeros_like(x)
+    for t in range(len(x)):
+        for e, share in zip(ids[t] % BASE_EXPERTS, shares[t]):
+            gate, up = np.split(w13[e] @ x[t], 2)
+            y[t] += share * (w2[e] @ (gate / (1 + np.exp(-gate)) * up))
+    return y
 
-    def call(_):
-        gate, up = torch._grouped_mm(x, w13, offs=offsets).chunk(2, dim=1)
-        torch._grouped_mm(torch.nn.functional.silu(gate) * up, w2, offs=offsets)
-    return summary(peers.time(call, 1, repetitions))
+
+class Timer:
+    def __init__(self, lib, repetitions):
+        self.lib, self.repetitions = lib, repetitions
+
+    def __call__(self, enqueue, calls):
+        def graph_of(count):
+            return self.lib.capture(lambda: [enqueue(i % calls) for i in range(count)])
+        graph = graph_of(1)
+        once = self.lib.time_graph(graph)
+        self.lib.destroy_graph(graph)
+        count = 1 if self.lib.backend == "simt" else launches_for(once, calls)
+        graph = graph_of(count)
+        times = [self.lib.time_graph(graph) / count for _ in range(self.repetitions + 2)]
+        self.lib.destroy_graph(graph)
+        return summary(times[2:])
+
+
+def measure_mlp(lib, timer, options, name, layer, storage, prepared, tokens, skew):
+    experts, k, width, inner = layer
+    (w13, w13_numbers), (w2, w2_numbers) = prepared
+    rng = np.random.default_rng(tokens)
+    x_bits = encode(rng.standard_normal((tokens, width), np.float32), "bf16")
+    x, y = lib.array("bf16", tokens, width).put(x_bits), lib.array("bf16", tokens, width)
+    shares = rng.uniform(0, 1, (tokens, k)).astype(np.float32)
+    share_array = lib.array("f32", tokens, k).put(shares)
+    expert_bytes = sum(w.bytes for w in [*w13.values(), *w2.values()]) / experts
+    calls, selected = [], []
+    while not calls or (len(calls) < 16 and sum(selected) * expert_bytes < 1 << 30 and lib.backend != "simt"):
+        ids = routes(rng, tokens, experts, k, skew)
+        selected.append(len(np.unique(ids)))
+        arguments = dict(x=x, y=y, weights=share_array, ids=lib.array("i32", tokens, k).put(ids), experts=("half", "f8", "int4").index(storage),
+                         group=GROUP, act=0)
+        arguments.update({"w13" + part: w for part, w in w13.items()}, **{"w2" + part: w for part, w in w2.items()})
+        calls.append((lib.args("moe_mlp", **arguments), ids))
+    lib.enqueue("moe_mlp", calls[0][0])
+    lib.synchronize()
+    sample = rng.choice(tokens, min(tokens, 4), replace=False)
+    want = reference(decode(x_bits[sample], "bf16").astype(np.float32), w13_numbers, w2_numbers, calls[0][1][sample], shares[sample])
+    got = decode(y.get()[sample], "bf16")
+    ratio = float(np.sqrt(np.sum((got - want) ** 2) / np.sum(want**2)))
+    if not ratio <= (0.06 if storage == "f8" else 0.0075):
+        raise SystemExit(f"moe_mlp {name} {storage} T {tokens}: rms ratio {ratio:.3g}")
+    total = expert_bytes * float(np.mean(selected)) + x.bytes + y.bytes
+    row = dict(op="moe_mlp", layer=name, experts=storage, tokens=tokens, skew=skew, selected=float(np.mean(selected)), rms_ratio=ratio, bytes=total,
+               operations=6 * inner * width * tokens * k, plan=lib.plan("moe_mlp", calls[0][0]))
+    row.update(timer(lambda i: lib.enqueue("moe_mlp", calls[i][0]), len(calls)))
+    return with_limit(row, options)
+
+
+def measure_routing(lib, timer, options, name, layer, tokens):
+    experts, k = layer[:2]
+    rng = np.random.default_rng(tokens)
+    array = lib.array
+    logits = array("f32", tokens, experts).put(rng.standard_normal((tokens, experts), np.float32))
+    shares, ids = array("f32", tokens, k), array("i32", tokens, k)
+    block = 64
+    capacity = -(-(tokens * k + experts * (block - 1)) // block) * block
+    inverse = array("i32", tokens * k)
+    route = lib.args("moe_route", logits=logits, weights=shares, ids=ids, k=k, n_group=1, topk_group=1, renormalize=1, scale=1)
+    align = lib.args("moe_align", ids=ids, sorted=array("i32", capacity), block_expert=array("i32", capacity // block),
+                     offsets=array("i64", experts + 1), inverse=inverse, n_padded=array("i32", 1), experts=experts, local_experts=experts, block=block)
+
+    def enqueue(_):
+        lib.enqueue("moe_route", route)
+        lib.enqueue("moe_align", align)
+    enqueue(0)
+    lib.synchronize()
+    if sorted(inverse.get()) != list(range(tokens * k)):
+        raise SystemExit(f"moe_align {name} T {tokens}: the inverse is no permutation")
+    row = dict(op="moe_route + moe_align", layer=name, tokens=tokens, operations=0, bytes=logits.bytes + 5 * ids.bytes + 4 * capacity)
+    row.update(timer(enqueue, 1))
+    return with_limit(row, options)
+
+
+def with_limit(row, options):
+    ms = row["median_ms"]
+    row.update(gb_s=row["bytes"] / ms / 1e6, tflop_s=row["operations"] / ms / 1e9)
+    if options.bandwidth:
+        memory = row["bytes"] / options.bandwidth / 1e6
+        arithmetic = row["operations"] / options.peak / 1e9 if options.peak else 0
+        row.update(limit="memory" if memory >= arithmetic else "arithmetic", limit_ms=max(memory, arithmetic))
+        row["fraction_of_limit"] = row["limit_ms"] / ms
+    print(json.dumps({key: row[key] for key in row if key not in ("plan",)}), flush=True)
+    return row
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--library", required=True)
-    parser.add_argument("--backend", default="cuda", choices=("cuda", "simt"))
+    parser.add_argument("--backend", default="cuda", choices=("cuda", "cpu", "simt"))
     parser.add_argument("--output", required=True)
-    parser.add_argument("--minutes", type=float, default=6)
-    parser.add_argument("--quick", action="store_true", help="half experts, uniform routing")
     parser.add_argument("--layer", choices=LAYERS)
-    parser.add_argument("--shape", help="E,k,D,I,T instead of the layers")
+    parser.add_argument("--tokens", default=",".join(map(str, TOKENS)))
+    parser.add_argument("--experts", default="half,f8,int4")
+    parser.add_argument("--skew", default="0,1", help="of the routes: 0 is even")
+    parser.add_argument("--bandwidth", type=float, default=0, help="GB/s as measured on this device")
+    parser.add_argument("--peak", type=float, default=0, help="TFLOP/s of the products as measured on this device")
+    parser.add_argument("--small", action="store_true", help="a layer that an emulation can compute")
+    parser.add_argument("--repetitions", type=int, default=15)
     parser.add_argument("--commit", default="unknown")
     options = parser.parse_args()
-
-    lib, peers = Library(options.library, options.backend), Peers(options.backend == "cuda", None)
-    limits, end = peers.limits(), time.monotonic() + 60 * options.minutes
-    works = [(name, shape, t) for name, shape in LAYERS.items() if options.layer in (None, name) for t in TOKENS]
-    if options.shape:
-        *shape, tokens = map(int, options.shape.split(","))
-        works = [("shape", tuple(shape), tokens)]
-    rows, left_out = [], []
-    for storage in STORAGES[:1] if options.quick else STORAGES:
-        for skewed in (False,) if options.quick else (False, True):
-            for name, shape, tokens in works:
-                label = f"{name} {storage} T {tokens} {'skewed' if skewed else 'uniform'}"
-                if time.monotonic() > end:
-                    left_out.append(label)
-                    continue
-                try:
-                    layer = Layer(lib, storage, shape, tokens, skewed)
-                    row = {"op": "moe_mlp", "layer": name, "experts": storage, "skewed": skewed, "tokens": tokens, "shape": shape,
-                           "rms_ratio": layer.check(), "plan": lib.plan("moe_mlp", layer.calls[0])}
-                    row.update(summary(layer.time(5 if options.quick else 9)))
-                except Unsupported as reason:
-                    left_out.append(f"{label}: {reason}")
-                    continue
-                ms = row["median_ms"]
-                row.update(bytes=layer.bytes, operations=layer.operations, gb_s=layer.bytes / ms / 1e6, tflop_s=layer.operations / ms / 1e9)
-                if limits:
-                    row["limit_ms"] = max(layer.bytes / limits["bandwidth_gb_s"] / 1e6, layer.operations / limits["bf16_tflop_s"] / 1e9)
-                    row["fraction_of_limit"] = row["limit_ms"] / ms
-                ids = layer.ids
-                del layer
-                if peers.torch and storage == "half" and tokens >= 128:
-                    peers.torch.cuda.empty_cache()
-                    peer = torch_grouped(peers.torch, peers, shape, ids, 5)
-                    if peer:
-                        row["torch_grouped_products_ms"] = peer["median_ms"]
-                rows.append(row)
-                print(f"{label}: {ms:.4f} ms, {row['gb_s']:.0f} GB/s, {row['tflop_s']:.1f} TFLOP/s", file=sys.stderr)
+    lib = Library(options.library, options.backend)
+    timer = Timer(lib, 1 if lib.backend == "simt" else options.repetitions)
+    layers = {"small": SMALL} if options.small else {name: shape for name, shape in LAYERS.items() if options.layer in (None, name)}
+    tokens = [3, 20] if options.small else [int(t) for t in options.tokens.split(",")]
+    rows = []
+    for name, layer in layers.items():
+        experts, k, width, inner = layer
+        rows += [measure_routing(lib, timer, options, name, layer, t) for t in tokens]
+        for storage in options.experts.split(","):
+            rng = np.random.default_rng(1)
+            prepared = weights(lib, rng, storage, experts, 2 * inner, width), weights(lib, rng, storage, experts, width, inner)
+            for t in tokens:
+                for skew in map(float, options.skew.split(",")):
+                    rows.append(measure_mlp(lib, timer, options, name, layer, storage, prepared, t, skew))
+            del prepared
+    result = dict(device=lib.info.name.decode(), commit=options.commit, bandwidth_gb_s=options.bandwidth, peak_tflop_s=options.peak, rows=rows)
     with open(options.output, "w") as file:
-        json.dump({"benchmark": "moe", "commit": options.commit, "device": lib.info.name.decode(), "detail": lib.info.detail.decode(),
-                   **peers.versions(), **limits, "left_out": left_out, "rows": rows}, file, indent=1)
-        file.write("\n")
+        json.dump(result, file, indent=1)
 
 
 if __name__ == "__main__":

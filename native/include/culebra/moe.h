@@ -92,7 +92,9 @@ enum { CUL_EXPERTS_HALF = 0, CUL_EXPERTS_F8 = 1, CUL_EXPERTS_INT4 = 2 };
  * x, y [T,D] half; weights f32, ids i32 [T,k]; b13? [E,2I], b2? [E,D] as x. w13 [E,2I,D] (gate rows first), w2 [E,D,I]:
  * half as x; f8e4m3 with scales f32 [E,cd(N,128),cd(K,128)]; int4 u8 [E,N,K/2] (low nibble = even k, zero point 8) with scales
  * half [E,N,G] and zeros? u8 [E,N/2,G] (low nibble = even n). swiglu_oai: gate = min(gate, limit), up clamped to
- * +-limit, (up + 1) gate sigmoid(alpha gate). The same expert may occur twice in a row. */
+ * +-limit, (up + 1) gate sigmoid(alpha gate). The same expert may occur twice in a row.
+ * Instead of weights and ids: logits [T, E - n_shared] f32 or half, with route_bias? f32 and the attributes from k on, from which
+ * they are made as by cul_moe_route (its shared experts are the last n_shared of the E). Both at once are UNSUPPORTED. */
 typedef struct cul_moe_mlp_args {
   cul_op_call call;
   const cul_tensor* x;
@@ -106,13 +108,22 @@ typedef struct cul_moe_mlp_args {
   const cul_tensor* b2;  /* optional */
   const cul_tensor* weights;
   const cul_tensor* ids;
+  const cul_tensor* logits;     /* instead of weights and ids */
+  const cul_tensor* route_bias; /* optional, with logits */
   const cul_tensor* y;
   int32_t experts;
   int32_t group; /* int4: -1, 32, 64, 128 */
   int32_t act;
   float alpha;
   float limit;
-  int32_t reserved0;
+  /* With logits, as in cul_moe_route_args: */
+  int32_t k;
+  int32_t score;
+  int32_t n_group;
+  int32_t topk_group;
+  int32_t renormalize;
+  int32_t n_shared;
+  float scale;
 } cul_moe_mlp_args;
 CUL_API cul_status cul_moe_mlp(cul_stream* stream, const cul_moe_mlp_args* args);
 

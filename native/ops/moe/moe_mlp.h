@@ -2,11 +2,14 @@
 #pragma once
 #include "abi/op.h"
 #include "ops/moe/experts.h"
+#include "ops/moe/moe_decode.h"
 #include "ops/moe/moe_mlp_many.h"
+#include "ops/moe/moe_route.h"
 
 namespace culebra {
 
-struct MoeMlpParams {
+// What kernels need of a call.
+struct MoeMlpOperands {
   DType dtype = DType::bf16;
   const void* x = nullptr;
   int64_t x_stride = 0;
@@ -26,11 +29,20 @@ struct MoeMlpParams {
   float alpha = 0, limit = 0;
   bool validate = false, batch_invariant = false;
 
+  // Given logits instead of weights and ids: the routing comes first.
+  bool routed = false;
+  MoeRouteParams route;
+  int32_t group_bits = -1;  // int4: log2 of the group; -1: a row is one group
+
+  MoeDecodePlan decode;  // cuda and simt; where it does not suit: MoeMlpParams::many
+  void* workspace = nullptr;
+};
+
+struct MoeMlpParams : MoeMlpOperands {
   MoeMlpMany many;  // cuda, simt
 
   // cpu. Tokens pass in chunks, which bounds the workspace; a chunk's slots are grouped by expert.
   int64_t chunk = 0;
-  void* workspace = nullptr;
 
   // Pairs of matrix rows of a cpu work item: gate and up rows of w13, neighbouring rows of w2.
   static constexpr int64_t kBlockPairs = kExpertBlockPairs;
@@ -55,6 +67,7 @@ struct MoeMlpParams {
 void validate_moe_mlp(const MoeMlpParams& p);
 
 MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args);
+
 CUL_DECLARE_COLUMNS(moe_mlp, MoeMlpParams)
 
 }  // namespace culebra

@@ -8,6 +8,7 @@ culebra_family(moe
     moe_align_cpu
     moe_combine
     moe_combine_cpu
+    moe_decode_plan
     moe_mlp
     moe_mlp_cpu
     moe_mlp_many
@@ -26,9 +27,15 @@ culebra_family(moe
     moe_mlp_many
     moe_align
     moe_combine
+    moe_decode_f8
+    moe_decode_half
+    moe_decode_int4
+    moe_mlp
     moe_permute
     moe_route
   TESTS
     moe
     moe_grouped
-    moe_mlp_many)
+    moe_decode
+    moe_mlp_many
+    moe_route)

@@ -2,6 +2,8 @@
 #include <cstdio>
 
 #include "abi/status.h"
+#include "backends/simt/emulator/global_memory.h"
+#include "backends/simt/emulator/grid_barrier.h"
 #include "backends/simt/emulator/state.h"
 
 namespace culebra::simt {
@@ -208,6 +210,42 @@ void Grid::abandon() {
   __builtin_unreachable();
 }
 
+namespace {
+
+// The barrier's word of the grid that runs on this thread; null until it is used.
+class GridArrivals {
+ public:
+  ~GridArrivals() { reset(); }
+  unsigned* word() {
+    if (!word_) {
+      word_ = std::make_unique<unsigned>(0);
+      register_global(word_.get(), sizeof(unsigned));
+      mark_initialized(word_.get(), sizeof(unsigned));
+    }
+    return word_.get();
+  }
+  void reset() {
+    if (word_) unregister_global(word_.get());
+    word_ = nullptr;
+  }
+
+ private:
+  std::unique_ptr<unsigned> word_;
+};
+thread_local GridArrivals arrivals;
+
+}  // namespace
+
+unsigned* grid_arrivals(Here here) {
+  EmulatorScope scope;
+  const Grid& grid = scope.self.block->grid;
+  const uint64_t blocks = uint64_t{grid.launch.grid.x} * grid.launch.grid.y * grid.launch.grid.z;
+  if (blocks > grid.config.max_resident_blocks)
+    fail(Site(Op::atomic, here), "a barrier of %llu blocks, of which only %u run at once", static_cast<unsigned long long>(blocks),
+         grid.config.max_resident_blocks);
+  return arrivals.word();
+}
+
 void check_launch(const Launch& launch) {
   const auto& [grid, block, bytes, here, cluster] = launch;
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
@@ -227,6 +265,9 @@ void check_launch(const Launch& launch) {
 
 void run_grid(const Launch& launch, void (*entry)(const void*), const void* parameters, size_t parameter_bytes) {
   check_launch(launch);
+  const struct Reset {
+    ~Reset() { arrivals.reset(); }
+  } when_done;
   Grid grid(launch, entry, parameters, parameter_bytes);
   grid.run();
   if (std::string findings = grid.findings(); !findings.empty()) throw DeviceError(findings);

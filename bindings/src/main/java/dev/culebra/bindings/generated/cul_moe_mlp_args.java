@@ -27,13 +27,21 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     const cul_tensor *b2;
  *     const cul_tensor *weights;
  *     const cul_tensor *ids;
+ *     const cul_tensor *logits;
+ *     const cul_tensor *route_bias;
  *     const cul_tensor *y;
  *     int32_t experts;
  *     int32_t group;
  *     int32_t act;
  *     float alpha;
  *     float limit;
- *     int32_t reserved0;
+ *     int32_t k;
+ *     int32_t score;
+ *     int32_t n_group;
+ *     int32_t topk_group;
+ *     int32_t renormalize;
+ *     int32_t n_shared;
+ *     float scale;
  * }
  * }
  */
@@ -56,13 +64,21 @@ public class cul_moe_mlp_args {
         culebra_h.C_POINTER.withName("b2"),
         culebra_h.C_POINTER.withName("weights"),
         culebra_h.C_POINTER.withName("ids"),
+        culebra_h.C_POINTER.withName("logits"),
+        culebra_h.C_POINTER.withName("route_bias"),
         culebra_h.C_POINTER.withName("y"),
         culebra_h.C_INT.withName("experts"),
         culebra_h.C_INT.withName("group"),
         culebra_h.C_INT.withName("act"),
         culebra_h.C_FLOAT.withName("alpha"),
         culebra_h.C_FLOAT.withName("limit"),
-        culebra_h.C_INT.withName("reserved0")
+        culebra_h.C_INT.withName("k"),
+        culebra_h.C_INT.withName("score"),
+        culebra_h.C_INT.withName("n_group"),
+        culebra_h.C_INT.withName("topk_group"),
+        culebra_h.C_INT.withName("renormalize"),
+        culebra_h.C_INT.withName("n_shared"),
+        culebra_h.C_FLOAT.withName("scale")
     ).withName("cul_moe_mlp_args");
 
     /**
@@ -600,6 +616,94 @@ public class cul_moe_mlp_args {
         struct.set(ids$LAYOUT, ids$OFFSET, fieldValue);
     }
 
+    private static final AddressLayout logits$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("logits"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * const cul_tensor *logits
+     * }
+     */
+    public static final AddressLayout logits$layout() {
+        return logits$LAYOUT;
+    }
+
+    private static final long logits$OFFSET = $LAYOUT.byteOffset(groupElement("logits"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * const cul_tensor *logits
+     * }
+     */
+    public static final long logits$offset() {
+        return logits$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * const cul_tensor *logits
+     * }
+     */
+    public static MemorySegment logits(MemorySegment struct) {
+        return struct.get(logits$LAYOUT, logits$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * const cul_tensor *logits
+     * }
+     */
+    public static void logits(MemorySegment struct, MemorySegment fieldValue) {
+        struct.set(logits$LAYOUT, logits$OFFSET, fieldValue);
+    }
+
+    private static final AddressLayout route_bias$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("route_bias"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * const cul_tensor *route_bias
+     * }
+     */
+    public static final AddressLayout route_bias$layout() {
+        return route_bias$LAYOUT;
+    }
+
+    private static final long route_bias$OFFSET = $LAYOUT.byteOffset(groupElement("route_bias"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * const cul_tensor *route_bias
+     * }
+     */
+    public static final long route_bias$offset() {
+        return route_bias$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * const cul_tensor *route_bias
+     * }
+     */
+    public static MemorySegment route_bias(MemorySegment struct) {
+        return struct.get(route_bias$LAYOUT, route_bias$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * const cul_tensor *route_bias
+     * }
+     */
+    public static void route_bias(MemorySegment struct, MemorySegment fieldValue) {
+        struct.set(route_bias$LAYOUT, route_bias$OFFSET, fieldValue);
+    }
+
     private static final AddressLayout y$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("y"));
 
     /**
@@ -864,48 +968,312 @@ public class cul_moe_mlp_args {
         struct.set(limit$LAYOUT, limit$OFFSET, fieldValue);
     }
 
-    private static final OfInt reserved0$LAYOUT = (OfInt)$LAYOUT.select(groupElement("reserved0"));
+    private static final OfInt k$LAYOUT = (OfInt)$LAYOUT.select(groupElement("k"));
 
     /**
      * Layout for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t k
      * }
      */
-    public static final OfInt reserved0$layout() {
-        return reserved0$LAYOUT;
+    public static final OfInt k$layout() {
+        return k$LAYOUT;
     }
 
-    private static final long reserved0$OFFSET = $LAYOUT.byteOffset(groupElement("reserved0"));
+    private static final long k$OFFSET = $LAYOUT.byteOffset(groupElement("k"));
 
     /**
      * Offset for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t k
      * }
      */
-    public static final long reserved0$offset() {
-        return reserved0$OFFSET;
+    public static final long k$offset() {
+        return k$OFFSET;
     }
 
     /**
      * Getter for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t k
      * }
      */
-    public static int reserved0(MemorySegment struct) {
-        return struct.get(reserved0$LAYOUT, reserved0$OFFSET);
+    public static int k(MemorySegment struct) {
+        return struct.get(k$LAYOUT, k$OFFSET);
     }
 
     /**
      * Setter for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t k
      * }
      */
-    public static void reserved0(MemorySegment struct, int fieldValue) {
-        struct.set(reserved0$LAYOUT, reserved0$OFFSET, fieldValue);
+    public static void k(MemorySegment struct, int fieldValue) {
+        struct.set(k$LAYOUT, k$OFFSET, fieldValue);
+    }
+
+    private static final OfInt score$LAYOUT = (OfInt)$LAYOUT.select(groupElement("score"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t score
+     * }
+     */
+    public static final OfInt score$layout() {
+        return score$LAYOUT;
+    }
+
+    private static final long score$OFFSET = $LAYOUT.byteOffset(groupElement("score"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t score
+     * }
+     */
+    public static final long score$offset() {
+        return score$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t score
+     * }
+     */
+    public static int score(MemorySegment struct) {
+        return struct.get(score$LAYOUT, score$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t score
+     * }
+     */
+    public static void score(MemorySegment struct, int fieldValue) {
+        struct.set(score$LAYOUT, score$OFFSET, fieldValue);
+    }
+
+    private static final OfInt n_group$LAYOUT = (OfInt)$LAYOUT.select(groupElement("n_group"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t n_group
+     * }
+     */
+    public static final OfInt n_group$layout() {
+        return n_group$LAYOUT;
+    }
+
+    private static final long n_group$OFFSET = $LAYOUT.byteOffset(groupElement("n_group"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t n_group
+     * }
+     */
+    public static final long n_group$offset() {
+        return n_group$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t n_group
+     * }
+     */
+    public static int n_group(MemorySegment struct) {
+        return struct.get(n_group$LAYOUT, n_group$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t n_group
+     * }
+     */
+    public static void n_group(MemorySegment struct, int fieldValue) {
+        struct.set(n_group$LAYOUT, n_group$OFFSET, fieldValue);
+    }
+
+    private static final OfInt topk_group$LAYOUT = (OfInt)$LAYOUT.select(groupElement("topk_group"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t topk_group
+     * }
+     */
+    public static final OfInt topk_group$layout() {
+        return topk_group$LAYOUT;
+    }
+
+    private static final long topk_group$OFFSET = $LAYOUT.byteOffset(groupElement("topk_group"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t topk_group
+     * }
+     */
+    public static final long topk_group$offset() {
+        return topk_group$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t topk_group
+     * }
+     */
+    public static int topk_group(MemorySegment struct) {
+        return struct.get(topk_group$LAYOUT, topk_group$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t topk_group
+     * }
+     */
+    public static void topk_group(MemorySegment struct, int fieldValue) {
+        struct.set(topk_group$LAYOUT, topk_group$OFFSET, fieldValue);
+    }
+
+    private static final OfInt renormalize$LAYOUT = (OfInt)$LAYOUT.select(groupElement("renormalize"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t renormalize
+     * }
+     */
+    public static final OfInt renormalize$layout() {
+        return renormalize$LAYOUT;
+    }
+
+    private static final long renormalize$OFFSET = $LAYOUT.byteOffset(groupElement("renormalize"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t renormalize
+     * }
+     */
+    public static final long renormalize$offset() {
+        return renormalize$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t renormalize
+     * }
+     */
+    public static int renormalize(MemorySegment struct) {
+        return struct.get(renormalize$LAYOUT, renormalize$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t renormalize
+     * }
+     */
+    public static void renormalize(MemorySegment struct, int fieldValue) {
+        struct.set(renormalize$LAYOUT, renormalize$OFFSET, fieldValue);
+    }
+
+    private static final OfInt n_shared$LAYOUT = (OfInt)$LAYOUT.select(groupElement("n_shared"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t n_shared
+     * }
+     */
+    public static final OfInt n_shared$layout() {
+        return n_shared$LAYOUT;
+    }
+
+    private static final long n_shared$OFFSET = $LAYOUT.byteOffset(groupElement("n_shared"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t n_shared
+     * }
+     */
+    public static final long n_shared$offset() {
+        return n_shared$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t n_shared
+     * }
+     */
+    public static int n_shared(MemorySegment struct) {
+        return struct.get(n_shared$LAYOUT, n_shared$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t n_shared
+     * }
+     */
+    public static void n_shared(MemorySegment struct, int fieldValue) {
+        struct.set(n_shared$LAYOUT, n_shared$OFFSET, fieldValue);
+    }
+
+    private static final OfFloat scale$LAYOUT = (OfFloat)$LAYOUT.select(groupElement("scale"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * float scale
+     * }
+     */
+    public static final OfFloat scale$layout() {
+        return scale$LAYOUT;
+    }
+
+    private static final long scale$OFFSET = $LAYOUT.byteOffset(groupElement("scale"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * float scale
+     * }
+     */
+    public static final long scale$offset() {
+        return scale$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * float scale
+     * }
+     */
+    public static float scale(MemorySegment struct) {
+        return struct.get(scale$LAYOUT, scale$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * float scale
+     * }
+     */
+    public static void scale(MemorySegment struct, float fieldValue) {
+        struct.set(scale$LAYOUT, scale$OFFSET, fieldValue);
     }
 
     /**
