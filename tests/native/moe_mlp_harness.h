@@ -88,7 +88,9 @@ class MlpProblem {
         norm += want * want;
       }
     }
-    EXPECT_LE(std::sqrt(difference / std::max(norm, 1e-300)), 1.5 * tolerance(c.type)) << context.plan;
+    // f8: activations may be e4m3, too.
+    const bool quantized = context.plan.find("e4m3 activations") != std::string::npos;
+    EXPECT_LE(std::sqrt(difference / std::max(norm, 1e-300)), quantized ? 0.06 : 1.5 * tolerance(c.type)) << context.plan;
     EXPECT_TRUE(y.guards_untouched());
   }
 

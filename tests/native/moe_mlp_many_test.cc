@@ -17,6 +17,10 @@ TEST_P(MoeMlpManyTest, everyStorageAndActivation) {
   check(GetParam(), {CUL_EXPERTS_F8, CUL_MOE_ACT_SWIGLU_OAI, kF16, 40, 2, 3, 64, 136, true, false, -1, 0}, 6);
 }
 
+TEST_P(MoeMlpManyTest, f8ExpertsWithManyRows) {
+  check(GetParam(), {CUL_EXPERTS_F8, CUL_MOE_ACT_SILU, kBf16, 70, 2, 2, 144, 64, true, false, -1, 16}, 15);
+}
+
 TEST_P(MoeMlpManyTest, spreadOfTheSlots) {
   const MlpCase one{CUL_EXPERTS_HALF, CUL_MOE_ACT_SILU, kBf16, 30, 3, 9, 64, 32, false, false, -1, 0, 6};  // all to one expert, thrice a token
   check(GetParam(), one, 7);
