@@ -21,7 +21,8 @@ struct ChunkSpan {
   int count;      // of its tokens; 0: the slot is empty
 };
 
-CUL_DEVICE_FN ChunkSpan chunk_of_slot(const Sequences& s, int64_t slot) {
+// Every chunk of sequences that are not skipped.
+CUL_DEVICE_FN ChunkSpan span_of_slot(const Sequences& s, int64_t slot) {
   int64_t n, chunk;
   if (s.cu_seqlens) {
     int64_t low = 0, high = s.count;  // the last n whose slots begin at or before this one
@@ -41,9 +42,13 @@ CUL_DEVICE_FN ChunkSpan chunk_of_slot(const Sequences& s, int64_t slot) {
   }
   ChunkSpan span{sequence_at(s, n), chunk * kChunk, 0};
   const int64_t left = span.sequence.length - span.begin;
-  span.count = span.sequence.skipped || span.sequence.length <= kRecurrentTokens || left <= 0 ? 0
-               : left < kChunk                                                               ? static_cast<int>(left)
-                                                                                             : kChunk;
+  span.count = span.sequence.skipped || left <= 0 ? 0 : left < kChunk ? static_cast<int>(left) : kChunk;
+  return span;
+}
+// Those of sequences that go in chunks.
+CUL_DEVICE_FN ChunkSpan chunk_of_slot(const Sequences& s, int64_t slot) {
+  ChunkSpan span = span_of_slot(s, slot);
+  if (span.sequence.length <= kRecurrentTokens) span.count = 0;
   return span;
 }
 CUL_DEVICE_FN int64_t first_slot(const Sequences& s, int64_t n) {

@@ -5,11 +5,14 @@
 
 namespace culebra {
 
-RecurrencePlan plan_recurrence(const Call& call, const RecurrenceParams& p) {
+RecurrencePlan plan_recurrence(const Call& call, const RecurrenceParams& p) { return plan_recurrence(call, p, 0).plan; }
+
+OwnWorkspace plan_recurrence(const Call& call, const RecurrenceParams& p, uint64_t own_bytes) {
   RecurrencePlan plan;
-  if (call.caps().backend == CUL_BACKEND_CPU) return plan;
+  if (call.caps().backend == CUL_BACKEND_CPU) return {plan, own_bytes ? call.workspace(own_bytes) : nullptr};
   const Sequences& s = p.sequences;
   const bool packed = s.cu_seqlens != nullptr;
+  uint64_t records = 0;
   const char* reason = "sequences of more than 16 tokens in chunks of 64, others token by token";
   if (p.dtype == DType::f32)
     reason = "token by token: f32 operands";
@@ -27,12 +30,12 @@ RecurrencePlan plan_recurrence(const Call& call, const RecurrenceParams& p) {
     c.split = c.delta && p.dtype == DType::bf16;
     c.channel = p.decay == Decay::channel;
     c.slots = ChunkLayout::slots_of(s.tokens, s.count, packed);
-    plan.workspace = call.workspace(static_cast<uint64_t>(c.slots * p.value_heads * c.record_bytes()));
-  } else {
-    call.workspace(0);
+    records = static_cast<uint64_t>(c.slots * p.value_heads * c.record_bytes());
   }
+  void* const own = call.workspace(own_bytes + records);
+  plan.workspace = WorkspaceParts::at<char>(own, own_bytes);
   if (call.plan_only()) call.explain(format("%s: %s", p.op, reason));
-  return plan;
+  return {plan, own};
 }
 
 }  // namespace culebra

@@ -23,6 +23,12 @@ culebra_family(linear_attention
     chunk_prepare_channel
     chunk_scan
     gated_rms_norm
+    linear_attention
+    linear_attention_wide
+    local_linear_attention
+    mixture_of_memories
+    mlstm
+    normaliser
     recurrence
     recurrent
   TESTS
