@@ -60,7 +60,7 @@ struct Problem {
   int64_t sequences(const std::vector<int32_t>& lengths) const { return lengths.empty() ? s.B : static_cast<int64_t>(lengths.size()); }
   int64_t count() const { return cu.empty() ? s.B : static_cast<int64_t>(cu.size()) - 1; }
 
-  void run() {
+  void run(uint32_t flags = 0) {
     auto args = glue_testing::args_of<cul_recurrence_args>();
     args.q = q;
     args.k = k;
@@ -71,14 +71,15 @@ struct Problem {
     if (!cu.empty()) args.cu_seqlens = index;
     args.initial_state = initial;
     args.final_state = final;
-    args.call.flags = CUL_OP_PLAN_ONLY;
+    args.call.flags = flags | CUL_OP_PLAN_ONLY;
     ASSERT_EQ(op.run(machine.stream, &args), CUL_OK) << cul_last_error();
     void* workspace = nullptr;
+    plan = cul_last_plan();
     const uint64_t bytes = cul_last_workspace_bytes();
     if (bytes) {
       ASSERT_EQ(cul_memory_alloc(machine.device, bytes, &workspace), CUL_OK) << cul_last_error();
     }
-    args.call.flags = CUL_OP_VALIDATE;
+    args.call.flags = flags | CUL_OP_VALIDATE;
     args.call.workspace = workspace;
     args.call.workspace_bytes = bytes;
     ASSERT_EQ(op.run(machine.stream, &args), CUL_OK) << cul_last_error();
@@ -133,6 +134,7 @@ struct Problem {
   DType type;
   Shape s;
   std::vector<int32_t> cu;
+  std::string plan;
   Tensor q, k, v, o, beta, g, initial, final, index;
 };
 
@@ -225,6 +227,24 @@ TEST_P(Recurrences, giveAPackedSequenceTheBitsItHasAlone) {
         EXPECT_EQ(alone.outputs(0, T), packed.outputs(begin, begin + T));
         for (int64_t i = 0; i < cells; ++i) EXPECT_EQ(alone.final[i], packed.final[static_cast<int64_t>(n) * cells + i]);
       }
+    }
+}
+
+TEST_P(Recurrences, cutLongSequencesWhereHeadsAreFew) {
+  Machine m(GetParam());
+  for (const Operator& op : kOperators)
+    for (const bool packed : {false, true}) {
+      SCOPED_TRACE(op.name);
+      Problem p(m, op, DType::bf16, {1, 1541, 1, 1, 16, 8}, packed ? std::vector<int32_t>{1541} : std::vector<int32_t>{});
+      p.run(CUL_OP_BATCH_INVARIANT);
+      EXPECT_EQ(p.plan.find("are cut"), std::string::npos) << p.plan;
+      p.expect_reference(5e-3);
+      p.run();
+      EXPECT_EQ(GetParam() == CUL_BACKEND_SIMT, p.plan.find("are cut after") != std::string::npos) << p.plan;
+      p.expect_reference(5e-3);
+      const auto once = p.outputs(0, 1541);
+      p.run();
+      EXPECT_EQ(p.outputs(0, 1541), once);
     }
 }
 

@@ -105,7 +105,7 @@ LinearAttentionParams check_linear_attention(const Call& call, const cul_linear_
   const bool device = call.caps().backend != CUL_BACKEND_CPU, mapped = features != FeatureMap::none && !p.wide();
   const uint64_t rows = static_cast<uint64_t>(p.batch * p.sequences.tokens * p.key_heads);
   const uint64_t F = static_cast<uint64_t>(p.features_dim());
-  p.slots = ChunkLayout::slots_of(p.sequences.tokens, p.sequences.count, p.sequences.cu_seqlens != nullptr);
+  p.slots = ChunkLayout::slots_of(p.sequences.tokens, p.sequences.count, p.sequences.cu_seqlens != nullptr, kChunk);
   const uint64_t chunks = p.normalize && !p.wide() ? static_cast<uint64_t>(p.slots * p.key_heads) : 0;
   const uint64_t state_rows = static_cast<uint64_t>(p.sequences.state_rows);
   const uint64_t z_bytes = state_rows * static_cast<uint64_t>(p.key_heads) * F * sizeof(float);

@@ -78,9 +78,10 @@ __global__ void __launch_bounds__(kThreads) wide_kernel(Params p, RecurrencePara
     const int rows = values - first < kRows ? static_cast<int>(values - first) : kRows;
     const int64_t checkpoint0 = kZ ? 0 : first_checkpoint(p, n);
     if (seq.skipped) {
-      if (kZ) continue;
-      for (int64_t t = 0; t < seq.length; ++t)
-        if (thread < rows) store_one(p.dtype, p.o.data, seq.batch * p.o.batch + (seq.begin + t) * p.o.token + head * p.o.head + first + thread, 0.0f);
+      if constexpr (!kZ)
+        for (int64_t t = 0; t < seq.length; ++t)
+          if (thread < rows)
+            store_one(p.dtype, p.o.data, seq.batch * p.o.batch + (seq.begin + t) * p.o.token + head * p.o.head + first + thread, 0.0f);
     } else {
       float* const state = state_of(states, seq.write_row, head);
       const float* const from = state_of(initial, seq.read_row, head);

@@ -8,124 +8,191 @@ namespace {
 
 using Params = LocalLinearAttentionParams;
 
-constexpr int kWarps = 4, kThreads = 32 * kWarps;
-constexpr int kPerLane = 8;  // columns of a lane: K up to 256
-constexpr int kMaxDim = 32 * kPerLane;
-constexpr int kCoefficients = 128;  // keys whose weights in o are in shared memory at once
+constexpr int kThreads = 128;
+constexpr int kMaxDim = 256;
+constexpr int kColumnsPerThread = kMaxDim / kThreads;
+constexpr int kSums = 8;
 
 struct Scratch {
-  double parts[kWarps][kMaxDim];
-  double mu[kMaxDim], rho[kMaxDim], residual[kMaxDim], direction[kMaxDim];
-  double scalars[kWarps];
-  double coefficients[kCoefficients];
+  double q[kMaxDim], mu[kMaxDim], rho[kMaxDim], residual[kMaxDim], direction[kMaxDim], image[kMaxDim];
+  double coefficients[kThreads];  // of as many keys
+  double values[kThreads];        // one a thread, for sums over threads
+  double sums[kSums];
 };
 
-// A query of one head, and the keys that it sees.
+// The keys that a query sees, and its row of the outputs.
 struct Query {
-  int64_t q, k, key_stride, visible;
-  double x[kPerLane];  // q in this lane's columns
+  int64_t k, key_stride, visible;
+  double top;    // the largest score
+  double ridge;  // lambda e^-top
 };
 
-CUL_DEVICE_FN void load_columns(const Params& p, const void* data, int64_t at, int lane, double (&x)[kPerLane]) {
-#pragma unroll
-  for (int i = 0; i < kPerLane; ++i) {
-    const int column = lane + 32 * i;
-    x[i] = column < p.key_dim ? static_cast<double>(load_one(p.dtype, data, at + column)) : 0.0;
+// a.k of a key, and b.k.
+template <class T>
+CUL_DEVICE_FN void products(const T* k, const double* a, const double* b, int64_t width, double& ak, double& bk) {
+  ak = bk = 0;
+  for (int64_t c = 0; c < width; ++c) {
+    const double x = static_cast<double>(to_float(k[c]));
+    ak = fma(a[c], x, ak);
+    bk = fma(b[c], x, bk);
   }
 }
+CUL_DEVICE_FN void products(const Params& p, int64_t at, const double* a, const double* b, double& ak, double& bk) {
+  if (p.dtype == DType::f32)
+    products(static_cast<const float*>(p.k.data) + at, a, b, p.key_dim, ak, bk);
+  else if (p.dtype == DType::f16)
+    products(static_cast<const half_t*>(p.k.data) + at, a, b, p.key_dim, ak, bk);
+  else
+    products(static_cast<const bfloat16_t*>(p.k.data) + at, a, b, p.key_dim, ak, bk);
+}
 
-// Sums of two products of a key in all lanes: q.k scale, and z.x.
-CUL_DEVICE_FN void products(const Params& p, const Query& q, const double (&k)[kPerLane], const double* x, int lane, double& score, double& product) {
-  score = product = 0;
-#pragma unroll
-  for (int i = 0; i < kPerLane; ++i) {
-    const int column = lane + 32 * i;
-    score = fma(q.x[i], k[i], score);
-    if (x && column < p.key_dim) product = fma(k[i] - q.x[i], x[column], product);
+// f over every thread's value, in every thread: eight threads take sixteen values each, then all take eight.
+template <class F>
+CUL_DEVICE_FN double combine(Scratch& s, double value, F f) {
+  const int thread = static_cast<int>(threadIdx.x);
+  __syncthreads();
+  s.values[thread] = value;
+  __syncthreads();
+  if (thread < kSums) {
+    double part = s.values[thread * (kThreads / kSums)];
+    for (int i = 1; i < kThreads / kSums; ++i) part = f(part, s.values[thread * (kThreads / kSums) + i]);
+    s.sums[thread] = part;
   }
-  score = static_cast<double>(p.scale) * warp_sum(score);
-  if (x) product = warp_sum(product);
+  __syncthreads();
+  double all = s.sums[0];
+  for (int i = 1; i < kSums; ++i) all = f(all, s.sums[i]);
+  return all;
+}
+struct Add {
+  CUL_DEVICE_FN double operator()(double a, double b) const { return a + b; }
+};
+struct Larger {
+  CUL_DEVICE_FN double operator()(double a, double b) const { return a < b ? b : a; }
+};
+
+CUL_DEVICE_FN double dot(const Params& p, Scratch& s, const double* a, const double* b) {
+  double sum = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < p.key_dim; i += kThreads) sum = fma(a[i], b[i], sum);
+  return combine(s, sum, Add());
 }
 
-// The sum over warps of a value that each warp has, in every thread.
-CUL_DEVICE_FN double block_sum(Scratch& s, double value, int warp, int lane) {
-  __syncthreads();
-  if (lane == 0) s.scalars[warp] = value;
-  __syncthreads();
-  double sum = 0;
-  for (int w = 0; w < kWarps; ++w) sum += s.scalars[w];
-  return sum;
-}
-
-CUL_DEVICE_FN double dot(const Params& p, Scratch& s, const double* a, const double* b, int warp, int lane) {
-  double sum = 0;
-  for (int i = warp * 32 + lane; i < p.key_dim; i += kThreads) sum = fma(a[i], b[i], sum);
-  return block_sum(s, warp_sum(sum), warp, lane);
+// out[c] += coefficient of each of `count` keys times its (k - q)[c]: a thread has a column and every parts-th key.
+CUL_DEVICE_FN void add_keys(const Params& p, Scratch& s, const Query& q, int64_t begin, int count, int columns, int parts,
+                            double (&sums)[kColumnsPerThread]) {
+  const int thread = static_cast<int>(threadIdx.x), part = thread / columns;
+#pragma unroll
+  for (int i = 0; i < kColumnsPerThread; ++i) {
+    const int column = thread % columns + i * kThreads;
+    if (column >= p.key_dim || part >= parts) continue;
+    for (int j = part; j < count; j += parts) {
+      const double k = static_cast<double>(load_one(p.dtype, p.k.data, q.k + (begin + j) * q.key_stride + column));
+      sums[i] = fma(s.coefficients[j], k - s.q[column], sums[i]);
+    }
+  }
 }
 
 // out = sum w (z.x) z + ridge x, or where x is null sum w z; returns sum w.
-CUL_DEVICE_FN double apply(const Params& p, Scratch& s, const Query& q, const double* x, double* out, double top, double ridge, int warp, int lane) {
-  double sums[kPerLane] = {}, omega = 0;
-  for (int64_t j = warp; j < q.visible; j += kWarps) {
-    double k[kPerLane], score, product;
-    load_columns(p, p.k.data, q.k + j * q.key_stride, lane, k);
-    products(p, q, k, x, lane, score, product);
-    const double w = exp(score - top), factor = x ? w * product : w;
-    omega += w;
-#pragma unroll
-    for (int i = 0; i < kPerLane; ++i) sums[i] = fma(factor, k[i] - q.x[i], sums[i]);
+CUL_DEVICE_FN double apply(const Params& p, Scratch& s, const Query& q, const double* x, double* out) {
+  const int thread = static_cast<int>(threadIdx.x);
+  int columns = kThreads;  // the least power of two with room for K
+  while (columns / 2 >= p.key_dim) columns /= 2;
+  const int parts = kThreads / columns;
+  const double q_x = x ? dot(p, s, s.q, x) : 0.0;
+  double sums[kColumnsPerThread] = {}, omega = 0;
+  for (int64_t begin = 0; begin < q.visible; begin += kThreads) {
+    const int count = q.visible - begin < kThreads ? static_cast<int>(q.visible - begin) : kThreads;
+    if (thread < count) {
+      double score, product;
+      products(p, q.k + (begin + thread) * q.key_stride, s.q, x ? x : s.q, score, product);
+      const double w = exp(static_cast<double>(p.scale) * score - q.top);
+      omega += w;
+      s.coefficients[thread] = x ? w * (product - q_x) : w;
+    }
+    __syncthreads();
+    add_keys(p, s, q, begin, count, columns, parts, sums);
+    __syncthreads();
   }
+  s.values[thread] = sums[0];
   __syncthreads();
 #pragma unroll
-  for (int i = 0; i < kPerLane; ++i) s.parts[warp][lane + 32 * i] = sums[i];
-  __syncthreads();
-  for (int i = warp * 32 + lane; i < p.key_dim; i += kThreads) {
-    double sum = x ? ridge * x[i] : 0.0;
-    for (int w = 0; w < kWarps; ++w) sum += s.parts[w][i];
-    out[i] = sum;
+  for (int i = 0; i < kColumnsPerThread; ++i) {
+    const int column = thread + i * kThreads;
+    if (column >= p.key_dim) continue;
+    double sum = x ? q.ridge * x[column] : 0.0;
+    if (i == 0) {
+      for (int part = 0; part < parts; ++part) sum += s.values[part * columns + column];
+    } else {
+      sum += sums[i];
+    }
+    out[column] = sum;
   }
-  return block_sum(s, omega, warp, lane);
+  return combine(s, omega, Add());
 }
 
 // rho = Sigma^-1 mu.
-CUL_DEVICE_FN void solve(const Params& p, Scratch& s, const Query& q, double top, double ridge, int warp, int lane) {
-  for (int i = warp * 32 + lane; i < p.key_dim; i += kThreads) {
+CUL_DEVICE_FN void solve(const Params& p, Scratch& s, const Query& q) {
+  const int thread = static_cast<int>(threadIdx.x);
+  for (int i = thread; i < p.key_dim; i += kThreads) {
     s.rho[i] = 0;
     s.residual[i] = s.direction[i] = s.mu[i];
   }
-  double size = dot(p, s, s.residual, s.residual, warp, lane);
+  double size = dot(p, s, s.residual, s.residual);
   const double enough = size * static_cast<double>(p.tol) * static_cast<double>(p.tol);
-  // The image of a direction takes the place of the warps' parts once they are summed.
-  double* const image = s.parts[0];
   for (int iteration = 0; iteration < p.cg_iters && size > enough && size > 0; ++iteration) {
-    apply(p, s, q, s.direction, image, top, ridge, warp, lane);
-    const double curvature = dot(p, s, s.direction, image, warp, lane);
+    apply(p, s, q, s.direction, s.image);
+    const double curvature = dot(p, s, s.direction, s.image);
     if (!(curvature > 0)) break;
     const double alpha = size / curvature;
-    for (int i = warp * 32 + lane; i < p.key_dim; i += kThreads) {
+    for (int i = thread; i < p.key_dim; i += kThreads) {
       s.rho[i] = fma(alpha, s.direction[i], s.rho[i]);
-      s.residual[i] = fma(-alpha, image[i], s.residual[i]);
+      s.residual[i] = fma(-alpha, s.image[i], s.residual[i]);
     }
-    const double next = dot(p, s, s.residual, s.residual, warp, lane), beta = next / size;
-    for (int i = warp * 32 + lane; i < p.key_dim; i += kThreads) s.direction[i] = fma(beta, s.direction[i], s.residual[i]);
+    const double next = dot(p, s, s.residual, s.residual), beta = next / size;
+    for (int i = thread; i < p.key_dim; i += kThreads) s.direction[i] = fma(beta, s.direction[i], s.residual[i]);
     size = next;
     __syncthreads();
   }
+  __syncthreads();
+}
+
+// One value head: o = sum of coefficient v over the keys. A thread has a column or two.
+CUL_DEVICE_FN void write_output(const Params& p, Scratch& s, const Query& q, double q_rho, double divisor, int64_t v, int64_t o) {
+  const int thread = static_cast<int>(threadIdx.x);
+  double sums[kColumnsPerThread] = {};
+  for (int64_t begin = 0; begin < q.visible; begin += kThreads) {
+    const int count = q.visible - begin < kThreads ? static_cast<int>(q.visible - begin) : kThreads;
+    if (thread < count) {
+      double score, product;
+      products(p, q.k + (begin + thread) * q.key_stride, s.q, s.rho, score, product);
+      s.coefficients[thread] = exp(static_cast<double>(p.scale) * score - q.top) * (1 - (product - q_rho)) / divisor;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < kColumnsPerThread; ++i) {
+      const int column = thread + i * kThreads;
+      for (int j = 0; j < count && column < p.value_dim; ++j)
+        sums[i] = fma(s.coefficients[j], static_cast<double>(load_one(p.dtype, p.v.data, v + (begin + j) * p.v.token + column)), sums[i]);
+    }
+    __syncthreads();
+  }
+#pragma unroll
+  for (int i = 0; i < kColumnsPerThread; ++i)
+    if (thread + i * kThreads < p.value_dim) store_one(p.dtype, p.o.data, o + thread + i * kThreads, static_cast<float>(sums[i]));
 }
 
 // Computes: w = e^(scale q.k), z = k - q, rho = (sum w z z^T + lambda I)^-1 sum w z, o = sum w (1 - z.rho) v / (sum w - mu.rho)
 // Shapes:   q [B,T,H,K], k [B,S,H,K], v [B,S,HV,V], K and V up to 256
 // Layouts:  inner stride 1, f32, f16 or bf16
-// Tiles:    a block has a query of one head; a warp every fourth key, a lane every 32nd column
-// Shared:   19 KB: five vectors and a sum a warp
-// Order:    a warp's keys in order, then warps in order
+// Tiles:    a block has a query of one head and 128 keys at a time: a thread a key's products, then a thread a column of their sum
+// Shared:   15 KB: six vectors, a coefficient a key
+// Order:    a thread's keys in order, then parts in order; no order depends on the batch
 // Numerics: double; weights as e^(score - top) with lambda times e^-top, which leaves o as it is
-// Needs:    sm_80. Limit: 4 K operations in double a key and iteration; keys come from L2
+// Needs:    sm_80. Limit: 3 K multiplications in double a key and iteration; keys come from L1 and L2
 // Source:   Zuo et al., arXiv:2510.01450
 __global__ void __launch_bounds__(kThreads) local_kernel(Params p, int64_t items) {
   CUL_SHARED(Scratch, scratch, [1]);
   Scratch& s = scratch[0];
-  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
+  const int thread = static_cast<int>(threadIdx.x);
   for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
     const int64_t token = divide(item, p.key_heads), head = item - token * p.key_heads;
     int64_t n = divide(token, p.queries), row = token - n * p.queries, batch = n, query0 = 0, key0 = 0, queries = p.queries, keys = p.keys;
@@ -147,56 +214,26 @@ __global__ void __launch_bounds__(kThreads) local_kernel(Params p, int64_t items
       keys = p.cu_keys[n + 1] - key0;
       row = token - query0;
     }
-    Query q;
-    q.q = batch * p.q.batch + (query0 + row) * p.q.token + head * p.q.head;
-    q.k = batch * p.k.batch + key0 * p.k.token + head * p.k.head;
-    q.key_stride = p.k.token;
-    q.visible = keys - queries + row + 1;
-    load_columns(p, p.q.data, q.q, lane, q.x);
-
+    const int64_t q_at = batch * p.q.batch + (query0 + row) * p.q.token + head * p.q.head;
+    __syncthreads();
+    for (int i = thread; i < p.key_dim; i += kThreads) s.q[i] = static_cast<double>(load_one(p.dtype, p.q.data, q_at + i));
+    __syncthreads();
+    Query q{batch * p.k.batch + key0 * p.k.token + head * p.k.head, p.k.token, keys - queries + row + 1, 0, 0};
     double top = -INFINITY;
-    for (int64_t j = warp; j < q.visible; j += kWarps) {
-      double k[kPerLane], score, unused;
-      load_columns(p, p.k.data, q.k + j * q.key_stride, lane, k);
-      products(p, q, k, nullptr, lane, score, unused);
-      top = top < score ? score : top;
+    for (int64_t j = thread; j < q.visible; j += kThreads) {
+      double score, again;
+      products(p, q.k + j * q.key_stride, s.q, s.q, score, again);
+      top = Larger()(top, static_cast<double>(p.scale) * score);
     }
-    __syncthreads();
-    if (lane == 0) s.scalars[warp] = top;
-    __syncthreads();
-    for (int w = 0; w < kWarps; ++w) top = top < s.scalars[w] ? s.scalars[w] : top;
-    const double ridge = static_cast<double>(p.ridge) * exp(-top < 600.0 ? -top : 600.0);
-    const double omega = apply(p, s, q, nullptr, s.mu, top, 0, warp, lane);
-    solve(p, s, q, top, ridge, warp, lane);
-    const double divisor = omega - dot(p, s, s.mu, s.rho, warp, lane);
-
+    q.top = combine(s, top, Larger());
+    q.ridge = static_cast<double>(p.ridge) * exp(-q.top < 600.0 ? -q.top : 600.0);
+    const double omega = apply(p, s, q, nullptr, s.mu);
+    solve(p, s, q);
+    const double divisor = omega - dot(p, s, s.mu, s.rho), q_rho = dot(p, s, s.q, s.rho);
     const int64_t group = divide(p.value_heads, p.key_heads);
-    for (int64_t h = head * group; h < (head + 1) * group; ++h) {
-      constexpr int kPerThread = (kMaxDim + kThreads - 1) / kThreads;
-      double o[kPerThread] = {};
-      for (int64_t begin = 0; begin < q.visible; begin += kCoefficients) {
-        const int count = q.visible - begin < kCoefficients ? static_cast<int>(q.visible - begin) : kCoefficients;
-        __syncthreads();
-        for (int j = warp; j < count; j += kWarps) {
-          double k[kPerLane], score, product;
-          load_columns(p, p.k.data, q.k + (begin + j) * q.key_stride, lane, k);
-          products(p, q, k, s.rho, lane, score, product);
-          if (lane == 0) s.coefficients[j] = exp(score - top) * (1 - product) / divisor;
-        }
-        __syncthreads();
-#pragma unroll
-        for (int i = 0; i < kPerThread; ++i)
-          for (int j = 0; j < count && thread + i * kThreads < p.value_dim; ++j) {
-            const int64_t v = batch * p.v.batch + (key0 + begin + j) * p.v.token + h * p.v.head + thread + i * kThreads;
-            o[i] = fma(s.coefficients[j], static_cast<double>(load_one(p.dtype, p.v.data, v)), o[i]);
-          }
-      }
-      const int64_t out = batch * p.o.batch + (query0 + row) * p.o.token + h * p.o.head + thread;
-#pragma unroll
-      for (int i = 0; i < kPerThread; ++i)
-        if (thread + i * kThreads < p.value_dim) store_one(p.dtype, p.o.data, out + i * kThreads, static_cast<float>(o[i]));
-    }
-    __syncthreads();
+    for (int64_t h = head * group; h < (head + 1) * group; ++h)
+      write_output(p, s, q, q_rho, divisor, batch * p.v.batch + key0 * p.v.token + h * p.v.head,
+                   batch * p.o.batch + (query0 + row) * p.o.token + h * p.o.head);
   }
 }
 

@@ -134,7 +134,7 @@ MlstmParams check_mlstm(const Call& call, const cul_mlstm_args& args) {
   WorkspaceParts parts;
   const bool device = call.caps().backend != CUL_BACKEND_CPU;
   const uint64_t each = static_cast<uint64_t>(p.batch * p.sequences.tokens * p.key_heads) * sizeof(float);
-  p.slots = ChunkLayout::slots_of(p.sequences.tokens, p.sequences.count, p.sequences.cu_seqlens != nullptr);
+  p.slots = ChunkLayout::slots_of(p.sequences.tokens, p.sequences.count, p.sequences.cu_seqlens != nullptr, kChunk);
   const uint64_t chunks = device && p.normalize ? static_cast<uint64_t>(p.slots * p.key_heads) * sizeof(float) : 0;
   const uint64_t decays = parts.add(each), weights = parts.add(each), divisor = parts.add(each);
   const uint64_t least = parts.add(device ? each : 0), chunk_decays = parts.add(chunks);

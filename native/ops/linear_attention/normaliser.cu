@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(128) scan_sums_kernel(Params p) {
     const SequenceSpan seq = sequence_at(p.sequences, sequence);
     if (seq.skipped) continue;
     float n = p.initial.data ? p.initial.data[seq.read_row * p.initial.row + head * p.initial.head + column] : 0.0f;
-    const int64_t first = first_slot(p.sequences, sequence);
+    const int64_t first = first_slot(p.sequences, sequence, kChunk);
     for (int64_t slot = first; slot < first + (seq.length + kChunk - 1) / kChunk; ++slot) {
       const int64_t at = slot * p.heads + head;
       float& sum = p.sums[at * p.columns + column];
@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(32 * kWarps) factors_kernel(Params p) {
   for (; next_item(p, item, slot, head); item += int64_t{gridDim.x} * kWarps) {
     const ChunkSpan chunk = span_of_slot(p.sequences, slot);
     if (chunk.count == 0) continue;
-    const int64_t sequence = p.sequences.cu_seqlens ? sequence_of_token(p.sequences, chunk.sequence.begin) : chunk.sequence.batch;
+    const int64_t sequence = sequence_of_slot(p.sequences, slot, kChunk);
     const float* from = p.causal ? p.sums + item * p.columns : p.ends + (sequence * p.heads + head) * p.columns;
     float n[kPerLane] = {};
 #pragma unroll
