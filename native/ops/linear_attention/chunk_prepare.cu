@@ -21,7 +21,7 @@ constexpr int kThreads = 128;
 // Needs:    sm_80. Limit: per chunk and q/k head 256 K bytes of q and k in, 8 KB P, 8 or 16 KB M a value head out
 // Source:   Yang et al., arXiv:2406.06484 and arXiv:2412.06464
 template <class T>
-__global__ void __launch_bounds__(kThreads, 3) prepare_kernel(Params p, ChunkLayout layout, unsigned char* records, int64_t splits, int heads,
+__global__ void __launch_bounds__(kThreads, 2) prepare_kernel(Params p, ChunkLayout layout, unsigned char* records, int64_t splits, int heads,
                                                            bool aligned) {
   CUL_DYNAMIC_SHARED(unsigned char, shared, 128);
   ChunkScratch& s = *reinterpret_cast<ChunkScratch*>(shared);
