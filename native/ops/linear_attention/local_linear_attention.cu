@@ -31,6 +31,7 @@ struct Query {
 template <class T>
 CUL_DEVICE_FN void products(const T* k, const double* a, const double* b, int64_t width, double& ak, double& bk) {
   ak = bk = 0;
+#pragma unroll 2
   for (int64_t c = 0; c < width; ++c) {
     const double x = static_cast<double>(to_float(k[c]));
     ak = fma(a[c], x, ak);
@@ -55,6 +56,7 @@ CUL_DEVICE_FN double combine(Scratch& s, double value, F f) {
   __syncthreads();
   if (thread < kSums) {
     double part = s.values[thread * (kThreads / kSums)];
+#pragma unroll 1
     for (int i = 1; i < kThreads / kSums; ++i) part = f(part, s.values[thread * (kThreads / kSums) + i]);
     s.sums[thread] = part;
   }
@@ -84,6 +86,7 @@ CUL_DEVICE_FN void add_keys(const Params& p, Scratch& s, const Query& q, int64_t
   for (int i = 0; i < kColumnsPerThread; ++i) {
     const int column = thread % columns + i * kThreads;
     if (column >= p.key_dim || part >= parts) continue;
+#pragma unroll 2
     for (int j = part; j < count; j += parts) {
       const double k = static_cast<double>(load_one(p.dtype, p.k.data, q.k + (begin + j) * q.key_stride + column));
       sums[i] = fma(s.coefficients[j], k - s.q[column], sums[i]);
@@ -170,6 +173,7 @@ CUL_DEVICE_FN void write_output(const Params& p, Scratch& s, const Query& q, dou
 #pragma unroll
     for (int i = 0; i < kColumnsPerThread; ++i) {
       const int column = thread + i * kThreads;
+#pragma unroll 2
       for (int j = 0; j < count && column < p.value_dim; ++j)
         sums[i] = fma(s.coefficients[j], static_cast<double>(load_one(p.dtype, p.v.data, v + (begin + j) * p.v.token + column)), sums[i]);
     }
