@@ -22,9 +22,7 @@ final class Backends {
 
     /** The operators that only the cpu backend has; every other one must be on all of them. */
     static final Set<String> CPU_ONLY = Set.of(
-            "attention", "paged_attention", "paged_append", "linear_attention", "mlstm", "mixture_of_memories",
-            "local_linear_attention", "moe_mlp",
-            "moe_route");
+            "attention", "paged_attention", "paged_append", "moe_mlp", "moe_route");
 
     private static final String HOPPER_DEVICE = "simt:1";
 
