@@ -14,25 +14,32 @@ namespace culebra {
 static constexpr Op<RecurrenceParams> kSimpleGla{
     "simple_gla", "linear_attention", "f32 f16 bf16", cpu::recurrence, CUL_CUDA(recurrence), CUL_SIMT(recurrence)};
 static constexpr Op<RecurrenceParams> kGatedLinearAttention{
-    "gated_linear_attention", "linear_attention", "f32 f16 bf16", cpu::recurrence, CUL_CUDA(recurrence), CUL_SIMT(recurrence)};
+    "gated_linear_attention", "linear_attention", "f32 f16 bf16", cpu::recurrence,
+    CUL_CUDA(recurrence), CUL_SIMT(recurrence)};
 static constexpr Op<RecurrenceParams> kDeltaRule{
     "delta_rule", "linear_attention", "f32 f16 bf16", cpu::recurrence, CUL_CUDA(recurrence), CUL_SIMT(recurrence)};
 static constexpr Op<RecurrenceParams> kGatedDeltaRule{
-    "gated_delta_rule", "linear_attention", "f32 f16 bf16", cpu::recurrence, CUL_CUDA(recurrence), CUL_SIMT(recurrence)};
+    "gated_delta_rule", "linear_attention", "f32 f16 bf16", cpu::recurrence,
+    CUL_CUDA(recurrence), CUL_SIMT(recurrence)};
 static constexpr Op<RecurrenceParams> kKda{
     "kda", "linear_attention", "f32 f16 bf16", cpu::recurrence, CUL_CUDA(recurrence), CUL_SIMT(recurrence)};
 static constexpr Op<LinearAttentionParams> kLinearAttention{
-    "linear_attention", "linear_attention", "f32 f16 bf16", cpu::linear_attention, nullptr, nullptr};
+    "linear_attention", "linear_attention", "f32 f16 bf16", cpu::linear_attention,
+    CUL_CUDA(linear_attention), CUL_SIMT(linear_attention)};
 static constexpr Op<MlstmParams> kMlstm{
-    "mlstm", "linear_attention", "f32 f16 bf16", cpu::mlstm, nullptr, nullptr};
+    "mlstm", "linear_attention", "f32 f16 bf16", cpu::mlstm, CUL_CUDA(mlstm), CUL_SIMT(mlstm)};
 static constexpr Op<MixtureOfMemoriesParams> kMixtureOfMemories{
-    "mixture_of_memories", "linear_attention", "f32 f16 bf16", cpu::mixture_of_memories, nullptr, nullptr};
+    "mixture_of_memories", "linear_attention", "f32 f16 bf16", cpu::mixture_of_memories,
+    CUL_CUDA(mixture_of_memories), CUL_SIMT(mixture_of_memories)};
 static constexpr Op<LocalLinearAttentionParams> kLocalLinearAttention{
-    "local_linear_attention", "linear_attention", "f32 f16 bf16", cpu::local_linear_attention, nullptr, nullptr};
+    "local_linear_attention", "linear_attention", "f32 f16 bf16", cpu::local_linear_attention,
+    CUL_CUDA(local_linear_attention), CUL_SIMT(local_linear_attention)};
 static constexpr Op<CausalConv1dParams> kCausalConv1d{
-    "causal_conv1d", "linear_attention", "f32 f16 bf16", cpu::causal_conv1d, CUL_CUDA(causal_conv1d), CUL_SIMT(causal_conv1d)};
+    "causal_conv1d", "linear_attention", "f32 f16 bf16", cpu::causal_conv1d,
+    CUL_CUDA(causal_conv1d), CUL_SIMT(causal_conv1d)};
 static constexpr Op<GatedRmsNormParams> kGatedRmsNorm{
-    "gated_rms_norm", "linear_attention", "f32 f16 bf16", cpu::gated_rms_norm, CUL_CUDA(gated_rms_norm), CUL_SIMT(gated_rms_norm)};
+    "gated_rms_norm", "linear_attention", "f32 f16 bf16", cpu::gated_rms_norm,
+    CUL_CUDA(gated_rms_norm), CUL_SIMT(gated_rms_norm)};
 
 static constexpr const OpRecord* kOps[] = {&kSimpleGla, &kGatedLinearAttention, &kDeltaRule, &kGatedDeltaRule,
                                            &kKda, &kLinearAttention, &kMlstm, &kMixtureOfMemories,

@@ -484,6 +484,57 @@ TEST(GatedRmsNorm, refusals) {
   EXPECT_EQ(status([&](Args& a) { a.y = &one_row; }), CUL_STRIDE);
 }
 
+// ---------------------------------------------------------------------------------------------- index tensors
+
+// A failed device stays failed: each wrong index gets one of its own.
+TEST(MixtureOfMemories, idsOutsideTheMemoriesFailTheDevice) {
+  for (const double id : {-2.0, 3.0}) {
+    Random r(12);
+    Cpu cpu;
+    const Array q(DType::f32, {1, 2, 1, 8}, r.normal()), v(DType::f32, {1, 2, 1, 8}, r.normal());
+    const Array gate(DType::f32, {1, 2, 1}, r.uniform(-1, 0)), weights(DType::f32, {1, 2, 1}, r.uniform(0, 1));
+    const Array ids(DType::i32, {1, 2, 1}, values({0, id}));
+    const Array state(DType::f32, {1, 3, 1, 8, 8}, r.normal());
+    const Array o(DType::f32, {1, 2, 1, 8});
+    cul_mixture_of_memories_args args{};
+    args.q = q;
+    args.k = q;
+    args.v = v;
+    args.beta = weights;
+    args.g = gate;
+    args.ids = ids;
+    args.weights = weights;
+    args.initial_state = state;
+    args.o = o;
+    EXPECT_EQ(cpu(cul_mixture_of_memories, args), CUL_DEVICE_ERROR);
+    EXPECT_NE(std::string(cul_last_error()).find("ids[0, 1, 0]"), std::string::npos) << cul_last_error();
+  }
+}
+
+TEST(LocalLinearAttention, lengthsThatContradictEachOtherFailTheDevice) {
+  Random r(13);
+  const Array q(DType::f32, {1, 4, 1, 8}, r.normal()), k(DType::f32, {1, 6, 1, 8}, r.normal()), o(DType::f32, {1, 4, 1, 8});
+  const auto status = [&](std::vector<double> queries, std::vector<double> keys) {
+    Cpu cpu;
+    const Array cu_queries(DType::i32, {3}, values(std::move(queries))), cu_keys(DType::i32, {3}, values(std::move(keys)));
+    cul_local_linear_attention_args args{};
+    args.q = q;
+    args.k = k;
+    args.v = k;
+    args.cu_seqlens = cu_queries;
+    args.cu_seqlens_k = cu_keys;
+    args.o = o;
+    args.ridge_lambda = 1;
+    args.cg_iters = 1;
+    return cpu(cul_local_linear_attention, args);
+  };
+  EXPECT_EQ(status({0, 1, 4}, {0, 3, 6}), CUL_OK) << cul_last_error();
+  EXPECT_EQ(status({0, 1, 4}, {0, 4, 6}), CUL_DEVICE_ERROR) << "three queries of two keys";
+  EXPECT_EQ(status({1, 1, 4}, {0, 3, 6}), CUL_DEVICE_ERROR);
+  EXPECT_EQ(status({0, 2, 1}, {0, 3, 6}), CUL_DEVICE_ERROR);
+  EXPECT_EQ(status({0, 1, 4}, {0, 3, 7}), CUL_DEVICE_ERROR);
+}
+
 TEST(LinearAttention, emptyWorkSucceeds) {
   Random r(11);
   Cpu cpu;

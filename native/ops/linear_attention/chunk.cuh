@@ -39,12 +39,18 @@ struct ChunkSpan {
   int count;      // of its tokens; 0: the slot is empty
 };
 
-CUL_DEVICE_FN ChunkSpan chunk_of_slot(const Sequences& s, int64_t slot) {
+// Every chunk of sequences that are not skipped.
+CUL_DEVICE_FN ChunkSpan span_of_slot(const Sequences& s, int64_t slot) {
   const int64_t n = sequence_of_slot(s, slot, kChunk);
   ChunkSpan span{sequence_at(s, n), (slot - first_slot(s, n, kChunk)) * kChunk, 0};
   const int64_t left = span.sequence.length - span.begin;
-  if (!span.sequence.skipped && span.sequence.length > kRecurrentTokens && left > 0)
-    span.count = left < kChunk ? static_cast<int>(left) : kChunk;
+  span.count = span.sequence.skipped || left <= 0 ? 0 : left < kChunk ? static_cast<int>(left) : kChunk;
+  return span;
+}
+// Those of sequences that go in chunks.
+CUL_DEVICE_FN ChunkSpan chunk_of_slot(const Sequences& s, int64_t slot) {
+  ChunkSpan span = span_of_slot(s, slot);
+  if (span.sequence.length <= kRecurrentTokens) span.count = 0;
   return span;
 }
 

@@ -61,6 +61,9 @@ __global__ void __launch_bounds__(kThreads, 2) prepare_kernel(Params p, ChunkLay
     s.k_norm[thread] = inverse_norm(k_tile + thread * pitch, layout.keys, p.l2norm);
   else
     s.q_norm[thread - kChunk] = inverse_norm(q_tile + (thread - kChunk) * pitch, layout.keys, p.l2norm);
+  if (p.key_factor && thread < chunk.count) s.k_norm[thread] *= p.key_factor[p.factor_at(batch, token + thread, key_head)];
+  if (p.query_factor && thread >= kChunk && thread < kChunk + chunk.count)
+    s.q_norm[thread - kChunk] *= p.query_factor[p.factor_at(batch, token + thread - kChunk, key_head)];
 
   // Rows 16 warp.. of k k^T and q k^T, columns up to the diagonal block.
   float kk[8][4], qk[8][4];

@@ -23,7 +23,7 @@ template <class T, int kKeys>
 __global__ void __launch_bounds__(32 * kMaxWarps, 1) scan_kernel(Params p, ScanRun run) {
   CUL_DYNAMIC_SHARED(unsigned char, shared, 128);
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x), warp = thread / 32, lane = thread % 32;
-  const ScanItem item(p, run);
+  const ScanItem& item = shared_item(p, run);
   if (item.nothing) return;
   if (item.seq.skipped) return clear_sequence<T>(p, item, run.tiles.values);
   const int64_t row = item.first_row + 16 * warp + lane / 4;

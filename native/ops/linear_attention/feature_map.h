@@ -2,12 +2,14 @@
 #pragma once
 #include <cstdint>
 
+#include "device/numeric.h"
+
 namespace culebra {
 
 // As the C ABI numbers them.
 enum class FeatureMap : int32_t { none, elu1, relu, squared_relu, hedgehog, taylor2 };
 
-constexpr int64_t feature_dim(FeatureMap map, int64_t key_dim) {
+CUL_NUMERIC constexpr int64_t feature_dim(FeatureMap map, int64_t key_dim) {
   switch (map) {
     case FeatureMap::hedgehog: return 2 * key_dim;
     case FeatureMap::taylor2: return 1 + key_dim + key_dim * (key_dim + 1) / 2;

@@ -28,6 +28,9 @@ struct LocalLinearAttentionParams {
   }
 };
 
+// Throws DeviceError where the two cu_seqlens are wrong. Reads device memory: for work that runs, on the cpu.
+void require_valid(const LocalLinearAttentionParams& p);
+
 LocalLinearAttentionParams check_local_linear_attention(const Call& call, const cul_local_linear_attention_args& args);
 CUL_DECLARE_COLUMNS(local_linear_attention, LocalLinearAttentionParams)
 

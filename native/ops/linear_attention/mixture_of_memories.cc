@@ -1,5 +1,6 @@
 #include "ops/linear_attention/mixture_of_memories.h"
 
+#include "backends/backend.h"
 #include "ops/linear_attention/recurrence_check.h"
 
 namespace culebra {
@@ -74,7 +75,23 @@ MixtureOfMemoriesParams check_mixture_of_memories(const Call& call, const cul_mi
   p.slot = slot;
   p.ids = {ids.data, ids.stride_of(0), ids.stride_of(1)};
   p.weights = {weights.data, weights.stride_of(0), weights.stride_of(1)};
+  const bool own = call.caps().backend != CUL_BACKEND_CPU && !x.final;
+  p.own_states = static_cast<float*>(call.workspace(own ? static_cast<uint64_t>(x.initial.elements()) * sizeof(float) : 0));
+  if (call.plan_only()) call.explain("mixture_of_memories: token by token, states in memory");
   return p;
+}
+
+void require_valid_routes(const MixtureOfMemoriesParams& p) {
+  require_valid(p);
+  for (int64_t n = 0; n < p.sequences.count; ++n) {
+    const Sequence s = p.sequences.at(n);
+    for (int64_t t = s.begin; t < s.begin + s.length; ++t)
+      for (int64_t j = 0; j < p.slots; ++j)
+        if (const int32_t id = p.id(s.batch, t, j); id < -1 || id >= p.memories)
+          throw DeviceError(format("mixture_of_memories: ids[%lld, %lld, %lld] = %d; it must be -1 or one of %lld memories",
+                                   static_cast<long long>(s.batch), static_cast<long long>(t), static_cast<long long>(j),
+                                   id, static_cast<long long>(p.memories)));
+  }
 }
 
 }  // namespace culebra

@@ -20,6 +20,12 @@ struct MixtureOfMemoriesParams : RecurrenceParams {
   Slots slot;
   Routes ids, weights;  // i32; f32
 
+  float* own_states = nullptr;  // workspace: states of a call on the device that does not return them, with the rows of initial
+
+  States work_states() const {
+    const int64_t head = value_dim * key_dim, memory = value_heads * head;
+    return {own_states, memories * memory, head, key_dim, 1, memory};
+  }
   int32_t id(int64_t b, int64_t t, int64_t j) const {
     return static_cast<const int32_t*>(ids.data)[b * ids.batch + t * ids.token + j];
   }
@@ -27,6 +33,9 @@ struct MixtureOfMemoriesParams : RecurrenceParams {
     return static_cast<const float*>(weights.data)[b * weights.batch + t * weights.token + j];
   }
 };
+
+// require_valid, and DeviceError for an id that is neither -1 nor a memory.
+void require_valid_routes(const MixtureOfMemoriesParams& p);
 
 MixtureOfMemoriesParams check_mixture_of_memories(const Call& call, const cul_mixture_of_memories_args& args);
 CUL_DECLARE_COLUMNS(mixture_of_memories, MixtureOfMemoriesParams)

@@ -120,16 +120,7 @@ namespace culebra::cpu {
 HWY_EXPORT(mixture_of_memories_items);
 
 void mixture_of_memories(const MixtureOfMemoriesParams& p, ThreadPool& pool) {
-  require_valid(p);
-  for (int64_t n = 0; n < p.sequences.count; ++n) {
-    const Sequence s = p.sequences.at(n);
-    for (int64_t t = s.begin; t < s.begin + s.length; ++t)
-      for (int64_t j = 0; j < p.slots; ++j)
-        if (const int32_t id = p.id(s.batch, t, j); id < -1 || id >= p.memories)
-          throw DeviceError(format("mixture_of_memories: ids[%lld, %lld, %lld] = %d; it must be -1 or one of %lld memories",
-                                   static_cast<long long>(s.batch), static_cast<long long>(t), static_cast<long long>(j),
-                                   id, static_cast<long long>(p.memories)));
-  }
+  require_valid_routes(p);
   RecurrenceWork work;
   work.p = &p;
   const int64_t grain = 65536 / (work.rows_per_item() * work.columns() * (p.sequences.tokens + 1)) + 1;

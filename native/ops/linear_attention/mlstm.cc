@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "backends/backend.h"
 #include "ops/linear_attention/recurrence_check.h"
 
 namespace culebra {
@@ -42,6 +43,37 @@ void check_states_together(const Call& call, const cul_mlstm_args& args, bool n,
 }
 
 }  // namespace
+
+NormaliserParams MlstmParams::normaliser() const {
+  NormaliserParams n;
+  n.sequences = sequences;
+  n.slots = slots;
+  n.heads = key_heads;
+  n.columns = key_dim;
+  n.dtype = dtype;
+  n.q = q;
+  n.k = k;
+  n.gate = decays;
+  n.weight = weights;
+  n.least = least;
+  n.initial = initial_n;
+  n.final = final_n;
+  n.scale = scale;
+  n.eps = eps;
+  n.factor = divisor;
+  n.sums = chunk_sums;
+  n.decays = chunk_decays;
+  return n;
+}
+
+RecurrenceParams MlstmParams::inner() const {
+  RecurrenceParams r = *this;
+  r.decay = Decay::token;
+  r.gate = {decays, sequences.tokens * key_heads, key_heads, 1};
+  r.key_factor = weights;
+  r.query_factor = normalize ? divisor : nullptr;
+  return r;
+}
 
 MlstmParams check_mlstm(const Call& call, const cul_mlstm_args& args) {
   check_attributes(call, args);
@@ -99,12 +131,22 @@ MlstmParams check_mlstm(const Call& call, const cul_mlstm_args& args) {
   p.final_n = vectors(final_n, final_n.stride_of(1));
   p.initial_m = vectors(m, 1);
   p.final_m = vectors(final_m, 1);
-  const int64_t each = (p.batch * p.sequences.tokens * p.key_heads + 63) / 64 * 64;
-  p.decays = static_cast<float*>(call.workspace(static_cast<uint64_t>(3 * each) * sizeof(float)));
-  if (p.decays) {
-    p.weights = p.decays + each;
-    p.divisor = p.weights + each;
-  }
+  WorkspaceParts parts;
+  const bool device = call.caps().backend != CUL_BACKEND_CPU;
+  const uint64_t each = static_cast<uint64_t>(p.batch * p.sequences.tokens * p.key_heads) * sizeof(float);
+  p.slots = ChunkLayout::slots_of(p.sequences.tokens, p.sequences.count, p.sequences.cu_seqlens != nullptr, kChunk);
+  const uint64_t chunks = device && p.normalize ? static_cast<uint64_t>(p.slots * p.key_heads) * sizeof(float) : 0;
+  const uint64_t decays = parts.add(each), weights = parts.add(each), divisor = parts.add(each);
+  const uint64_t least = parts.add(device ? each : 0), chunk_decays = parts.add(chunks);
+  const uint64_t chunk_sums = parts.add(chunks * static_cast<uint64_t>(p.key_dim));
+  const OwnWorkspace space = plan_recurrence(call, p.inner(), parts.bytes());
+  p.plan = space.plan;
+  p.decays = WorkspaceParts::at<float>(space.own, decays);
+  p.weights = WorkspaceParts::at<float>(space.own, weights);
+  p.divisor = WorkspaceParts::at<float>(space.own, divisor);
+  p.least = WorkspaceParts::at<float>(space.own, least);
+  p.chunk_decays = WorkspaceParts::at<float>(space.own, chunk_decays);
+  p.chunk_sums = WorkspaceParts::at<float>(space.own, chunk_sums);
   return p;
 }
 

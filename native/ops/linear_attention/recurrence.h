@@ -63,6 +63,9 @@ struct RecurrenceParams {
   const float* dt_bias = nullptr;  // [HV], or [HV,K] with rows dt_bias_head apart
   int64_t dt_bias_head = 1;
   float lower_bound = 0;
+  // What another pass has keys and queries multiplied with, dense f32 [B,T,H]; null: 1. Kernels read them; the cpu has its own.
+  const float* key_factor = nullptr;
+  const float* query_factor = nullptr;
   States initial, final, checkpoints;  // data is null where absent
   int64_t checkpoint_count = 0;        // rows of checkpoints
   int32_t checkpoint_every = 0;
@@ -73,6 +76,9 @@ struct RecurrenceParams {
   RecurrencePlan plan;
 
   bool delta() const { return beta.data != nullptr; }
+  CUL_NUMERIC int64_t factor_at(int64_t batch, int64_t token, int64_t key_head) const {
+    return (batch * sequences.tokens + token) * key_heads + key_head;
+  }
   int64_t key_head(int64_t value_head) const { return value_head / (value_heads / key_heads); }
 };
 

@@ -59,12 +59,15 @@ ScanPlan plan_scan(const RecurrenceParams& p, const ChunkLayout& chunks, int mul
   return plan;
 }
 
-RecurrencePlan plan_recurrence(const Call& call, const RecurrenceParams& p) {
+RecurrencePlan plan_recurrence(const Call& call, const RecurrenceParams& p) { return plan_recurrence(call, p, 0).plan; }
+
+OwnWorkspace plan_recurrence(const Call& call, const RecurrenceParams& p, uint64_t own_bytes) {
   RecurrencePlan plan;
   const DeviceCaps& caps = call.caps();
-  if (caps.backend == CUL_BACKEND_CPU) return plan;
+  if (caps.backend == CUL_BACKEND_CPU) return {plan, own_bytes ? call.workspace(own_bytes) : nullptr};
   const Sequences& s = p.sequences;
   const bool packed = s.cu_seqlens != nullptr;
+  int64_t bytes = 0;
   std::string reason;
   if (p.dtype == DType::f32)
     reason = "token by token: f32 operands";
@@ -84,12 +87,11 @@ RecurrencePlan plan_recurrence(const Call& call, const RecurrenceParams& p) {
     c.images = wgmma_pays(p, c, caps);
     c.slots = ChunkLayout::slots_of(s.tokens, s.count, packed, kChunk);
     plan.scan = plan_scan(p, c, caps.multiprocessors, caps.shared_bytes_per_block);
-    int64_t bytes = ceil_divide(c.slots * p.value_heads * c.record_bytes(), 256) * 256;
+    bytes = ceil_divide(c.slots * p.value_heads * c.record_bytes(), 256) * 256;
     c.key_records_at = bytes;
     bytes += c.slots * p.key_heads * c.key_record_bytes();
     plan.scan.partials_at = bytes;
     bytes += plan.scan.segments * p.value_heads * (p.value_dim + (c.delta ? c.keys : 0)) * c.keys * 4;
-    plan.workspace = call.workspace(static_cast<uint64_t>(bytes));
     reason = plan.scan.hopper ? std::string("chunks of 64 tokens, wgmma on images, 64 rows of the state a block")
                               : format("chunks of 64 tokens, mma.sync, %d rows of the state a block, %d chunks in shared memory at once",
                                        plan.scan.tiles.values, plan.scan.stages);
@@ -97,11 +99,11 @@ RecurrencePlan plan_recurrence(const Call& call, const RecurrenceParams& p) {
       reason += format("; sequences are cut after %lld chunks, since whole ones leave multiprocessors idle",
                        static_cast<long long>(plan.scan.segment_chunks));
     if (packed) reason += "; sequences of no more than 16 tokens token by token";
-  } else {
-    call.workspace(0);
   }
+  void* const own = call.workspace(own_bytes + static_cast<uint64_t>(bytes));
+  plan.workspace = WorkspaceParts::at<char>(own, own_bytes);
   if (call.plan_only()) call.explain(format("%s: %s", p.op, reason.c_str()));
-  return plan;
+  return {plan, own};
 }
 
 }  // namespace culebra

@@ -20,6 +20,31 @@ struct RecurrencePlan {
 struct RecurrenceParams;
 // Of the checked p on call's device; states the workspace's size and takes it. On cpu an empty plan.
 RecurrencePlan plan_recurrence(const Call& call, const RecurrenceParams& p);
+// As above, with `own_bytes` of the operator's own before what the plan takes, on every device; null in a call that only plans.
+struct OwnWorkspace {
+  RecurrencePlan plan;
+  void* own = nullptr;
+};
+OwnWorkspace plan_recurrence(const Call& call, const RecurrenceParams& p, uint64_t own_bytes);
+
+// The parts of an operator's own workspace, behind one another, each at a multiple of 256 bytes.
+class WorkspaceParts {
+ public:
+  // Where the part begins, and how far all reach now.
+  uint64_t add(uint64_t bytes) {
+    const uint64_t at = bytes_;
+    bytes_ += (bytes + 255) / 256 * 256;
+    return at;
+  }
+  uint64_t bytes() const { return bytes_; }
+  template <class T>
+  static T* at(void* own, uint64_t part) {
+    return own ? reinterpret_cast<T*>(static_cast<char*>(own) + part) : nullptr;
+  }
+
+ private:
+  uint64_t bytes_ = 0;
+};
 
 // The launch of the second kernel: 16 rows of a state a warp, blocks as large as still fill the device, since each reads its chunks'
 // operands anew. Where even blocks of one warp leave multiprocessors idle, long sequences are cut, which costs every chunk twice and a

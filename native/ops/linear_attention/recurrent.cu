@@ -125,6 +125,8 @@ CUL_DEVICE_FN void stage_keys(const Params& p, const Launched& l, const Sequence
     q_factor /= sqrtf(warp_sum(qq) + kL2NormEps);
     k_factor /= sqrtf(warp_sum(kk) + kL2NormEps);
   }
+  if (p.key_factor) k_factor *= p.key_factor[p.factor_at(seq.batch, token, key_head)];
+  if (p.query_factor) q_factor *= p.query_factor[p.factor_at(seq.batch, token, key_head)];
   float decay = 1;
   if (p.decay == Decay::head || p.decay == Decay::token)
     decay = expf(LogGate<false>(p, head, 0)(load_one(gate_type(p), p.gate.data, gate_at)));

@@ -24,6 +24,12 @@ culebra_family(linear_attention
     chunk_scan
     chunk_scan_hopper
     gated_rms_norm
+    linear_attention
+    linear_attention_wide
+    local_linear_attention
+    mixture_of_memories
+    mlstm
+    normaliser
     recurrence
     recurrent
   TESTS
