@@ -22,7 +22,8 @@ import picocli.CommandLine.ScopeType;
             DoctorCommand.class,
             OpsCommand.class,
             VerifyCommand.class,
-            BenchCommand.class
+            BenchCommand.class,
+            NeighborhoodBoundCommand.class
         })
 public final class Main implements Runnable {
     @Option(names = "--debug", description = "Show the stack trace of an error.", scope = ScopeType.INHERIT)
