@@ -40,6 +40,8 @@ run_benchmarks() {
   step gemm 540 python3 benchmarks/gemm/bench_gemm.py --library "$library" --output "$results/gemm.json" --minutes "${GEMM_MINUTES:-4}" \
     --commit "$commit" ${MARLIN:+--marlin "$MARLIN"}
   [ -f "$results/gemm.json" ] && step gemm-plot 10 python3 benchmarks/plot_speedup.py "$results/gemm.json" "$results/gemm.svg"
+  step sparse-attention 330 python3 benchmarks/sparse_attention/bench_sparse_attention.py --library "$library" \
+    --output "$results/sparse_attention.json" --minutes 5 --commit "$commit"
   step bench 120 "$culebra" bench --backend cuda --json
   step jmh 240 "$work/culebra-bundle/runtime/bin/java" --sun-misc-unsafe-memory-access=allow \
     -Dculebra.library="$library" -jar "$(find "$work/culebra-bundle" -name "*benchmarks.jar")" \

@@ -142,6 +142,7 @@ __global__ void __launch_bounds__(kF32Columns) linear_f32_kernel(NsaCompressPara
 
 constexpr int kHalfRows = 64, kHalfColumns = 64, kHalfDepth = 32, kHalfThreads = 128;
 constexpr int kInPitch = kHalfDepth + 8, kWeightPitch = kHalfColumns + 8;  // halves: ldmatrix meets no bank twice
+constexpr size_t kHalfSharedBytes = 2 * 2 * (kHalfRows * kInPitch + kHalfDepth * kWeightPitch);
 
 // Eight elements into shared memory, zeros beyond `count`.
 template <class T>
@@ -167,8 +168,9 @@ CUL_DEVICE_FN void fetch(T* to, const T* from, int count, bool aligned, const vo
 // Source:   the definition
 template <class T>
 __global__ void __launch_bounds__(kHalfThreads) linear_half_kernel(NsaCompressParams p, int64_t column_tiles) {
-  CUL_SHARED(T, in, [2][kHalfRows * kInPitch]);
-  CUL_SHARED(T, weights, [2][kHalfDepth * kWeightPitch]);
+  CUL_DYNAMIC_SHARED(unsigned char, shared, 128);
+  T* const in = reinterpret_cast<T*>(shared);               // [2][kHalfRows][kInPitch]
+  T* const weights = in + 2 * kHalfRows * kInPitch;         // [2][kHalfDepth][kWeightPitch]
   CUL_SHARED(int64_t, tokens, [kHalfRows]);
   CUL_SHARED(float, of_pe, [kHalfColumns]);
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
@@ -188,14 +190,14 @@ __global__ void __launch_bounds__(kHalfThreads) linear_half_kernel(NsaCompressPa
         const int r = at / (kHalfDepth / 8);
         const int64_t c = c0 + at % (kHalfDepth / 8) * 8;
         const T* from = r < shift ? p.pe.at<const T>(i, head) + c : tokens[r] < 0 ? nullptr : p.x.at<const T>(tokens[r] + i, head) + c;
-        fetch(in[step % 2] + r * kInPitch + at % (kHalfDepth / 8) * 8, from, static_cast<int>(p.dim - c), p.aligned, p.x.data);
+        fetch(in + (step % 2 * kHalfRows + r) * kInPitch + at % (kHalfDepth / 8) * 8, from, static_cast<int>(p.dim - c), p.aligned, p.x.data);
       }
 #pragma unroll
       for (int at = thread; at < kHalfDepth * kHalfColumns / 8; at += kHalfThreads) {
         const int r = at / (kHalfColumns / 8);
         const int64_t column = column0 + at % (kHalfColumns / 8) * 8;
         const T* from = c0 + r < p.dim ? p.w.at<const T>(i, head) + (c0 + r) * p.w_in + column : nullptr;
-        fetch(weights[step % 2] + r * kWeightPitch + at % (kHalfColumns / 8) * 8, from, static_cast<int>(p.dim - column), p.aligned,
+        fetch(weights + (step % 2 * kHalfDepth + r) * kWeightPitch + at % (kHalfColumns / 8) * 8, from, static_cast<int>(p.dim - column), p.aligned,
               p.x.data);
       }
     }
@@ -208,8 +210,8 @@ __global__ void __launch_bounds__(kHalfThreads) linear_half_kernel(NsaCompressPa
     load(step + 1);
     cp_async_wait<1>();
     __syncthreads();
-    const T* const a_tile = in[step % 2] + warp * 16 * kInPitch;
-    const T* const b_tile = weights[step % 2];
+    const T* const a_tile = in + (step % 2 * kHalfRows + warp * 16) * kInPitch;
+    const T* const b_tile = weights + step % 2 * kHalfDepth * kWeightPitch;
 #pragma unroll
     for (int k = 0; k < kHalfDepth; k += 16) {
       uint32_t a[4];
@@ -267,8 +269,8 @@ void compress_rows(const NsaCompressParams& p, NativeStream stream) {
   const auto half = [&](auto tag) {
     using T = decltype(tag);
     const int64_t rows = kHalfRows - (p.pe.data ? 1 : 0), columns = (p.dim + kHalfColumns - 1) / kHalfColumns;
-    launch(linear_half_kernel<T>, dim3(grid((p.out_rows + rows - 1) / rows * p.heads * columns)), dim3(kHalfThreads), 0, stream, p,
-           columns);
+    launch(linear_half_kernel<T>, dim3(grid((p.out_rows + rows - 1) / rows * p.heads * columns)), dim3(kHalfThreads), kHalfSharedBytes,
+           stream, p, columns);
   };
   if (!p.linear) {
     with_float(p.dtype, mean);

@@ -1,5 +1,7 @@
 #include "ops/sparse_attention/nsa_kv_order.cuh"
 
+#include <algorithm>
+
 #include "device/atomic.h"
 #include "ops/attention/tile/merge.cuh"
 #include "ops/sparse_attention/nsa_tours.cuh"
@@ -39,6 +41,7 @@ struct Chunk {
 
 constexpr int kItemThreads = 256, kScanThreads = 1024;
 
+// Every block's count and cursor to 0.
 __global__ void __launch_bounds__(kItemThreads) clear_kernel(Chunk c) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kItemThreads + threadIdx.x;
   if (i < c.slots()) c.counts[i] = c.cursors[i] = 0;
@@ -84,30 +87,39 @@ __global__ void __launch_bounds__(kItemThreads) list_kernel(Chunk c, int32_t pla
 // Needs:    sm_80. Limit: latency
 // Source:   the definition
 __global__ void __launch_bounds__(kScanThreads) scan_kernel(Chunk c) {
-  CUL_SHARED(int2, of_warp, [kScanThreads / 32]);
+  CUL_SHARED(int, counts_of_warp, [kScanThreads / 32]);
+  CUL_SHARED(int, tiles_of_warp, [kScanThreads / 32]);
   const int thread = static_cast<int>(threadIdx.x);
-  int2 before = make_int2(0, 0);
+  int counts_before = 0, tiles_before = 0;
   for (int first = 0; first < c.slots(); first += kScanThreads) {
     const int slot = first + thread, count = slot < c.slots() ? c.counts[slot] : 0;
     const int tiles = (count + c.tile_queries - 1) / c.tile_queries;
-    int2 sum = make_int2(warp_inclusive_sum(count), warp_inclusive_sum(tiles));
-    if (thread % 32 == 31) of_warp[thread / 32] = sum;
+    int count_sum = warp_inclusive_sum(count), tile_sum = warp_inclusive_sum(tiles);
+    if (thread % 32 == 31) {
+      counts_of_warp[thread / 32] = count_sum;
+      tiles_of_warp[thread / 32] = tile_sum;
+    }
     __syncthreads();
-    int2 total = make_int2(0, 0);
+    int count_total = 0, tile_total = 0;
     for (int w = 0; w < kScanThreads / 32; ++w) {
-      if (w < thread / 32) sum = make_int2(sum.x + of_warp[w].x, sum.y + of_warp[w].y);
-      total = make_int2(total.x + of_warp[w].x, total.y + of_warp[w].y);
+      if (w < thread / 32) {
+        count_sum += counts_of_warp[w];
+        tile_sum += tiles_of_warp[w];
+      }
+      count_total += counts_of_warp[w];
+      tile_total += tiles_of_warp[w];
     }
     if (slot < c.slots()) {
-      c.offsets[slot] = before.x + sum.x - count;
-      c.tile_starts[slot] = before.y + sum.y - tiles;
+      c.offsets[slot] = counts_before + count_sum - count;
+      c.tile_starts[slot] = tiles_before + tile_sum - tiles;
     }
-    before = make_int2(before.x + total.x, before.y + total.y);
+    counts_before += count_total;
+    tiles_before += tile_total;
     __syncthreads();
   }
   if (thread == 0) {
-    c.offsets[c.slots()] = before.x;
-    c.tile_starts[c.slots()] = before.y;
+    c.offsets[c.slots()] = counts_before;
+    c.tile_starts[c.slots()] = tiles_before;
   }
 }
 
@@ -229,7 +241,7 @@ void nsa_selected_by_blocks(const NsaParams& p, NsaPartial partial, char* worksp
   problem.partial_rows = plan.chunk * p.topk * p.query_heads;
   const int64_t slots = p.kv_heads * plan.blocks;
   for (c.first_query = 0; c.first_query < p.query_rows; c.first_query += plan.chunk) {
-    c.queries = static_cast<int32_t>(min(plan.chunk, p.query_rows - c.first_query));
+    c.queries = static_cast<int32_t>(std::min(plan.chunk, p.query_rows - c.first_query));
     const int64_t items = p.kv_heads * c.queries * p.topk;
     launch(clear_kernel, dim3(blocks_of(slots, kItemThreads)), dim3(kItemThreads), 0, stream, c);
     launch(list_kernel, dim3(blocks_of(items, kItemThreads)), dim3(kItemThreads), 0, stream, c, 0);

@@ -23,9 +23,7 @@ final class Backends {
     /** The operators that only the cpu backend has; every other one must be on all of them. */
     static final Set<String> CPU_ONLY = Set.of(
             "attention", "paged_attention", "paged_append", "causal_conv1d", "gated_delta_rule", "gated_rms_norm", "moe_mlp",
-            "moe_route",
-            "block_sparse_attention", "neighborhood_attention", "nsa_compress", "nsa_compressed_attention", "nsa_select",
-            "nsa_selected_attention", "nsa_attention");
+            "moe_route");
 
     private static final String HOPPER_DEVICE = "simt:1";
 
