@@ -70,8 +70,8 @@ struct BlockTours {
     const int part = static_cast<int>(index % parts);
     const int64_t units = p.query_heads / heads, unit = index / parts % units;
     const auto at = find_sequence(p.cu_q, static_cast<int>(p.sequences), 1, static_cast<int>(p.block_q), slots - 1 - index / parts / units);
+    // What does not depend on the tile is set in any case: it then stays a parameter of the kernel and takes no registers.
     BlockTour tour{};
-    if (at.sequence < 0) return tour;
     const int b = at.sequence;
     tour.q_rows = q;
     tour.k_rows = k;
@@ -79,14 +79,15 @@ struct BlockTours {
     tour.o_rows = o;
     tour.lse_rows = lse;
     tour.heads = heads;
+    tour.causal = p.causal;
+    tour.block_k = static_cast<int>(p.block_k);
+    if (b < 0) return tour;
     tour.head = static_cast<int>(unit) * heads;
     tour.kv_head = static_cast<int>(tour.head / p.group());
     tour.first_query = p.cu_q[b];
     tour.first_key = p.cu_k[b];
     tour.queries = p.cu_q[b + 1] - p.cu_q[b];
     tour.keys = p.cu_k[b + 1] - p.cu_k[b];
-    tour.causal = p.causal;
-    tour.block_k = static_cast<int>(p.block_k);
     const int first = at.tile * static_cast<int>(p.block_q), last = min(first + static_cast<int>(p.block_q), tour.queries);
     tour.query = first;
     tour.row0 = part * tile_rows;

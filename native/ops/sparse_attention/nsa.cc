@@ -89,7 +89,7 @@ SelectPlan plan_select(const NsaParams& p, int64_t shared_bytes) {
   const bool f32 = p.dtype == DType::f32;
   const int64_t rows = f32 ? 16 : 64, keys = f32 ? 32 : 64, dim = f32 || p.dim > 128 ? 256 : 128;
   const int64_t element = static_cast<int64_t>(size_of(p.dtype));
-  const int64_t tile_bytes = (rows + keys) * (dim * element + 16) + rows * (keys + 1) * 4;
+  const int64_t tile_bytes = (rows + keys) * (dim * element + 16) + rows * (keys + 2) * 4;
   SelectPlan plan;
   plan.slots = ((p.mean ? p.key_rows / p.l : p.cmp_rows) * p.d + p.l + p.block - 1) / p.block + 1;
   const auto fit = [&](int64_t bytes) { return (bytes - tile_bytes) / (plan.slots * 4); };

@@ -162,6 +162,8 @@ struct ChosenTours {
 
   CUL_DEVICE_FN ChosenTour tour(int64_t tile) const {
     ChosenTour tour{};
+    tour.c = c;  // in any case: what is the same for all tiles stays a parameter of the kernel and takes no registers
+    tour.all = rows;
     if (tile >= c.tile_starts[c.slots()]) return tour;
     int low = 0, high = c.slots();  // tile_starts[low] <= tile < tile_starts[high]
     while (high - low > 1) {
@@ -169,8 +171,6 @@ struct ChosenTours {
       (c.tile_starts[middle] <= tile ? low : high) = middle;
     }
     const int within = static_cast<int>(tile) - c.tile_starts[low], slot = low % c.blocks;
-    tour.c = c;
-    tour.all = rows;
     tour.head = low / c.blocks;
     tour.items = c.list + c.offsets[low] + within * c.tile_queries;
     tour.count = min(c.counts[low] - within * c.tile_queries, c.tile_queries) * rows.group;

@@ -14,7 +14,7 @@ struct SelectTile {
   static constexpr bool kHalf = sizeof(T) == 2;
   static constexpr int kDim = kDim_, kThreads = 128, kRows = kHalf ? 64 : 16, kKeys = kHalf ? 64 : 32;
   static constexpr int kPitch = kDim + 16 / static_cast<int>(sizeof(T)), kWeightPitch = kKeys + 1;
-  static constexpr int kTileBytes = (kRows + kKeys) * kPitch * static_cast<int>(sizeof(T)) + kRows * kWeightPitch * 4;
+  static constexpr int kTileBytes = (kRows + kKeys) * kPitch * static_cast<int>(sizeof(T)) + kRows * (kWeightPitch + 1) * 4;
 };
 
 // weights[r][j] = q_r . k_j for the tile's rows and keys.
@@ -127,7 +127,8 @@ __global__ void __launch_bounds__(Tile::kThreads) select_kernel(NsaParams p, int
   T* const q = reinterpret_cast<T*>(shared);
   T* const k = q + kRows * Tile::kPitch;
   float* const weights = reinterpret_cast<float*>(k + kKeys * Tile::kPitch);
-  float* const scores = weights + kRows * kPitch;
+  float* const lse = weights + kRows * kPitch;  // of the part's rows, times log2 e
+  float* const scores = lse + kRows;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
   const int64_t block = blockIdx.x, head = block % p.kv_heads;
   const int tile_queries = p.select.queries;
@@ -147,6 +148,7 @@ __global__ void __launch_bounds__(Tile::kThreads) select_kernel(NsaParams p, int
     const int heads = min(heads_at_once, group - part), rows = count * heads;
     const auto head_of = [&](int r) { return head * group + part + r % heads; };
     __syncthreads();
+    if (thread < rows) lse[thread] = *p.lse.at<const float>(query0 + thread / heads, head_of(thread)) * kLog2e;
     load_rows<Tile, kRows>(q, p, [&](int r) -> const void* { return r < rows ? p.q.at<const T>(query0 + r / heads, head_of(r)) : nullptr; });
     for (int64_t j0 = 0; j0 < most; j0 += kKeys) {
       load_rows<Tile, kKeys>(
@@ -163,7 +165,7 @@ __global__ void __launch_bounds__(Tile::kThreads) select_kernel(NsaParams p, int
         float sum = 0;
         for (int h = 0; h < heads && seen; ++h) {
           const int r = query * heads + h;
-          sum += fast_exp2(weights[r * kPitch + j] * factor - *p.lse.at<const float>(query0 + query, head_of(r)) * kLog2e);
+          sum += fast_exp2(weights[r * kPitch + j] * factor - lse[r]);
         }
         weights[query * heads * kPitch + j] = sum;
       }

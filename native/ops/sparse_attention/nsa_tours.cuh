@@ -72,19 +72,20 @@ struct NsaIntervalTours {
   CUL_DEVICE_FN NsaIntervalTour tour(int64_t index) const {
     // The last tiles first: they are the longest.
     const SequenceTile at = find_sequence(cu_q, sequences, rows.group, tile_rows, slots - 1 - index / kv_heads);
+    // What does not depend on the tile is set in any case: it then stays a parameter of the kernel and takes no registers.
     NsaIntervalTour tour{};
+    tour.all = rows;
+    tour.l = l;
+    tour.d = d;
+    tour.window = window;
     if (at.sequence < 0) return tour;
     const int b = at.sequence, queries = cu_q[b + 1] - cu_q[b];
-    tour.all = rows;
     tour.query = cu_q[b];
     tour.first_key = cu_keys[b];
     tour.kv_head = static_cast<int>(index % kv_heads);
     tour.row0 = at.tile * tile_rows;
     tour.count = min(tile_rows, queries * rows.group - tour.row0);
     tour.position = cu_k[b + 1] - cu_k[b] - queries;
-    tour.l = l;
-    tour.d = d;
-    tour.window = window;
     tour.keys = cu_keys[b + 1] - cu_keys[b];
     tour.start();
     return tour;
@@ -126,6 +127,8 @@ struct NsaSelectedTours {
 
   CUL_DEVICE_FN NsaSelectedTour tour(int64_t index) const {
     NsaSelectedTour tour{};
+    tour.all = rows;
+    tour.block = block;
     tour.kv_head = static_cast<int>(index / parts % kv_heads);
     tour.query = index / parts / kv_heads;
     if (tour.query >= cu_q[sequences]) return tour;  // a row of no sequence
@@ -134,12 +137,10 @@ struct NsaSelectedTours {
       const int middle = (low + high) / 2;
       (cu_q[middle] <= tour.query ? low : high) = middle;
     }
-    tour.all = rows;
     tour.first_key = cu_k[low];
     tour.row0 = static_cast<int>(index % parts) * tile_rows;
     tour.count = min(tile_rows, rows.group - tour.row0);
     tour.position = static_cast<int>(tour.query - cu_q[low]) + (cu_k[low + 1] - cu_k[low]) - (cu_q[low + 1] - cu_q[low]);
-    tour.block = block;
     tour.idx = idx + tour.kv_head * idx_head + tour.query * idx_row;
     // Padding at the end, and blocks behind the query there, are no work.
     tour.entries = entries;
