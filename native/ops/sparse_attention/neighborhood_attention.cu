@@ -185,14 +185,6 @@ NeighborhoodParams::Rows in_bytes(NeighborhoodParams::Rows rows, int64_t bytes) 
   return rows;
 }
 
-template <class T>
-void run_half(const Problem& problem, const BoxTours& tours, int64_t tiles, NativeStream stream) {
-  if (problem.dim <= 64)
-    launch_half<HalfTile<T, 64>>(problem, tours, tiles, stream);
-  else
-    launch_half_tours<T>(problem, tours, tiles, stream);
-}
-
 }  // namespace
 
 void neighborhood_attention(const NeighborhoodParams& p, NativeStream stream) {
@@ -212,12 +204,7 @@ void neighborhood_attention(const NeighborhoodParams& p, NativeStream stream) {
     tiles *= int64_t{tours.boxes[a]} * p.axes[a].dilation;
   }
   const Problem problem = sparse_problem(p.dim, p.dim, p.scale, p.aligned, p.q.data);
-  if (p.dtype == DType::f16)
-    run_half<half_t>(problem, tours, tiles, stream);
-  else if (p.dtype == DType::bf16)
-    run_half<bfloat16_t>(problem, tours, tiles, stream);
-  else
-    launch_f32(problem, tours, tiles, stream);
+  launch_tours(p.dtype, problem, tours, tiles, stream);
 }
 
 }  // namespace culebra::CUL_DEVICE_NS
