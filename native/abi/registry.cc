@@ -5,7 +5,7 @@
 namespace culebra {
 namespace {
 
-const OpList* const kFamilies[] = {&kGemmOps, &kGlueOps, &kLinearAttentionOps, &kAttentionOps, &kSparseAttentionOps, &kMoeOps};
+const OpList* const kFamilies[] = {&kGemmOps, &kGlueOps, &kLinearAttentionOps, &kAttentionOps, &kKvCacheOps, &kSparseAttentionOps, &kMoeOps};
 
 std::string backends_of(const OpRecord& op) {
   std::string list;

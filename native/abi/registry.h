@@ -9,6 +9,6 @@ struct OpList {
   int count;
 };
 
-extern const OpList kGemmOps, kGlueOps, kLinearAttentionOps, kAttentionOps, kSparseAttentionOps, kMoeOps;
+extern const OpList kGemmOps, kGlueOps, kLinearAttentionOps, kAttentionOps, kKvCacheOps, kSparseAttentionOps, kMoeOps;
 
 }  // namespace culebra

@@ -29,6 +29,7 @@ class HostGraph final : public Graph {
     });
   }
   uint64_t node_count() const override { return works_->size(); }
+  void replace(Works works) { works_ = std::make_shared<const Works>(std::move(works)); }
 
  private:
   std::shared_ptr<const Works> works_;  // shared with launches that are still queued
@@ -166,6 +167,12 @@ std::unique_ptr<Graph> HostStream::end_capture() {
   if (!recording_) refuse(CUL_UNSUPPORTED, "cul_graph_end_capture: the stream is not capturing");
   const auto works = std::move(recording_);
   return std::make_unique<HostGraph>(device(), std::move(*works));
+}
+
+bool HostStream::end_capture_into(Graph& graph) {
+  const auto works = std::move(recording_);
+  static_cast<HostGraph&>(graph).replace(std::move(*works));
+  return true;
 }
 
 void HostStream::abort_capture() { recording_.reset(); }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backends/backend.h"
+#include "backends/graph_update.h"
 #include "backends/memory_pool.h"
 
 namespace culebra {
@@ -43,7 +44,7 @@ class HostDevice : public Device {
   bool poison_;
 };
 
-class HostStream : public Stream {
+class HostStream : public Stream, public GraphUpdater {
  public:
   explicit HostStream(HostDevice& device) : Stream(device), host_device_(device) {}
 
@@ -58,6 +59,7 @@ class HostStream : public Stream {
   void begin_capture() final;
   std::unique_ptr<Graph> end_capture() final;
   void abort_capture() final;
+  bool end_capture_into(Graph& graph) final;
   bool capturing() const final { return recording_ != nullptr; }
 
   // Runs everything up to the task that makes `passed` true; used by another stream that waits for an event.

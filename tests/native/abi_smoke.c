@@ -4,11 +4,14 @@
 
 #include "culebra/attention.h"
 #include "culebra/culebra.h"
+#include "culebra/dlpack.h"
 #include "culebra/gemm.h"
 #include "culebra/glue.h"
+#include "culebra/kv_cache.h"
 #include "culebra/linear_attention.h"
 #include "culebra/module.h"
 #include "culebra/moe.h"
+#include "culebra/replay.h"
 #include "culebra/sparse_attention.h"
 
 static int failures = 0;
@@ -59,6 +62,8 @@ int main(void) {
   REFUSED(cul_graph_launch(0, 0));
   REFUSED(cul_graph_node_count(0, &n));
   REFUSED(cul_graph_destroy(0));
+  REFUSED(cul_graph_update(0, 0, &done));
+  REFUSED(cul_batch(0, 0, 1, &n));
   REFUSED(cul_op_get_info(0, 0));
   REFUSED(cul_module_load(0, "", 0, 0));
   REFUSED(cul_module_compile(0, "", "", 0, 0, 0));
@@ -97,14 +102,35 @@ int main(void) {
   REFUSED(cul_w6a8_gemm(0, 0));
   REFUSED(cul_sparse_mlp(0, 0));
   REFUSED(cul_linear_logprob(0, 0));
+  REFUSED(cul_simple_gla(0, 0));
+  REFUSED(cul_gated_linear_attention(0, 0));
+  REFUSED(cul_delta_rule(0, 0));
   REFUSED(cul_gated_delta_rule(0, 0));
+  REFUSED(cul_kda(0, 0));
+  REFUSED(cul_linear_attention(0, 0));
+  REFUSED(cul_mlstm(0, 0));
+  REFUSED(cul_mixture_of_memories(0, 0));
+  REFUSED(cul_local_linear_attention(0, 0));
   REFUSED(cul_causal_conv1d(0, 0));
   REFUSED(cul_gated_rms_norm(0, 0));
   REFUSED(cul_attention(0, 0));
   REFUSED(cul_paged_attention(0, 0));
   REFUSED(cul_paged_append(0, 0));
+  REFUSED(cul_merge_states(0, 0));
+  REFUSED(cul_mla_attention(0, 0));
+  REFUSED(cul_bitmap_kv_compress(0, 0));
+  REFUSED(cul_bitmap_kv_attention(0, 0));
+  REFUSED(cul_kv_page_stats(0, 0));
+  REFUSED(cul_kv_select(0, 0));
+  REFUSED(cul_kv_merge(0, 0));
+  REFUSED(cul_mla_index_topk(0, 0));
+  REFUSED(cul_cca_qkv(0, 0));
   REFUSED(cul_moe_route(0, 0));
+  REFUSED(cul_moe_align(0, 0));
+  REFUSED(cul_moe_permute(0, 0));
+  REFUSED(cul_moe_combine(0, 0));
   REFUSED(cul_moe_mlp(0, 0));
+  REFUSED(cul_moe_grouped_gemm(0, 0));
   REFUSED(cul_block_sparse_attention(0, 0));
   REFUSED(cul_neighborhood_attention(0, 0));
   REFUSED(cul_neighborhood_tiles(0, 0, 0, 0));

@@ -46,12 +46,12 @@ struct DeltaRule {
   Array state(int64_t rows, const std::function<double(int64_t)>& f) const {
     return Array(DType::f32, {rows, HV, kv ? K : V, kv ? V : K}, f, 4);
   }
-  cul_gated_delta_rule_args args() {
+  cul_recurrence_args args() {
     index.clear();
     for (const auto* list : {&cu, &read, &write})
       index.emplace_back(DType::i32, std::vector<int64_t>{static_cast<int64_t>(list->size())},
                          [&](int64_t i) { return (*list)[static_cast<size_t>(i)]; });
-    cul_gated_delta_rule_args a{};
+    cul_recurrence_args a{};
     a.q = q;
     a.k = k;
     a.v = v;
@@ -191,7 +191,7 @@ TEST(GatedDeltaRule, poolsSkipPaddingAndMoveInPlace) {
   d.checkpoints.push_back(d.state(12, r.normal()));
   const Array before = d.state(6, [&](int64_t i) { return d.initial[0][i]; });
   const auto reference = d.reference();
-  cul_gated_delta_rule_args args = d.args();
+  cul_recurrence_args args = d.args();
   args.final_state = d.initial[0];
   ASSERT_EQ(cpu(cul_gated_delta_rule, args), CUL_OK) << cul_last_error();
   EXPECT_LE(rms_ratio(d.o, reference.o), 1e-5);
@@ -228,7 +228,7 @@ TEST(GatedDeltaRule, refusals) {
     DeltaRule d(r, DType::f32, 1, 9, 2, 4, 16, 16);
     d.initial.push_back(d.state(1, r.normal()));
     d.final.push_back(d.state(1, r.normal()));
-    cul_gated_delta_rule_args args = d.args();
+    cul_recurrence_args args = d.args();
     std::vector<Array> keep;
     keep.reserve(2);
     change(args, keep);
@@ -237,7 +237,7 @@ TEST(GatedDeltaRule, refusals) {
     EXPECT_TRUE(s == CUL_OK || d.o.bits() == before) << "a refused call wrote";
     return s;
   };
-  using Args = cul_gated_delta_rule_args;
+  using Args = cul_recurrence_args;
   using Keep = std::vector<Array>;
   auto replace = [](const cul_tensor* Args::* field, DType type, std::vector<int64_t> shape) {
     return [=](Args& a, Keep& keep) { a.*field = keep.emplace_back(type, shape, [](int64_t) { return 0.0; }); };

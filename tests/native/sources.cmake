@@ -2,6 +2,7 @@
 list(APPEND CULEBRA_NATIVE_TESTS
   ${CMAKE_CURRENT_LIST_DIR}/call_test.cc
   ${CMAKE_CURRENT_LIST_DIR}/module_test.cc
+  ${CMAKE_CURRENT_LIST_DIR}/replay_test.cc
   ${CMAKE_CURRENT_LIST_DIR}/runtime_test.cc
   ${CMAKE_CURRENT_LIST_DIR}/thread_pool_test.cc)
 if(CULEBRA_HAS_CUDA)

@@ -8,6 +8,7 @@
 #include "backends/backend.h"
 #include "backends/cuda/module.h"
 #include "backends/fault.h"
+#include "backends/graph_update.h"
 
 namespace culebra::cuda {
 namespace {
@@ -26,7 +27,7 @@ void check(Device& device, cudaError_t error, const char* what) {
 }
 #define CUL_CHECK(device, call) check(device, fault::strikes() ? cudaErrorUnknown : (call), #call)
 
-class CudaStream final : public Stream {
+class CudaStream final : public Stream, public GraphUpdater {
  public:
   explicit CudaStream(CudaDevice& device);
   ~CudaStream() override { cudaStreamDestroy(stream_); }
@@ -56,6 +57,7 @@ class CudaStream final : public Stream {
     capturing_ = true;
   }
   std::unique_ptr<Graph> end_capture() override;
+  bool end_capture_into(Graph& graph) override;
   void abort_capture() override {
     if (!capturing_) return;
     capturing_ = false;
@@ -86,6 +88,23 @@ class CudaGraph final : public Graph {
   uint64_t node_count() const override {
     size_t n = 0;
     return cudaGraphGetNodes(graph_, nullptr, &n) == cudaSuccess ? n : 0;
+  }
+  // Takes another recording over; true if the instantiated graph could be kept.
+  bool replace(cudaGraph_t graph) {
+    cudaGraphExecUpdateResultInfo result{};
+    const bool kept = cudaGraphExecUpdate(exec_, graph, &result) == cudaSuccess;
+    if (!kept) {
+      (void)cudaGetLastError();  // other nodes than before: no failure of the device
+      cudaGraphExec_t fresh = nullptr;
+      const cudaError_t e = cudaGraphInstantiate(&fresh, graph, 0);
+      if (e != cudaSuccess) cudaGraphDestroy(graph);
+      check(device(), e, "cudaGraphInstantiate");
+      cudaGraphExecDestroy(exec_);  // launches in flight end with it as it was
+      exec_ = fresh;
+    }
+    cudaGraphDestroy(graph_);
+    graph_ = graph;
+    return kept;
   }
 
  private:
@@ -258,6 +277,12 @@ void* CudaStream::allocate(uint64_t bytes) {
 void CudaStream::release(void* pointer) {
   require_not_capturing("a free");
   static_cast<CudaDevice&>(device()).release_on(stream_, pointer);
+}
+bool CudaStream::end_capture_into(Graph& graph) {
+  capturing_ = false;
+  cudaGraph_t recorded = nullptr;
+  CUL_CHECK(device(), cudaStreamEndCapture(stream_, &recorded));
+  return static_cast<CudaGraph&>(graph).replace(recorded);
 }
 std::unique_ptr<Graph> CudaStream::end_capture() {
   if (!capturing_) refuse(CUL_UNSUPPORTED, "cul_graph_end_capture: the stream is not capturing");

@@ -71,6 +71,43 @@ typedef struct cul_paged_append_args {
 } cul_paged_append_args;
 CUL_API cul_status cul_paged_append(cul_stream* stream, const cul_paged_append_args* args);
 
+/* o = sum_i e^(lse_i - lse) o_i, lse = ln sum_i e^lse_i: attention over the union of keys, from attention over n disjoint sets of them.
+ * o [n,T,H,D] f16, bf16, f32, lse f32 [n,T,H] -> merged_o [T,H,D] as o, merged_lse? f32 [T,H]. A state with lse = -inf counts for
+ * nothing, whatever its o holds; where all are -inf (or n = 0), merged_o = 0, merged_lse = -inf. Associative; outputs do not overlap
+ * inputs. Milakov and Gimelshein, arXiv:1805.02867. */
+typedef struct cul_merge_states_args {
+  cul_op_call call;
+  const cul_tensor* o;
+  const cul_tensor* lse;
+  const cul_tensor* merged_o;
+  const cul_tensor* merged_lse; /* optional */
+} cul_merge_states_args;
+CUL_API cul_status cul_merge_states(cul_stream* stream, const cul_merge_states_args* args);
+
+/* Attention over a latent cache that all heads share: keys are its 576 channels, values the first 512 of them (DeepSeek-V2,
+ * arXiv:2405.04434, with the projections absorbed). q [B,Sq,Hq,576], o [B,Sq,Hq,512] f16, bf16, f32; cache [P,page,576] as q, or u8
+ * [P,page,656]: 512 e4m3, 4 f32 scales of 128 channels each, 64 bf16; lse? f32 [B,Sq,Hq]; sink? f32 [Hq]. Which tokens: page_table
+ * i32 [B,maxP] with kv_len i32 [B], causal among the Sq queries, the last of kv_len; or indices i32 [B,Sq,topk] = page * page_size + offset, -1
+ * anywhere, of which those from topk_len i32 [B,Sq] on are ignored, if it is given, and causal says nothing. Table entries past the length may
+ * be -1. split_kv_tokens as in paged_attention. */
+typedef struct cul_mla_attention_args {
+  cul_op_call call;
+  const cul_tensor* q;
+  const cul_tensor* cache;
+  const cul_tensor* page_table; /* with kv_len, or indices */
+  const cul_tensor* kv_len;
+  const cul_tensor* indices;
+  const cul_tensor* topk_len; /* optional, with indices */
+  const cul_tensor* sink;     /* optional */
+  const cul_tensor* o;
+  const cul_tensor* lse; /* optional */
+  float scale;           /* 0 = 576^-1/2 */
+  int32_t dv;            /* 512 */
+  int32_t causal;
+  int32_t split_kv_tokens;
+} cul_mla_attention_args;
+CUL_API cul_status cul_mla_attention(cul_stream* stream, const cul_mla_attention_args* args);
+
 #ifdef __cplusplus
 }
 #endif

@@ -217,7 +217,7 @@ void AttentionParams::require_valid() const {
     if (kv_len[b] < 0 || kv_len[b] > key_rows)
       throw DeviceError(format("%s: kv_len[%lld] = %d; it must be 0 to %lld, what a row of page_table addresses", op,
                                ll(b), kv_len[b], ll(key_rows)));
-    if (query_rows == 0) continue;
+    if (query_rows == 0 || tokens) continue;
     const int64_t begin = visible(0, query_rows, kv_len[b]).begin,
                   end = visible(query_rows - 1, query_rows, kv_len[b]).end;
     for (int64_t i = begin / page_size; i * page_size < end; ++i) {

@@ -46,6 +46,8 @@ struct AttentionParams {
   const int32_t* cu_k = nullptr;
   const int32_t* page_table = nullptr;
   int64_t page_table_stride = 0, page_size = 0, pages = 0;
+  const int32_t* tokens = nullptr;  // cpu: row of the page pool of each key, instead of a page table
+  int64_t tokens_stride = 0;
   const int32_t* kv_len = nullptr;
   const float* k_scale = nullptr;  // per KV head, f8 caches
   const float* v_scale = nullptr;

@@ -1,10 +1,11 @@
 // Exact attention with an online softmax (query_tile-inl.h). What a row sees is an interval of keys, so masks are loop
 // bounds.
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "backends/cpu/thread_pool.h"
-#include "ops/attention/attention.h"
+#include "ops/attention/mla_attention.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/attention/attention_cpu.cc"
@@ -19,6 +20,26 @@ namespace culebra::cpu::HWY_NAMESPACE {
 using Params = AttentionParams;
 
 constexpr int64_t kQueryTile = QueryTile::kRows;
+
+// A byte of a u8 latent cache (mla_attention.h).
+struct LatentByte {
+  uint8_t bits;
+};
+// The first n channels of a token there: 512 or all.
+template <>
+HWY_INLINE void load_row(const LatentByte* from, int64_t n, float* to) {
+  const F32Tag d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t c = 0; c < kLatentValueDim; c += lanes) {
+    float scale;
+    std::memcpy(&scale, from + kLatentScalesAt + c / kLatentScaleChannels * 4, sizeof scale);
+    store_f32(hn::Mul(hn::Set(d, scale), load(reinterpret_cast<const float8_e4m3_t*>(from) + c)), to + c);
+  }
+  if (n <= kLatentValueDim) return;
+  bfloat16_t tail[kLatentDim - kLatentValueDim];  // rows of bytes may begin at an odd address
+  std::memcpy(tail, from + kLatentTailAt, sizeof tail);
+  for (int64_t c = kLatentValueDim; c < n; c += lanes) store_f32(load(tail + (c - kLatentValueDim)), to + c);
+}
 
 // Rows [first, first + count) of the query rows that share KV head `head` in sequence b; row r is query r / G, head r %
 // G of the group.
@@ -42,7 +63,11 @@ void run_tile(const Params& p, int64_t b, int64_t head, int64_t first, int64_t c
   }
   tile.meet<C>(0, count, all, [&](int64_t j) {
     int64_t page = 0, offset = j;
-    if (p.page_table) {
+    if (p.tokens) {
+      const int64_t token = p.tokens[b * p.tokens_stride + j];
+      page = token / p.page_size;
+      offset = token % p.page_size;
+    } else if (p.page_table) {
       page = p.page_table[b * p.page_table_stride + j / p.page_size];
       offset = j % p.page_size;
     } else {
@@ -75,6 +100,8 @@ void attention_items(const Params& p, int64_t begin, int64_t end) {
         using T = decltype(type);
         if (p.cache_dtype == DType::f8e4m3) {
           run_tile<T, float8_e4m3_t>(p, b, head, first, count, tile);
+        } else if (p.cache_dtype == DType::u8) {
+          run_tile<T, LatentByte>(p, b, head, first, count, tile);
         } else {
           run_tile<T, T>(p, b, head, first, count, tile);
         }

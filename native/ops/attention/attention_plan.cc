@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "backends/backend.h"
-#include "ops/attention/attention.h"
+#include "ops/attention/mla_attention.h"
 
 namespace culebra {
 namespace {
@@ -12,6 +12,29 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int32_t dim_class(const AttentionParams& p) {
   const int64_t dim = std::max(p.dim, p.value_dim);
   return dim <= 64 ? 64 : dim <= 128 ? 128 : 256;
+}
+
+// A split is worth its partial results where the blocks would not fill the device otherwise. With split_kv_tokens, or batch invariance, what a
+// row's sums are made of depends on its own length alone: splits of fixed size, always through the workspace.
+void plan_splits(const AttentionParams& p, int64_t blocks, int64_t wanted_blocks, AttentionPlan& plan) {
+  constexpr int64_t kUnit = 64, kInvariantKeys = 1024, kLeastKeys = 256, kMostSplits = 64;
+  const int64_t capacity = p.key_rows;
+  const int64_t fixed = p.split_kv_tokens ? p.split_kv_tokens : p.batch_invariant ? kInvariantKeys : 0;
+  if (fixed) {
+    plan.split_keys = static_cast<int32_t>(std::min(ceil_div(fixed, kUnit) * kUnit, int64_t{1} << 30));
+    plan.splits = static_cast<int32_t>(std::max<int64_t>(ceil_div(capacity, plan.split_keys), 1));
+    plan.partial = true;
+  } else if (blocks > 0) {
+    plan.splits = static_cast<int32_t>(std::clamp<int64_t>(std::min(wanted_blocks / blocks, capacity / kLeastKeys), 1, kMostSplits));
+    plan.partial = plan.splits > 1;
+  }
+  if (plan.partial)
+    plan.workspace_bytes = static_cast<uint64_t>(plan.splits * p.sequences * p.query_rows * p.query_heads * (p.value_dim + 1)) * sizeof(float);
+}
+std::string splits_text(const AttentionPlan& plan) {
+  if (!plan.partial) return "keys not split";
+  return format("keys in %d splits", plan.splits) +
+         (plan.split_keys ? format(" of %d, whatever the batch is", plan.split_keys) : std::string(" to fill the device"));
 }
 
 }  // namespace
@@ -31,37 +54,35 @@ AttentionPlan plan_attention(const AttentionParams& p, const DeviceCaps& caps, s
   return plan;
 }
 
-// A split is worth its partial results where the blocks would not fill the device otherwise. With split_kv_tokens, or batch invariance, what a
-// row's sums are made of depends on its own length alone: splits of fixed size, always through the workspace.
 AttentionPlan plan_paged_attention(const AttentionParams& p, const DeviceCaps& caps, std::string* reason) {
-  constexpr int64_t kUnit = 64, kInvariantKeys = 1024, kFewRows = 16, kLeastKeys = 256, kMostSplits = 64;
+  constexpr int64_t kFewRows = 16;
   AttentionPlan plan;
   const int64_t rows = p.query_rows * p.group();
   const bool f32 = p.dtype == DType::f32, few = rows <= kFewRows;
   plan.dim_class = std::max(dim_class(p), 128);  // few_rows has none for 64, and 64 columns more cost the tile loop nothing but registers
   plan.design = f32 ? AttentionDesign::f32 : few ? AttentionDesign::few_rows : AttentionDesign::tile;
-  plan.tile_rows = f32 ? 16 : few ? (rows <= 8 ? 8 : 16) : 64;
-  const int64_t blocks = p.sequences * p.kv_heads * ceil_div(rows, plan.tile_rows), capacity = p.key_rows;
-  const int64_t fixed = p.split_kv_tokens ? p.split_kv_tokens : p.batch_invariant ? kInvariantKeys : 0;
-  if (fixed) {
-    plan.split_keys = static_cast<int32_t>(std::min(ceil_div(fixed, kUnit) * kUnit, int64_t{1} << 30));
-    plan.splits = static_cast<int32_t>(std::max<int64_t>(ceil_div(capacity, plan.split_keys), 1));
-    plan.partial = true;
-  } else if (blocks > 0) {
-    const int64_t wanted = caps.multiprocessors * 3 / blocks;
-    plan.splits = static_cast<int32_t>(std::clamp<int64_t>(std::min(wanted, capacity / kLeastKeys), 1, kMostSplits));
-    plan.partial = plan.splits > 1;
-  }
-  if (plan.partial)
-    plan.workspace_bytes = static_cast<uint64_t>(plan.splits * p.sequences * p.query_rows * p.query_heads * (p.value_dim + 1)) * sizeof(float);
+  plan.tile_rows = f32 ? 16 : few ? (rows <= 8 || plan.dim_class > 128 ? 8 : 16) : 64;
+  plan_splits(p, p.sequences * p.kv_heads * ceil_div(rows, plan.tile_rows), caps.multiprocessors * 3, plan);
   *reason = format("%s; %lld rows a KV head in tiles of %d; ",
                    f32   ? "FMAs (f32 uses no TF32)"
                    : few ? "mma.sync with keys on the M side"
                          : "mma.sync and cp.async",
                    static_cast<long long>(rows), plan.tile_rows);
-  *reason += plan.partial ? format("keys in %d splits%s", plan.splits,
-                                   plan.split_keys ? format(" of %d, whatever the batch is", plan.split_keys).c_str() : " to fill the device")
-                          : std::string("keys not split");
+  *reason += splits_text(plan);
+  return plan;
+}
+
+AttentionPlan plan_mla_attention(const MlaParams& p, const DeviceCaps& caps, std::string* reason) {
+  AttentionPlan plan;
+  const bool f32 = p.dtype == DType::f32;
+  plan.design = f32 ? AttentionDesign::f32 : AttentionDesign::tile;
+  plan.tile_rows = f32 ? 8 : 16;
+  // Listed tokens belong to one query; pages are shared by all queries of a sequence.
+  const int64_t tiles = p.indices ? p.query_rows * ceil_div(p.query_heads, plan.tile_rows) : ceil_div(p.query_rows * p.query_heads, plan.tile_rows);
+  plan_splits(p, p.sequences * tiles, caps.multiprocessors * 2, plan);
+  *reason = format("%s; %lld heads in tiles of %d rows over %s; ", f32 ? "FMAs (f32 uses no TF32)" : "mma.sync and cp.async",
+                   static_cast<long long>(p.query_heads), plan.tile_rows, p.indices ? "listed tokens" : "pages");
+  *reason += splits_text(plan);
   return plan;
 }
 

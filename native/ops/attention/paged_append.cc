@@ -70,7 +70,19 @@ PagedAppendParams check_paged_append(const Call& call, const cul_paged_append_ar
   p.k_scale = k_scale.as<const float>();
   p.v_scale = v_scale.as<const float>();
   p.interleaved = args.interleaved;
+  p.validate = call.validate();
+  p.aligned = p.key_dim % 8 == 0 && p.value_dim % 8 == 0;
+  for (const PagedAppendParams::Rows* x : {&p.k, &p.v, &p.k_cache, &p.v_cache})
+    p.aligned = p.aligned && x->page % 8 == 0 && x->row % 8 == 0 && x->head % 8 == 0;
   return p;
+}
+
+void PagedAppendParams::require_valid() const {
+  for (int64_t t = 0; t < tokens; ++t)
+    if (!valid(t))
+      throw DeviceError(format("paged_append: slot[%lld] = %lld; it must be -1 or a row of the cache's %lld pages of %lld",
+                               static_cast<long long>(t), static_cast<long long>(slot[t]), static_cast<long long>(pages),
+                               static_cast<long long>(page_size)));
 }
 
 }  // namespace culebra

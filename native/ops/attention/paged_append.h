@@ -23,7 +23,12 @@ struct PagedAppendParams {
   int64_t cos_stride = 0, sin_stride = 0, rotary_pairs = 0;
   const float* k_scale = nullptr;  // f8 caches
   const float* v_scale = nullptr;
-  bool interleaved = false;
+  bool interleaved = false, validate = false;
+  bool aligned = false;  // rows of k, v and the caches begin and end at multiples of eight elements
+
+  bool valid(int64_t token) const { return slot[token] >= -1 && slot[token] < pages * page_size; }
+  // Throws DeviceError for a slot outside the caches. Reads them: call it when the op runs.
+  void require_valid() const;
 };
 
 PagedAppendParams check_paged_append(const Call& call, const cul_paged_append_args& args);

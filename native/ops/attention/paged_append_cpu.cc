@@ -67,12 +67,7 @@ void append_tokens(const Params& p, int64_t begin, int64_t end) {
 }  // namespace
 
 void paged_append(const PagedAppendParams& p, ThreadPool& pool) {
-  for (int64_t t = 0; t < p.tokens; ++t)
-    if (p.slot[t] < -1 || p.slot[t] >= p.pages * p.page_size)
-      throw DeviceError(
-          format("paged_append: slot[%lld] = %lld; it must be -1 or a row of the cache's %lld pages of %lld",
-                 static_cast<long long>(t), static_cast<long long>(p.slot[t]), static_cast<long long>(p.pages),
-                 static_cast<long long>(p.page_size)));
+  p.require_valid();
   const int64_t per_token = p.heads * (p.key_dim + p.value_dim);
   pool.parallel_for(p.tokens, 32768 / (per_token + 1) + 1, [&](int64_t begin, int64_t end) {
     switch (p.dtype) {

@@ -18,8 +18,7 @@ void run_tiles(const AttentionParams& p, const PagedTours& tours, int64_t tiles,
     wide ? launch_few_rows<FewRowsTile<T, 256, 1>>(problem, tours, tiles, stream)
          : launch_few_rows<FewRowsTile<T, 128, 1>>(problem, tours, tiles, stream);
   } else {
-    wide ? launch_few_rows<FewRowsTile<T, 256, 2>>(problem, tours, tiles, stream)
-         : launch_few_rows<FewRowsTile<T, 128, 2>>(problem, tours, tiles, stream);
+    launch_few_rows<FewRowsTile<T, 128, 2>>(problem, tours, tiles, stream);
   }
 }
 

@@ -4,10 +4,17 @@ culebra_family(attention
     attention_cpu
     attention_plan
     cache
+    merge_states
+    merge_states_cpu
+    mla_attention
+    mla_attention_cpu
     paged_append
     paged_append_cpu
   KERNELS
     attention
+    merge_states
+    mla_attention
+    paged_append
     paged_attention
   TESTS
     attention)

@@ -8,6 +8,7 @@ culebra_family(gemm
     gemm_plan
     linear_logprob
     linear_logprob_cpu
+    packed_product
     quantize_activations
     quantize_activations_cpu
     quantized_gemm

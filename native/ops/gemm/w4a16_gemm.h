@@ -3,8 +3,8 @@
 #include <string>
 
 #include "abi/op.h"
-#include "culebra/gemm.h"
 #include "ops/gemm/gemm_design.h"
+#include "ops/gemm/packed_product.h"
 
 namespace culebra {
 
@@ -21,23 +21,7 @@ struct W4A16Plan {
   uint64_t workspace_bytes = 0;
 };
 
-struct W4A16GemmParams {
-  const void* a;  // [m, k], row stride lda, of `dtype`
-  int64_t lda;
-  const uint8_t* packed;  // CpuLayout or MarlinLayout, n_padded x k_padded
-  const void* scales;     // [groups, n_padded] of `scale_dtype`
-  const uint8_t* zeros;   // [groups, n_padded]; null: 8
-  const int32_t* perm;    // [k_padded] column of a for each packed row, -1: none; null: in order
-  const void* bias;       // [n] of `dtype`, or null
-  void* c;                // [m, n] or, silu_mul, [m, n / 2]; row stride ldc, of `dtype`
-  int64_t ldc;
-  int64_t m, n, k, n_padded, k_padded;
-  int64_t group;   // rows per packed group; k_padded for one
-  int64_t groups;  // k_padded / group
-  DType dtype, scale_dtype;
-  int32_t epilogue;        // CUL_EPILOGUE_*
-  bool batch_invariant;    // a row's bits do not depend on m
-  void* workspace;
+struct W4A16GemmParams : PackedProduct {
   W4A16Plan plan;
 };
 

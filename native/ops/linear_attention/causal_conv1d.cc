@@ -51,6 +51,7 @@ CausalConv1dParams check_causal_conv1d(const Call& call, const cul_causal_conv1d
   if (state) p.state = {state.data, state.stride_of(0), state.stride_of(1)};
   if (final) p.final = {final.data, final.stride_of(0), final.stride_of(1)};
   p.silu = args.act == CUL_ACT_SILU;
+  p.validate = call.validate();
   return p;
 }
 

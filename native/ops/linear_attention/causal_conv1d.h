@@ -32,6 +32,7 @@ struct CausalConv1dParams {
   const void* bias = nullptr;
   States state, final;
   bool silu = false;
+  bool validate = false;  // CUL_OP_VALIDATE: index tensors are checked on the device too
 };
 
 CausalConv1dParams check_causal_conv1d(const Call& call, const cul_causal_conv1d_args& args);

@@ -2,10 +2,29 @@ culebra_family(linear_attention
   SOURCES
     causal_conv1d
     causal_conv1d_cpu
-    gated_delta_rule
-    gated_delta_rule_cpu
     gated_rms_norm
     gated_rms_norm_cpu
+    linear_attention
+    linear_attention_cpu
+    local_linear_attention
+    local_linear_attention_cpu
+    mixture_of_memories
+    mixture_of_memories_cpu
+    mlstm
+    mlstm_cpu
+    recurrence
+    recurrence_check
+    recurrence_cpu
+    recurrence_plan
     sequences
+  KERNELS
+    causal_conv1d
+    chunk_prepare
+    chunk_prepare_channel
+    chunk_scan
+    gated_rms_norm
+    recurrence
+    recurrent
   TESTS
-    linear_attention)
+    linear_attention
+    linear_attention_kernels)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backends/backend.h"
 
 namespace culebra {
 namespace {
@@ -10,59 +11,6 @@ namespace {
 // A chunk's f32 rows take about this much, so that they stay near the cache and a long prefill needs no more than a
 // short one.
 constexpr int64_t kChunkBytes = int64_t{64} << 20;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// p [E,N,K] in one of its three forms.
-ExpertMatrices check_experts(const Call& call, int32_t storage, int32_t group, DType half, const View& w,
-                             const View& scales, const View& zeros, int64_t experts, int64_t rows, int64_t columns,
-                             const char* text) {
-  const bool int4 = storage == CUL_EXPERTS_INT4;
-  call.shape(w, {experts, rows, int4 ? columns / 2 : columns}, text);
-  ExpertMatrices m{w.data, w.stride_of(0), w.stride_of(1), rows, columns};
-  if (storage == CUL_EXPERTS_HALF) {
-    call.dtype(w, {half});
-    return m;
-  }
-  call.dtype(w, {int4 ? DType::u8 : DType::f8e4m3});
-  m.scales = scales.data;
-  m.scale_dtype = scales.dtype;
-  call.rank(scales, 3, int4 ? "[E,N,G]" : "[E,ceil(N/128),ceil(K/128)]");
-  m.scale_expert_stride = scales.stride_of(0);
-  m.scale_row_stride = scales.stride_of(1);
-  if (!int4) {
-    call.dtype(scales, {DType::f32});
-    call.shape(scales, {experts, ceil_div(rows, 128), ceil_div(columns, 128)}, "[E,ceil(N/128),ceil(K/128)]");
-    return m;
-  }
-  if (columns % 2)
-    call.refuse(CUL_SHAPE, "%s packs two columns a byte, but there are %lld", w.name, static_cast<long long>(columns));
-  m.group = group < 0 ? std::max<int64_t>(columns, 1) : group;
-  const int64_t groups = group < 0 ? 1 : ceil_div(columns, group);
-  call.dtype(scales, {DType::f16, DType::bf16});
-  call.shape(scales, {experts, rows, groups}, "[E,N,G]");
-  if (zeros) {
-    call.dtype(zeros, {DType::u8});
-    if (rows % 2)
-      call.refuse(CUL_SHAPE, "%s packs two rows a byte, but there are %lld", zeros.name, static_cast<long long>(rows));
-    call.shape(zeros, {experts, rows / 2, groups}, "[E,N/2,G]");
-    m.zeros = zeros.as<const uint8_t>();
-    m.zero_expert_stride = zeros.stride_of(0);
-    m.zero_row_stride = zeros.stride_of(1);
-  }
-  return m;
-}
-
-// Scales and zeros are there exactly where the storage has them.
-void check_presence(const Call& call, int32_t storage, const View& scales, const View& zeros) {
-  if (storage != CUL_EXPERTS_HALF && !scales)
-    call.refuse(CUL_NULL_POINTER, "%s is required: the experts are %s", scales.name,
-                storage == CUL_EXPERTS_F8 ? "f8" : "int4");
-  if (storage == CUL_EXPERTS_HALF && scales)
-    call.refuse(CUL_UNSUPPORTED, "%s is given, but experts half takes no scales", scales.name);
-  if (storage != CUL_EXPERTS_INT4 && zeros)
-    call.refuse(CUL_UNSUPPORTED, "%s is given, but only experts int4 takes zero points", zeros.name);
-}
 
 }  // namespace
 
@@ -80,22 +28,29 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
   const View w2_scales = call.optional(args.w2_scales, "w2_scales"),
              w2_zeros = call.optional(args.w2_zeros, "w2_zeros");
   const View b13 = call.optional(args.b13, "b13"), b2 = call.optional(args.b2, "b2");
-  const View weights = call.required(args.weights, "weights"), ids = call.required(args.ids, "ids");
+  const View logits = call.optional(args.logits, "logits"), route_bias = call.optional(args.route_bias, "route_bias");
+  if (logits && (args.weights || args.ids))
+    call.refuse(CUL_UNSUPPORTED, "logits is given, so %s must not be: the routing makes them", args.weights ? "weights" : "ids");
+  if (!logits && route_bias) call.refuse(CUL_NULL_POINTER, "logits is required with route_bias");
+  const View weights = logits ? View{} : call.required(args.weights, "weights"),
+             ids = logits ? View{} : call.required(args.ids, "ids");
   const View y = call.required(args.y, "y");
-  check_presence(call, storage, w13_scales, w13_zeros);
-  check_presence(call, storage, w2_scales, w2_zeros);
+  check_expert_scales(call, storage, w13_scales, w13_zeros);
+  check_expert_scales(call, storage, w2_scales, w2_zeros);
   call.rank(x, 2, "[T,D]");
   call.rank(w13, 3, "[E,2I,D]");
   call.rank(w2, 3, "[E,D,I]");
-  call.rank(ids, 2, "[T,k]");
+  if (!logits) call.rank(ids, 2, "[T,k]");
   call.dtype(x, {DType::f16, DType::bf16});
   for (const View* v : {&b13, &b2, &y})
     if (*v) call.same_dtype(*v, x);
-  call.dtype(weights, {DType::f32});
-  call.dtype(ids, {DType::i32});
+  if (!logits) {
+    call.dtype(weights, {DType::f32});
+    call.dtype(ids, {DType::i32});
+  }
   if (storage == CUL_EXPERTS_INT4) call.one_of(args.group, {-1, 32, 64, 128}, "group");
 
-  const int64_t T = x[0], D = x[1], E = w13[0], k = ids[1];
+  const int64_t T = x[0], D = x[1], E = w13[0], k = logits ? int64_t{args.k} + args.n_shared : ids[1];
   if (w13[1] % 2)
     call.refuse(CUL_SHAPE, "w13 is %s; its second dimension is gate and up rows, an even number",
                 shape_text(w13).c_str());
@@ -107,8 +62,15 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
                        "[E,D,I], D as x's, E and I as w13's (int4: half of I)");
   if (b13) call.shape(b13, {E, 2 * I}, "[E,2I]");
   if (b2) call.shape(b2, {E, D}, "[E,D]");
-  call.shape(ids, {T, -1}, "[T,k]");
-  call.same_shape(weights, ids);
+  if (logits) {
+    p.routed = true;
+    p.route = check_routing(call, logits, route_bias,
+                            {args.k, args.score, args.n_group, args.topk_group, args.renormalize, args.n_shared, args.scale});
+    call.shape(logits, {T, E - args.n_shared}, "[T, E - n_shared], T as x's and E as w13's");
+  } else {
+    call.shape(ids, {T, -1}, "[T,k]");
+    call.same_shape(weights, ids);
+  }
   call.same_shape(y, x);
   call.one_of(args.act, {CUL_MOE_ACT_SILU, CUL_MOE_ACT_GELU, CUL_MOE_ACT_SWIGLU_OAI}, "act");
   if (args.act == CUL_MOE_ACT_SWIGLU_OAI) {
@@ -116,11 +78,10 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
     if (!(args.limit > 0)) call.refuse(CUL_RANGE, "limit is %g; it must be above 0", args.limit);
   }
   call.distinct(y);
-  for (const View* in : {&x, &w13, &w13_scales, &w13_zeros, &w2, &w2_scales, &w2_zeros, &b13, &b2, &weights, &ids})
+  for (const View* in : {&x, &w13, &w13_scales, &w13_zeros, &w2, &w2_scales, &w2_zeros, &b13, &b2, &weights, &ids, &logits, &route_bias})
     call.disjoint(y, *in);
 
   p.dtype = x.dtype;
-  p.storage = storage;
   p.x = x.data;
   p.x_stride = x.stride_of(0);
   p.y = y.data;
@@ -133,6 +94,7 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
   p.weights_stride = weights.stride_of(0);
   p.ids = ids.as<const int32_t>();
   p.ids_stride = ids.stride_of(0);
+  if (storage == CUL_EXPERTS_INT4 && args.group > 0) p.group_bits = args.group == 32 ? 5 : args.group == 64 ? 6 : 7;
   p.tokens = T;
   p.slots_per_token = k;
   p.width = D;
@@ -142,10 +104,49 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
   p.alpha = args.alpha;
   p.limit = args.limit;
   p.validate = call.validate();
-  const int64_t token_bytes = 4 * (p.width_pitch() + k * (p.width_pitch() + p.expert_width_pitch())) + 1;
-  p.chunk = std::min(T, std::max<int64_t>(kChunkBytes / token_bytes, 16));
-  p.workspace = call.workspace(T == 0 ? 0 : p.workspace_bytes());
+  p.batch_invariant = call.batch_invariant();
+  // Where a routing's results go, unless one kernel does all: the beginning of `workspace`.
+  const auto keep_routing = [&](void* workspace) {
+    if (!p.routed || !workspace) return;
+    p.weights = p.route.weights = static_cast<float*>(workspace);
+    p.ids = p.route.ids = reinterpret_cast<int32_t*>(p.route.weights + T * k);
+    p.weights_stride = p.ids_stride = p.route.weights_stride = p.route.ids_stride = k;
+  };
+  const uint64_t routing_bytes = p.routed ? static_cast<uint64_t>((8 * T * k + 255) / 256 * 256) : 0;
+  const auto after_routing = [&](void* workspace) { return workspace ? static_cast<char*>(workspace) + routing_bytes : nullptr; };
+  if (call.caps().backend == CUL_BACKEND_CPU) {
+    const int64_t token_bytes = 4 * (p.width_pitch() + k * (p.width_pitch() + p.expert_width_pitch())) + 1;
+    p.chunk = std::min(T, std::max<int64_t>(kChunkBytes / token_bytes, 16));
+    void* const workspace = call.workspace(T == 0 ? 0 : routing_bytes + p.workspace_bytes());
+    keep_routing(workspace);
+    p.workspace = after_routing(workspace);
+    return p;
+  }
+  if (T * k > INT32_MAX / 2)
+    call.refuse(CUL_UNSUPPORTED, "x is %s with %lld slots a token; at most %d slots at once", shape_text(x).c_str(), static_cast<long long>(k),
+                INT32_MAX / 2);
+  std::string reason;
+  p.decode = plan_moe_decode(p, call.caps(), &reason);
+  if (p.decode.suits) {
+    if (call.plan_only()) call.explain(reason);
+    p.workspace = call.workspace(p.decode.workspace_bytes);
+    return p;
+  }
+  std::string many;
+  const uint64_t bytes = routing_bytes + plan_moe_mlp_many(p, call.caps(), nullptr, &many).workspace_bytes;
+  if (call.plan_only()) call.explain(reason + "; " + many);
+  void* const workspace = call.workspace(bytes);
+  keep_routing(workspace);
+  p.many = plan_moe_mlp_many(p, call.caps(), after_routing(workspace), &many);
   return p;
+}
+
+void validate_moe_mlp(const MoeMlpParams& p) {
+  for (int64_t t = 0; t < p.tokens; ++t)
+    for (int64_t j = 0; j < p.slots_per_token; ++j)
+      if (const int32_t id = p.ids[t * p.ids_stride + j]; id < -1 || id >= p.experts)
+        throw DeviceError(format("moe_mlp: ids[%lld, %lld] = %d; it must be -1 or below the %lld experts", static_cast<long long>(t),
+                                 static_cast<long long>(j), id, static_cast<long long>(p.experts)));
 }
 
 }  // namespace culebra

@@ -1,26 +1,16 @@
 // moe_mlp: its plan and its columns.
 #pragma once
 #include "abi/op.h"
-#include "culebra/moe.h"
+#include "ops/moe/experts.h"
+#include "ops/moe/moe_decode.h"
+#include "ops/moe/moe_mlp_many.h"
+#include "ops/moe/moe_route.h"
 
 namespace culebra {
 
-// E matrices [N,K] and how their numbers are stored.
-struct ExpertMatrices {
-  const void* data = nullptr;  // row (e, n) at e expert_stride + n row_stride, in elements of data
-  int64_t expert_stride = 0, row_stride = 0;
-  int64_t rows = 0, columns = 0;  // N, K
-  const void* scales = nullptr;   // f8: (e, n / 128, k / 128); int4: (e, n, k / group)
-  int64_t scale_expert_stride = 0, scale_row_stride = 0;
-  DType scale_dtype = DType::f32;
-  const uint8_t* zeros = nullptr;  // int4: nibble n % 2 of (e, n / 2, k / group); null: 8
-  int64_t zero_expert_stride = 0, zero_row_stride = 0;
-  int64_t group = 0;  // int4: columns of a group
-};
-
-struct MoeMlpParams {
+// What kernels need of a call.
+struct MoeMlpOperands {
   DType dtype = DType::bf16;
-  int32_t storage = CUL_EXPERTS_HALF;
   const void* x = nullptr;
   int64_t x_stride = 0;
   void* y = nullptr;
@@ -37,14 +27,25 @@ struct MoeMlpParams {
   int64_t tokens = 0, slots_per_token = 0, width = 0, expert_width = 0, experts = 0;  // T, k, D, I, E
   int32_t act = 0;
   float alpha = 0, limit = 0;
-  bool validate = false;
+  bool validate = false, batch_invariant = false;
 
-  // Tokens pass in chunks, which bounds the workspace; a chunk's slots are grouped by expert.
-  int64_t chunk = 0;
+  // Given logits instead of weights and ids: the routing comes first.
+  bool routed = false;
+  MoeRouteParams route;
+  int32_t group_bits = -1;  // int4: log2 of the group; -1: a row is one group
+
+  MoeDecodePlan decode;  // cuda and simt; where it does not suit: MoeMlpParams::many
   void* workspace = nullptr;
+};
+
+struct MoeMlpParams : MoeMlpOperands {
+  MoeMlpMany many;  // cuda, simt
+
+  // cpu. Tokens pass in chunks, which bounds the workspace; a chunk's slots are grouped by expert.
+  int64_t chunk = 0;
 
   // Pairs of matrix rows of a cpu work item: gate and up rows of w13, neighbouring rows of w2.
-  static constexpr int64_t kBlockPairs = 8;
+  static constexpr int64_t kBlockPairs = kExpertBlockPairs;
   int64_t up_blocks() const { return (expert_width + kBlockPairs - 1) / kBlockPairs; }
   int64_t down_blocks() const { return (width + 2 * kBlockPairs - 1) / (2 * kBlockPairs); }
 
@@ -62,7 +63,11 @@ struct MoeMlpParams {
   uint64_t workspace_bytes() const;
 };
 
+// Throws DeviceError for an id that is neither -1 nor an expert. Reads them: call it when the operator runs.
+void validate_moe_mlp(const MoeMlpParams& p);
+
 MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args);
+
 CUL_DECLARE_COLUMNS(moe_mlp, MoeMlpParams)
 
 }  // namespace culebra

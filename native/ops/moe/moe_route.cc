@@ -3,18 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
-
 namespace culebra {
 
-MoeRouteParams check_moe_route(const Call& call, const cul_moe_route_args& args) {
-  const View logits = call.required(args.logits, "logits"), bias = call.optional(args.bias, "bias");
-  const View weights = call.required(args.weights, "weights"), ids = call.required(args.ids, "ids");
+MoeRouteParams check_routing(const Call& call, const View& logits, const View& bias, const RoutingAttributes& args) {
   call.rank(logits, 2, "[T,E]");
   call.dtype(logits, {DType::f32, DType::f16, DType::bf16});
   if (bias) call.dtype(bias, {DType::f32});
-  call.dtype(weights, {DType::f32});
-  call.dtype(ids, {DType::i32});
-
   const int64_t experts = logits[1];
   const auto e = static_cast<long long>(experts);
   if (bias) call.shape(bias, {experts}, "[E]");
@@ -36,23 +30,12 @@ MoeRouteParams check_moe_route(const Call& call, const cul_moe_route_args& args)
   call.flag(args.renormalize, "renormalize");
   if (args.n_shared < 0) call.refuse(CUL_RANGE, "n_shared is %d; it must be 0 or more", args.n_shared);
   if (!std::isfinite(args.scale)) call.refuse(CUL_RANGE, "scale is %g; it must be finite", args.scale);
-  const int64_t columns = int64_t{args.k} + args.n_shared;
-  call.shape(weights, {logits[0], columns}, "[T, k + n_shared]");
-  call.shape(ids, {logits[0], columns}, "[T, k + n_shared]");
-  for (const View* out : {&weights, &ids}) call.distinct(*out);
-  for (const View* out : {&weights, &ids})
-    for (const View* in : {&logits, &bias}) call.disjoint(*out, *in);
-  call.disjoint(ids, weights);
 
   MoeRouteParams p;
   p.dtype = logits.dtype;
   p.logits = logits.data;
   p.logits_stride = logits.stride_of(0);
   p.bias = bias.as<const float>();
-  p.weights = weights.as<float>();
-  p.weights_stride = weights.stride_of(0);
-  p.ids = ids.as<int32_t>();
-  p.ids_stride = ids.stride_of(0);
   p.tokens = logits[0];
   p.experts = experts;
   p.k = args.k;
@@ -62,6 +45,28 @@ MoeRouteParams check_moe_route(const Call& call, const cul_moe_route_args& args)
   p.sigmoid = args.score == CUL_SCORE_SIGMOID;
   p.renormalize = args.renormalize;
   p.scale = args.scale;
+  return p;
+}
+
+MoeRouteParams check_moe_route(const Call& call, const cul_moe_route_args& args) {
+  const View logits = call.required(args.logits, "logits"), bias = call.optional(args.bias, "bias");
+  const View weights = call.required(args.weights, "weights"), ids = call.required(args.ids, "ids");
+  MoeRouteParams p = check_routing(call, logits, bias,
+                                   {args.k, args.score, args.n_group, args.topk_group, args.renormalize, args.n_shared, args.scale});
+  call.dtype(weights, {DType::f32});
+  call.dtype(ids, {DType::i32});
+  const int64_t columns = int64_t{args.k} + args.n_shared;
+  call.shape(weights, {logits[0], columns}, "[T, k + n_shared]");
+  call.shape(ids, {logits[0], columns}, "[T, k + n_shared]");
+  for (const View* out : {&weights, &ids}) {
+    call.distinct(*out);
+    for (const View* in : {&logits, &bias}) call.disjoint(*out, *in);
+  }
+  call.disjoint(ids, weights);
+  p.weights = weights.as<float>();
+  p.weights_stride = weights.stride_of(0);
+  p.ids = ids.as<int32_t>();
+  p.ids_stride = ids.stride_of(0);
   return p;
 }
 

@@ -23,6 +23,14 @@ struct MoeRouteParams {
   float scale = 1;
 };
 
+struct RoutingAttributes {
+  int32_t k, score, n_group, topk_group, renormalize, n_shared;
+  float scale;
+};
+
+// All but where weights and ids go.
+MoeRouteParams check_routing(const Call& call, const View& logits, const View& bias, const RoutingAttributes& attributes);
+
 MoeRouteParams check_moe_route(const Call& call, const cul_moe_route_args& args);
 CUL_DECLARE_COLUMNS(moe_route, MoeRouteParams)
 

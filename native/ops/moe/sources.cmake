@@ -1,8 +1,38 @@
 culebra_family(moe
   SOURCES
+    experts
+    grouped_gemm
+    grouped_gemm_cpu
+    grouped_plan
+    moe_align
+    moe_align_cpu
+    moe_combine
+    moe_combine_cpu
+    moe_decode_plan
     moe_mlp
     moe_mlp_cpu
+    moe_mlp_many
+    moe_permute
+    moe_permute_cpu
     moe_route
     moe_route_cpu
+  KERNELS
+    grouped_f8
+    grouped_gemm
+    grouped_half
+    grouped_hopper_half
+    grouped_int4
+    moe_mlp
+    moe_mlp_many
+    moe_align
+    moe_combine
+    moe_decode_f8
+    moe_decode_half
+    moe_decode_int4
+    moe_mlp
+    moe_permute
+    moe_route
   TESTS
-    moe)
+    moe
+    moe_grouped
+    moe_mlp_many)

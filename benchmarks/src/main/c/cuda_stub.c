@@ -1,6 +1,10 @@
 /* A CUDA driver that does nothing, for machines without one: its soname is libcuda.so.1, so JCuda's native library, which
- * links that, takes it once it is loaded. What is timed against it is JCuda's way into the driver and nothing behind it. */
+ * links that, takes it once it is loaded. What is timed against it is JCuda's way into the driver and nothing behind it. Its
+ * device memory is the host's, so that a test can see whose address a CUdeviceptr holds. */
 #include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 
 typedef int CUresult;
 typedef void* CUhandle;
@@ -60,4 +64,20 @@ CUDA_STUB cuLaunchKernel(CUhandle function, unsigned grid_x, unsigned grid_y, un
   (void)grid_x, (void)grid_y, (void)grid_z, (void)block_x, (void)block_y, (void)block_z;
   (void)shared_bytes, (void)stream, (void)extra;
   return function && params ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+CUDA_STUB cuMemAlloc_v2(uintptr_t* pointer, size_t bytes) {
+  if (!pointer) return CUDA_ERROR_INVALID_VALUE;
+  *pointer = (uintptr_t)aligned_alloc(256, (bytes + 255) / 256 * 256);
+  return *pointer ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+CUDA_STUB cuMemFree_v2(uintptr_t pointer) {
+  free((void*)pointer);
+  return CUDA_SUCCESS;
+}
+
+CUDA_STUB cuMemsetD8_v2(uintptr_t pointer, unsigned char value, size_t bytes) {
+  memset((void*)pointer, value, bytes);
+  return CUDA_SUCCESS;
 }

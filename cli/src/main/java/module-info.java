@@ -1,4 +1,4 @@
-/** The command line: {@code doctor}, {@code ops}, {@code verify}, {@code bench}, {@code generate}. */
+/** The command line: {@code doctor}, {@code ops}, {@code verify}, {@code explain}, {@code bench}, {@code generate}. */
 module dev.culebra.cli {
     requires dev.culebra;
     requires dev.culebra.conformance;

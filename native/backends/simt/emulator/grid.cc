@@ -2,6 +2,8 @@
 #include <cstdio>
 
 #include "abi/status.h"
+#include "backends/simt/emulator/global_memory.h"
+#include "backends/simt/emulator/grid_barrier.h"
 #include "backends/simt/emulator/state.h"
 
 namespace culebra::simt {
@@ -17,6 +19,7 @@ Grid::Grid(const Launch& launch, void (*entry)(const void*), const void* paramet
       blocks_per_cluster(launch.cluster.x * launch.cluster.y * launch.cluster.z),
       parameters(parameters),
       parameter_bytes(parameter_bytes),
+      arrivals(nullptr, nullptr),
       entry_(entry),
       total_clusters_(uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z / blocks_per_cluster),
       random_state_(config.seed * 0x9e3779b97f4a7c15ull | 1) {
@@ -206,6 +209,24 @@ void Grid::abandon() {
   Thread* self = current.thread;
   Fiber::switch_to(self->fiber, host_, true);
   __builtin_unreachable();
+}
+
+unsigned* grid_arrivals(Here here) {
+  EmulatorScope scope;
+  Grid& grid = scope.self.block->grid;
+  const uint64_t blocks = uint64_t{grid.launch.grid.x} * grid.launch.grid.y * grid.launch.grid.z;
+  if (blocks > grid.config.max_resident_blocks)
+    fail(Site(Op::atomic, here), "a barrier of %llu blocks, of which only %u run at once", static_cast<unsigned long long>(blocks),
+         grid.config.max_resident_blocks);
+  if (!grid.arrivals) {
+    grid.arrivals = {new unsigned(0), [](unsigned* word) {
+                       unregister_global(word);
+                       delete word;
+                     }};
+    register_global(grid.arrivals.get(), sizeof(unsigned));
+    mark_initialized(grid.arrivals.get(), sizeof(unsigned));
+  }
+  return grid.arrivals.get();
 }
 
 void check_launch(const Launch& launch) {

@@ -10,16 +10,17 @@
 
 namespace culebra::CUL_DEVICE_NS {
 
-// D and Dv up to kDim_, 128 or 256; 8 kRowTiles_ rows.
+// D and Dv up to kDim_, 128 or 256; 8 kRowTiles_ rows, of 256 channels 8.
 template <class T, int kDim_, int kRowTiles_>
 struct FewRowsTile {
   using Element = T;
   static constexpr int kDim = kDim_, kPitch = row_pitch<kDim>, kRowTiles = kRowTiles_, kRows = 8 * kRowTiles;
   static constexpr int kWarps = kDim > 128 ? 2 : 4, kThreads = 32 * kWarps, kKeys = 16, kStages = 2;
-  static constexpr int kBlocksPerSm = kDim > 128 ? 3 : 3;
+  static constexpr int kBlocksPerSm = kDim <= 128 && kRowTiles > 1 ? 2 : 3;  // by registers
   static constexpr int kTileBytes = kKeys * kPitch * 2, kWarpBytes = kStages * 2 * kTileBytes + kKeys * static_cast<int>(sizeof(KeyPlace));
   static constexpr int kSumPitch = kDim + 4, kStateBytes = kRows * (kSumPitch * 4 + static_cast<int>(sizeof(Softmax)));  // of a warp
   static constexpr int kSharedBytes = kWarps * (kWarpBytes > kStateBytes ? kWarpBytes : kStateBytes);
+  static_assert(kDim <= 128 || kRowTiles == 1, "more results than registers");
   static_assert(kSharedBytes <= 99 << 10, "sm_86 and sm_89 have 99 KB for a block");
 };
 

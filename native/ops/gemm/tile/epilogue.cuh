@@ -49,18 +49,8 @@ CUL_DEVICE_FN void store_element(const Output& o, int64_t token, int64_t column,
     static_cast<float*>(o.c)[at] = value;
 }
 
-// Columns of c from `column` on (a multiple of 8): sums x and, for silu_mul, those of the other half of n.
-template <class T>
-CUL_DEVICE_FN void finish_columns(const Output& o, int64_t token, int64_t column, const float* x, const float* up) {
-  const bool gated = o.activation == Activation::silu_mul;
-  const int64_t width = gated ? o.n / 2 : o.n;
-  float y[8];
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const bool inside = column + i < width;
-    const float sum = inside ? x[i] + bias_of<T>(o, column + i) : 0.0f;
-    y[i] = inside && gated ? silu(sum) * (up[i] + bias_of<T>(o, column + i + width)) : activate(sum, o.activation);
-  }
+// Columns of c from `column` on (a multiple of 8), those below `width`.
+CUL_DEVICE_FN void store_columns(const Output& o, int64_t token, int64_t column, int64_t width, const float (&y)[8]) {
   if (o.aligned && column + 8 <= width && o.dtype != DType::f32) {
     uint4 packed;
     if (o.dtype == DType::f16)
@@ -74,6 +64,21 @@ CUL_DEVICE_FN void finish_columns(const Output& o, int64_t token, int64_t column
 #pragma unroll
   for (int i = 0; i < 8; ++i)
     if (column + i < width) store_element(o, token, column + i, y[i]);
+}
+
+// Columns of c from `column` on (a multiple of 8): sums x and, for silu_mul, those of the other half of n.
+template <class T>
+CUL_DEVICE_FN void finish_columns(const Output& o, int64_t token, int64_t column, const float* x, const float* up) {
+  const bool gated = o.activation == Activation::silu_mul;
+  const int64_t width = gated ? o.n / 2 : o.n;
+  float y[8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const bool inside = column + i < width;
+    const float sum = inside ? x[i] + bias_of<T>(o, column + i) : 0.0f;
+    y[i] = inside && gated ? silu(sum) * (up[i] + bias_of<T>(o, column + i + width)) : activate(sum, o.activation);
+  }
+  store_columns(o, token, column, width, y);
 }
 
 // c = epilogue of the sum over splits of partials [splits, m, width], in order. T: the bias's type (split_sum.cu).

@@ -69,6 +69,11 @@ CUL_DEVICE_FN void fetch_rows(T* slice, const T* matrix, int64_t stride, bool al
 // Tokens of one slice: [kTokens][8 chunks of 16 bytes], the chunks of a row permuted so that ldmatrix meets no bank twice.
 CUL_DEVICE_FN int token_chunk(int token, int chunk) { return token * 8 + (chunk ^ (token & 7)); }
 
+// The same where a lane's tokens are runs of 8 k (weights whose kRuns says so): lanes 4g + t of a quarter warp read chunks t of two tokens.
+CUL_DEVICE_FN int run_chunk(int token, int chunk) { return token * 8 + (chunk ^ (token & 1) << 2); }
+template <class Weights>
+inline constexpr bool token_runs = requires { requires Weights::kRuns; };
+
 // Which tile a block computes: 16 token tiles share a column tile before the next one, so that weights and a both stay in L2.
 struct BlockTile {
   int token_tile, column_tile, split;
@@ -81,13 +86,16 @@ CUL_DEVICE_FN BlockTile block_tile(const TileProblem& p) {
   return {band * kBand + within % rows, within / rows, static_cast<int>(blockIdx.x) / tiles};
 }
 
+// A problem whose rows of a do not follow each other brings them itself (kFetchesTokens, fetch_tokens). Weights that need to know where a warp's tile lies
+// have an accumulator with start().
+//
 // The f32 sums of one tile of a w^T, left in shared memory as [kTokens][sums_row<Tile>]; every thread of the block calls, and may
 // read them all when it returns. Shared memory: shared_bytes<Tile, Weights>(); to be called again after a __syncthreads.
 template <class Tile>
 inline constexpr int sums_row = Tile::kColumns + 4;  // a row of the tile, padded by 16 bytes against bank conflicts
 
-template <class Tile, class Weights>
-CUL_DEVICE_FN float* sum_tile(const TileProblem& p, const Weights& weights, const BlockTile& at, unsigned char* shared) {
+template <class Tile, class Weights, class Problem>
+CUL_DEVICE_FN float* sum_tile(const Problem& p, const Weights& weights, const BlockTile& at, unsigned char* shared) {
   using T = typename Weights::Element;
   constexpr int kTokenBytes = Tile::kTokens * kSliceRowBytes, kRowsOfK = kSliceRowBytes / static_cast<int>(sizeof(T));
   constexpr int kSliceBytes = kTokenBytes + Tile::kColumnWarps * Weights::kSliceBytes;
@@ -112,8 +120,13 @@ CUL_DEVICE_FN float* sum_tile(const TileProblem& p, const Weights& weights, cons
     const int index = slice_index(stage);
     if (index < slice_end) {
       unsigned char* const data = slice_data(stage);
-      fetch_rows<Tile::kTokens, kSliceThreads, false>(reinterpret_cast<T*>(data), static_cast<const T*>(p.a), p.lda, p.a_aligned != 0, first_token,
-                                               p.m, int64_t{index} * kRowsOfK, p.k, thread % kSliceThreads, token_chunk);
+      if constexpr (requires { Problem::kFetchesTokens; })
+        p.template fetch_tokens<T, Tile::kTokens, kSliceThreads>(
+            reinterpret_cast<T*>(data), index, thread % kSliceThreads,
+            [](int token, int chunk) { return token_runs<Weights> ? run_chunk(token, chunk) : token_chunk(token, chunk); });
+      else
+        fetch_rows<Tile::kTokens, kSliceThreads, false>(reinterpret_cast<T*>(data), static_cast<const T*>(p.a), p.lda, p.a_aligned != 0,
+                                                        first_token, p.m, int64_t{index} * kRowsOfK, p.k, thread % kSliceThreads, token_chunk);
       if (column_block < p.column_blocks)
         weights.template fetch<kWeightThreads, kWeightsReadOnce>(data + kTokenBytes + column_warp * Weights::kSliceBytes, column_block, index,
                                                token_warp * 32 + lane);
@@ -124,15 +137,28 @@ CUL_DEVICE_FN float* sum_tile(const TileProblem& p, const Weights& weights, cons
   // Warps whose tokens or columns lie beyond c only help to fetch.
   const bool active = first_token + token_warp * 8 * Tile::kTokenTiles < p.m && column_block < p.column_blocks;
   typename Weights::template Accumulator<Tile::kTokenTiles> accumulator(lane);
+  if constexpr (requires { accumulator.start(p, weights, int64_t{}, 0); })
+    accumulator.start(p, weights, column_block, token_warp * 8 * Tile::kTokenTiles);
 
   const auto multiply_slice = [&](int stage, int index) {
     const unsigned char* const data = slice_data(stage);
     const unsigned char* const packed = data + kTokenBytes + column_warp * Weights::kSliceBytes;
+    [[maybe_unused]] uint32_t following[Tile::kTokenTiles][2];  // the other half of a run
 #pragma unroll
     for (int step = 0; step < 4; ++step) {  // 32 bytes of a row: the k of one mma
       uint32_t b[Tile::kTokenTiles][2];
       const int first = token_warp * 8 * Tile::kTokenTiles;
-      if constexpr (Tile::kTokenTiles == 1) {
+      if constexpr (token_runs<Weights>) {
+#pragma unroll
+        for (int i = 0; i < Tile::kTokenTiles; ++i) {
+          if (step % 2 == 0) {
+            const uint4 run = *reinterpret_cast<const uint4*>(data + run_chunk(first + i * 8 + lane / 4, step * 2 + lane % 4) * 16);
+            b[i][0] = run.x, b[i][1] = run.y, following[i][0] = run.z, following[i][1] = run.w;
+          } else {
+            b[i][0] = following[i][0], b[i][1] = following[i][1];
+          }
+        }
+      } else if constexpr (Tile::kTokenTiles == 1) {
         ldmatrix_x2(b[0], shared_address(data + token_chunk(first + lane % 8, step * 2 + lane / 8 % 2) * 16));
       } else {
 #pragma unroll

@@ -1,6 +1,8 @@
 package dev.culebra;
 
 import dev.culebra.bindings.generated.cul_attention_args;
+import dev.culebra.bindings.generated.cul_merge_states_args;
+import dev.culebra.bindings.generated.cul_mla_attention_args;
 import dev.culebra.bindings.generated.cul_paged_append_args;
 import dev.culebra.bindings.generated.cul_paged_attention_args;
 import dev.culebra.bindings.generated.culebra_h;
@@ -135,6 +137,74 @@ abstract class AttentionOps extends LinearAttentionOps {
             cul_paged_append_args.v_cache(args, stream.out(cache.v(), "v_cache"));
             cul_paged_append_args.interleaved(args, rotary != null && rotary.interleaved() ? 1 : 0);
             while (stream.again(culebra_h.cul_paged_append(stream.handle(), args))) {}
+        } finally {
+            stream.end();
+        }
+    }
+
+    /**
+     * {@code mergedO = sum_i e^(lse_i - mergedLse) o_i}, {@code mergedLse = ln sum_i e^lse_i}: attention over the union of n disjoint
+     * sets of keys, from attention over each. Associative; a state with lse -inf counts for nothing, whatever its o holds, and
+     * where there is no other mergedO = 0, mergedLse = -inf. Outputs do not overlap inputs. Milakov and Gimelshein, <a
+     * href="https://arxiv.org/abs/1805.02867">arXiv:1805.02867</a>.
+     *
+     * @param o [n, T, H, D], half or f32
+     * @param lse f32 [n, T, H], natural logarithms, without a sink
+     * @param mergedO [T, H, D] as o
+     * @param mergedLse f32 [T, H]; null: not wanted
+     */
+    public static void mergeStates(Stream stream, Tensor o, Tensor lse, Tensor mergedO, @Nullable Tensor mergedLse) {
+        var args = stream.begin("merge_states", cul_merge_states_args.sizeof());
+        try {
+            cul_merge_states_args.o(args, stream.in(o, "o"));
+            cul_merge_states_args.lse(args, stream.in(lse, "lse"));
+            cul_merge_states_args.merged_o(args, stream.out(mergedO, "merged_o"));
+            cul_merge_states_args.merged_lse(args, stream.optionalOut(mergedLse, "merged_lse"));
+            while (stream.again(culebra_h.cul_merge_states(stream.handle(), args))) {}
+        } finally {
+            stream.end();
+        }
+    }
+
+    /**
+     * Attention of all heads over one latent cache: keys are its 576 channels, values the first 512 of them, as multi-head latent
+     * attention has it once its projections are absorbed. Per score: scale, mask, softmax with {@code exp(sink)} in the
+     * denominator. A row that sees no token gives 0, and lse -inf. DeepSeek-V2, <a
+     * href="https://arxiv.org/abs/2405.04434">arXiv:2405.04434</a>.
+     *
+     * @param q [B, Sq, Hq, 576], half or f32
+     * @param cache [P, page, 576] as q, or u8 [P, page, 656]: 512 f8e4m3, 4 f32 scales of 128 channels each, 64 bf16
+     * @param tokens which tokens are read: pages, or a list for each query
+     * @param sink f32 [Hq]; null: none
+     * @param o [B, Sq, Hq, 512] as q
+     * @param lse f32 [B, Sq, Hq], the natural log of the sum of exponentials, without the sink; null: not wanted
+     * @param options scale, mask, split
+     */
+    public static void mlaAttention(
+            Stream stream,
+            Tensor q,
+            Tensor cache,
+            LatentTokens tokens,
+            @Nullable Tensor sink,
+            Tensor o,
+            @Nullable Tensor lse,
+            MlaOptions options) {
+        var args = stream.begin("mla_attention", cul_mla_attention_args.sizeof());
+        try {
+            cul_mla_attention_args.q(args, stream.in(q, "q"));
+            cul_mla_attention_args.cache(args, stream.in(cache, "cache"));
+            cul_mla_attention_args.page_table(args, stream.optional(tokens.pageTable(), "page_table"));
+            cul_mla_attention_args.kv_len(args, stream.optional(tokens.kvLen(), "kv_len"));
+            cul_mla_attention_args.indices(args, stream.optional(tokens.indices(), "indices"));
+            cul_mla_attention_args.topk_len(args, stream.optional(tokens.topkLen(), "topk_len"));
+            cul_mla_attention_args.sink(args, stream.optional(sink, "sink"));
+            cul_mla_attention_args.o(args, stream.out(o, "o"));
+            cul_mla_attention_args.lse(args, stream.optionalOut(lse, "lse"));
+            cul_mla_attention_args.scale(args, options.scale());
+            cul_mla_attention_args.dv(args, options.valueDim());
+            cul_mla_attention_args.causal(args, options.causal() ? 1 : 0);
+            cul_mla_attention_args.split_kv_tokens(args, options.splitKvTokens());
+            while (stream.again(culebra_h.cul_mla_attention(stream.handle(), args))) {}
         } finally {
             stream.end();
         }

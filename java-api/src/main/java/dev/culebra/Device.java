@@ -38,6 +38,16 @@ public final class Device implements AutoCloseable {
     /** Read: calls with the handle. Write: its end. */
     private final ReentrantReadWriteLock lifetime = new ReentrantReadWriteLock();
 
+    /** Of streams that were closed; guarded by children. */
+    private final DeviceCounters.Sum closedStreams = new DeviceCounters.Sum();
+
+    private final Object lending = new Object();
+
+    /** Pieces of memory lent to other libraries, and if they outlived {@link #close}; guarded by lending. */
+    private int lent;
+
+    private boolean outlived;
+
     private boolean closing;
     private volatile boolean closed;
 
@@ -149,6 +159,20 @@ public final class Device implements AutoCloseable {
         return memory;
     }
 
+    /** What its streams have done since it was opened, those that were closed included. A call in progress may count or not. */
+    public DeviceCounters counters() {
+        var sum = new DeviceCounters.Sum();
+        synchronized (children) {
+            sum.add(closedStreams);
+            for (var child : children) {
+                if (child instanceof Stream stream) {
+                    sum.add(stream.counters());
+                }
+            }
+        }
+        return sum.get();
+    }
+
     /**
      * A new queue of work.
      *
@@ -224,7 +248,12 @@ public final class Device implements AutoCloseable {
         try {
             pending.collectAll();
             closed = true;
-            Natives.check(culebra_h.cul_device_close(handle), "device_close", backend());
+            synchronized (lending) {
+                outlived = lent > 0;
+            }
+            if (!outlived) {
+                Natives.check(culebra_h.cul_device_close(handle), "device_close", backend());
+            }
         } finally {
             lifetime.writeLock().unlock();
         }
@@ -367,7 +396,33 @@ public final class Device implements AutoCloseable {
 
     void forget(AutoCloseable child) {
         synchronized (children) {
-            children.remove(child);
+            if (children.remove(child) && child instanceof Stream stream) {
+                closedStreams.add(stream.counters());
+            }
+        }
+    }
+
+    /** Keeps the native device, and with it its memory, beyond {@link #close} until {@link #returned}. */
+    void lend() {
+        with(open -> {
+            synchronized (lending) {
+                return ++lent;
+            }
+        });
+    }
+
+    /** Ends one {@link #lend}. Takes no lock of the device: who gives something back may hold one. */
+    void returned() {
+        boolean last;
+        synchronized (lending) {
+            last = --lent == 0 && outlived;
+        }
+        if (last) {
+            var status = culebra_h.cul_device_close(handle);
+            if (status != culebra_h.CUL_OK()) {
+                Diagnostics.LOG.log(System.Logger.Level.WARNING, "device_close of {0}: {1}", this,
+                        Natives.failure(status, "device_close", backend()).getMessage());
+            }
         }
     }
 

@@ -13,15 +13,17 @@ import org.jspecify.annotations.Nullable;
  */
 public final class Graph implements AutoCloseable {
     /** The recorded work and its workspace, given back when no stream runs it any more. */
-    private static final class Recording extends Uses {
+    static final class Recording extends Uses {
         final Device device;
         final MemorySegment graph;
-        final MemorySegment workspace;
+        MemorySegment workspace;
+        long workspaceBytes;
 
-        Recording(Device device, MemorySegment graph, MemorySegment workspace) {
+        Recording(Device device, MemorySegment graph, MemorySegment workspace, long workspaceBytes) {
             this.device = device;
             this.graph = graph;
             this.workspace = workspace;
+            this.workspaceBytes = workspaceBytes;
         }
 
         @Override
@@ -32,7 +34,7 @@ public final class Graph implements AutoCloseable {
         @Override
         public void now() {
             device.free("graph_destroy", "a graph", ignored -> culebra_h.cul_graph_destroy(graph));
-            if (workspace.address() != 0) {
+            if (workspaceBytes > 0) {
                 device.free("memory_free", "a graph's workspace", handle ->
                         culebra_h.cul_memory_free(handle, workspace));
             }
@@ -41,8 +43,8 @@ public final class Graph implements AutoCloseable {
 
     private final Device device;
     private final Recording recording;
-    private final Uses[] memory;
-    private final String[] names;
+    private Uses[] memory;
+    private String[] names;
 
     /** Behind the last launch; the next one, on another stream, waits for it. */
     private final Event launched;
@@ -50,10 +52,9 @@ public final class Graph implements AutoCloseable {
     private @Nullable Stream last;
     private boolean closed;
 
-    Graph(
-            Device device, MemorySegment graph, Map<Uses, String> captured, MemorySegment workspace, Event launched) {
-        this.device = device;
-        this.recording = new Recording(device, graph, workspace);
+    Graph(Recording recording, Map<Uses, String> captured, Event launched) {
+        this.device = recording.device;
+        this.recording = recording;
         this.memory = captured.keySet().toArray(Uses[]::new);
         this.names = captured.values().toArray(String[]::new);
         this.launched = launched;
@@ -68,13 +69,7 @@ public final class Graph implements AutoCloseable {
     public synchronized void launch(Stream stream) {
         stream.enter("graph_launch");
         try {
-            if (closed) {
-                throw stream.failure(Status.CLOSED, "the graph was closed; capture another one");
-            }
-            if (stream.device() != device) {
-                throw stream.failure(Status.DEVICE, "the graph is of " + device + " but the stream is of "
-                        + stream.device());
-            }
+            check(stream);
             if (stream.isCapturing()) {
                 throw stream.failure(Status.UNSUPPORTED, "a launch cannot be captured");
             }
@@ -86,20 +81,78 @@ public final class Graph implements AutoCloseable {
                             + ", which was closed; keep what a graph uses open as long as it is launched");
                 }
             }
-            if (last != null && last != stream) {
-                launched.use(stream, event ->
-                        Natives.check(culebra_h.cul_stream_wait_event(stream.handle(), event), "graph_launch",
-                                device.backend()));
-            }
-            Natives.check(culebra_h.cul_graph_launch(recording.graph, stream.handle()), "graph_launch",
-                    device.backend());
-            launched.use(stream, event ->
-                    Natives.check(culebra_h.cul_event_record(event, stream.handle()), "graph_launch",
-                            device.backend()));
-            last = stream;
+            waitForLast(stream);
+            stream.check(culebra_h.cul_graph_launch(recording.graph, stream.handle()));
+            stream.counters().graphLaunches++;
+            markLast(stream);
         } finally {
             stream.exit();
         }
+    }
+
+    private void check(Stream stream) {
+        if (closed) {
+            throw stream.failure(Status.CLOSED, "the graph was closed; capture another one");
+        }
+        if (stream.device() != device) {
+            throw stream.failure(Status.DEVICE, "the graph is of " + device + " but the stream is of " + stream.device());
+        }
+    }
+
+    private void waitForLast(Stream stream) {
+        if (last != null && last != stream) {
+            launched.use(stream, event -> stream.check(culebra_h.cul_stream_wait_event(stream.handle(), event)));
+        }
+    }
+
+    private void markLast(Stream stream) {
+        launched.use(stream, event -> stream.check(culebra_h.cul_event_record(event, stream.handle())));
+        last = stream;
+    }
+
+    /**
+     * Has the graph repeat, from its next launch on, what {@code work} queues on {@code stream}: as {@link Stream#capture}
+     * into this graph. Launches that are queued keep what they had. The work may use the larger of this graph's workspace and
+     * the stream's; nothing can be allocated meanwhile. If it fails, the graph is as before.
+     *
+     * @return true if the instantiated graph could be kept and only its parameters were replaced: on cuda where the work
+     *     queues the same kernels in the same order, which costs a fraction of instantiating; on cpu always
+     * @throws ClosedException if the graph was closed
+     * @throws ArgumentException if the stream is of another device
+     * @throws UnsupportedException as {@link Stream#capture}
+     */
+    public synchronized boolean update(Stream stream, Runnable work) {
+        stream.enter("graph_update");
+        try {
+            check(stream);
+            if (!stream.isCapturing()) {
+                waitForLast(stream);  // the stream may get the workspace that launches still use
+                recording.mark(stream);
+            }
+        } finally {
+            stream.exit();
+        }
+        var inPlace = stream.recapture(recording, work, captured -> {
+            memory = captured.keySet().toArray(Uses[]::new);
+            names = captured.values().toArray(String[]::new);
+        });
+        stream.enter("graph_update");
+        try {
+            markLast(stream);  // what the stream did in the workspace that the graph has now
+        } finally {
+            stream.exit();
+        }
+        return inPlace;
+    }
+
+    /** If memory that it uses is gone, so that it cannot be launched. */
+    synchronized boolean isStale() {
+        for (var uses : memory) {
+            if (uses.isReleased()) {
+                return true;
+            }
+        }
+        return false;
     }
 
     /** How many calls it records. */

@@ -191,7 +191,7 @@ public final class KernelCall {
                 stream.in(tensor, tensorNames[i]);
             }
         }
-        stream.check(culebra_h.cul_kernel_launch(stream.handle(), kernel.handle, args));
+        stream.launch(kernel.handle, args, parameters);
     }
 
     private String firstMissing() {

@@ -62,6 +62,18 @@ record Layout(DType dtype, long[] shape, long[] strides, long offset_bytes) {
         return elements() * dtype.bytes();
     }
 
+    /** From the first element to behind the last one in memory; strides are not negative. */
+    long reachBytes() {
+        if (elements() == 0) {
+            return 0;
+        }
+        var last = 0L;
+        for (var d = 0; d < shape.length; d++) {
+            last += (shape[d] - 1) * strides[d];
+        }
+        return (last + 1) * dtype.bytes();
+    }
+
     /** If the elements lie in row-major order without gaps. */
     boolean isContiguous() {
         var stride = 1L;

@@ -2,6 +2,7 @@ package dev.culebra;
 
 import java.lang.foreign.MemorySegment;
 import java.lang.ref.Cleaner;
+import java.util.concurrent.atomic.AtomicBoolean;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -142,6 +143,49 @@ public final class Scope implements AutoCloseable {
                     + Long.toHexString(memory.address()) + " is not 16-byte aligned");
         }
         return Tensor.first(this, Storage.borrow(device, memory), layout, "wrap");
+    }
+
+    /**
+     * A row-major tensor over memory at an address that another library owns, without a copy: a CUDA device pointer on cuda,
+     * a pointer of the process on cpu. The address is trusted; what is behind it must stay valid until {@code release}.
+     *
+     * @param pointer of the first element, aligned to the element type; operators ask for 16 bytes
+     * @param release called once, on any thread, when the last view was closed and the work that used it has run; never if
+     *     this call throws
+     * @throws UnsupportedException on simt, which computes in memory of its own alone
+     * @throws ArgumentException if the address is 0 or not aligned, or the shape is not legal
+     */
+    public Tensor wrapPointer(long pointer, Runnable release, DType dtype, long... shape) {
+        return wrapForeign("wrap", pointer, false, Layout.rowMajor(dtype, shape), release);
+    }
+
+    /** A tensor of any strides over memory of another library. */
+    Tensor wrapForeign(String op, long pointer, boolean readOnly, Layout layout, Runnable release) {
+        var device = leases.device;
+        if (device.backend() == Backend.SIMT) {
+            throw new UnsupportedException(Status.UNSUPPORTED, op, Backend.SIMT, op + ": " + device
+                    + " computes in memory of its own alone");
+        }
+        if (pointer == 0 && layout.elements() > 0) {
+            throw new ArgumentException(Status.NULL_POINTER, op, device.backend(), op + ": the address is 0");
+        }
+        if (pointer % layout.dtype().bytes() != 0) {
+            throw new ArgumentException(Status.ALIGNMENT, op, device.backend(), op + ": the address 0x"
+                    + Long.toHexString(pointer) + " is not aligned to an element of " + layout.dtype().bytes() + " bytes");
+        }
+        if (isClosed()) {
+            throw closed();
+        }
+        // The memory becomes ours when there is a tensor; whoever comes second, that or its end, gives it back.
+        var second = new AtomicBoolean();
+        Runnable giveBack = () -> {
+            if (!second.compareAndSet(false, true)) {
+                release.run();
+            }
+        };
+        var tensor = Tensor.first(this, Storage.foreign(device, pointer, layout.reachBytes(), readOnly, giveBack), layout, op);
+        giveBack.run();
+        return tensor;
     }
 
     /** How many tensors are open in it, those of inner scopes apart. */

@@ -2,6 +2,7 @@ package dev.culebra;
 
 import dev.culebra.bindings.generated.culebra_h;
 import dev.culebra.bindings.Native;
+import dev.culebra.internal.Diagnostics;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import org.jspecify.annotations.Nullable;
@@ -11,7 +12,8 @@ final class Storage extends Uses {
     private enum Kind {
         DEVICE,
         PINNED,
-        BORROWED
+        BORROWED,
+        FOREIGN
     }
 
     final Device device;
@@ -24,33 +26,46 @@ final class Storage extends Uses {
 
     private final @Nullable Arena arena;
 
+    /** Gives foreign memory back to its owner. */
+    private final @Nullable Runnable owner;
+
+    private final boolean readOnly;
+
     private Storage(
             Device device, Kind kind, MemorySegment address, long bytes, @Nullable MemorySegment host,
-                    @Nullable Arena arena) {
+                    @Nullable Arena arena, @Nullable Runnable owner, boolean readOnly) {
         this.device = device;
         this.kind = kind;
         this.address = address;
         this.bytes = bytes;
         this.host = host;
         this.arena = arena;
+        this.owner = owner;
+        this.readOnly = readOnly;
     }
 
     /** Fresh device memory. */
     static Storage allocate(Device device, long bytes) {
-        return new Storage(device, Kind.DEVICE, device.allocate(bytes), bytes, null, null);
+        return new Storage(device, Kind.DEVICE, device.allocate(bytes), bytes, null, null, null, false);
     }
 
     /** Fresh pinned host memory; {@link #host} is closed to Java when {@link #hide} is called. */
     static Storage pin(Device device, long bytes) {
         var address = device.allocatePinned(bytes);
         var arena = Arena.ofShared();
-        return new Storage(device, Kind.PINNED, address, bytes, Native.memory(address, bytes, arena), arena);
+        return new Storage(device, Kind.PINNED, address, bytes, Native.memory(address, bytes, arena), arena, null, false);
     }
 
     /** The memory of a native segment. */
     static Storage borrow(Device device, MemorySegment memory) {
         return new Storage(
-                device, Kind.BORROWED, MemorySegment.ofAddress(memory.address()), memory.byteSize(), memory, null);
+                device, Kind.BORROWED, MemorySegment.ofAddress(memory.address()), memory.byteSize(), memory, null, null,
+                memory.isReadOnly());
+    }
+
+    /** Memory of another library, at an address that the device computes in; {@code owner} takes it back, once. */
+    static Storage foreign(Device device, long address, long bytes, boolean readOnly, Runnable owner) {
+        return new Storage(device, Kind.FOREIGN, MemorySegment.ofAddress(address), bytes, null, null, owner, readOnly);
     }
 
     /** Pinned or borrowed memory. */
@@ -63,7 +78,7 @@ final class Storage extends Uses {
 
     /** If writing to it is an error: a file mapped for reading, for one. */
     boolean isReadOnly() {
-        return kind == Kind.BORROWED && host().isReadOnly();
+        return readOnly;
     }
 
     /** False once the arena of borrowed memory was closed under it. */
@@ -85,10 +100,18 @@ final class Storage extends Uses {
 
     @Override
     public void now() {
+        if (owner != null) {
+            try {
+                owner.run();
+            } catch (RuntimeException | Error e) {
+                Diagnostics.LOG.log(System.Logger.Level.WARNING, "giving " + bytes + " bytes of foreign memory back", e);
+            }
+            return;
+        }
         device.free("memory_free", bytes + " bytes", handle -> switch (kind) {
             case DEVICE -> culebra_h.cul_memory_free(handle, address);
             case PINNED -> culebra_h.cul_host_free(handle, address);
-            case BORROWED -> culebra_h.CUL_OK();
+            case BORROWED, FOREIGN -> culebra_h.CUL_OK();
         });
     }
 }

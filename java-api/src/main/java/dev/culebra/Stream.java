@@ -18,6 +18,7 @@ import java.util.IdentityHashMap;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -60,10 +61,13 @@ public final class Stream implements AutoCloseable {
     // What follows belongs to the owner.
     private String op = "";
     private @Nullable OpEvent event;
+    private final DeviceCounters.Sum counters = new DeviceCounters.Sum();
     private int flags = Diagnostics.CHECK ? culebra_h.CUL_OP_VALIDATE() : 0;
     private MemorySegment workspace = MemorySegment.NULL;
     private long workspaceBytes;
     private @Nullable Map<Uses, String> captured;
+    private @Nullable CallRecorder recorder;
+    private boolean lent;  // during a capture into a graph, in whose workspace it is
     private boolean planning;
     private String plan = "";
     private long plannedBytes;
@@ -99,10 +103,14 @@ public final class Stream implements AutoCloseable {
     }
 
     private void await() {
+        var begin = System.nanoTime();
         WaitEvent.record(op, device.backend(), this::awaitQueue);
+        counters.waits++;
+        counters.waitedNanos += System.nanoTime() - begin;
     }
 
     private void awaitQueue() {
+        refuseWhilePreparing();
         // simt runs its queue on the calling thread: there is nothing to wait for.
         if (Thread.currentThread().isVirtual() && device.backend() != Backend.SIMT) {
             for (var backoff = new Backoff(); !queryDone(); ) {
@@ -176,6 +184,7 @@ public final class Stream implements AutoCloseable {
     public void waitFor(Event event) {
         enter("stream_wait_event");
         try {
+            refuseWhilePreparing();
             event.use(this, nativeEvent -> check(culebra_h.cul_stream_wait_event(handle, nativeEvent)));
         } finally {
             exit();
@@ -186,6 +195,7 @@ public final class Stream implements AutoCloseable {
     public void record(Event event) {
         enter("event_record");
         try {
+            refuseWhilePreparing();
             event.use(this, nativeEvent -> check(culebra_h.cul_event_record(nativeEvent, handle)));
         } finally {
             exit();
@@ -269,13 +279,13 @@ public final class Stream implements AutoCloseable {
         var launched = device.openEvent();
         Graph graph = null;
         try {
-            beginCapture();
+            beginCapture(null);
             try {
                 work.run();
                 graph = endCapture(launched);
                 return graph;
             } finally {
-                abortCapture();
+                abortCapture(null);
             }
         } finally {
             if (graph == null) {
@@ -284,13 +294,92 @@ public final class Stream implements AutoCloseable {
         }
     }
 
-    private void beginCapture() {
+    /**
+     * Records the operators, fills, queued copies and kernel launches that {@code work} calls on this stream, without running
+     * them, for {@link Prepared#run}. They are checked now, and again with each run. A run repeats them with the tensors and
+     * attributes that they were given, views included: all of these must be open then.
+     *
+     * @throws UnsupportedException if the stream is being captured, or the work waits, uses events, copies from the heap or
+     *     launches a kernel that needs scratch memory
+     * @throws MemoryException if there is no memory for the operators' workspace
+     */
+    public Prepared prepare(Runnable work) {
+        beginPreparing();
+        try {
+            work.run();
+            return endPreparing();
+        } finally {
+            abortPreparing();
+        }
+    }
+
+    private void beginPreparing() {
+        enter("prepare");
+        try {
+            requireNotCapturing();
+            recorder = new CallRecorder();
+            capturing = true;
+        } finally {
+            exit();
+        }
+    }
+
+    private Prepared endPreparing() {
+        enter("prepare");
+        try {
+            var recorded = recorder;
+            recorder = null;
+            capturing = false;
+            var needed = recorded.workspaceBytes();
+            return device.adopt(recorded.finish(this, needed > 0 ? allocateQueued(needed) : MemorySegment.NULL));
+        } finally {
+            exit();
+        }
+    }
+
+    private void abortPreparing() {
+        if (recorder != null) {
+            enter("prepare");
+            recorder = null;
+            capturing = false;
+            exit();
+        }
+    }
+
+    private void refuseWhilePreparing() {
+        if (recorder != null) {
+            throw failure(Status.UNSUPPORTED, "cannot be part of prepared calls");
+        }
+    }
+
+    private void requireNotCapturing() {
+        if (capturing) {
+            throw failure(Status.UNSUPPORTED, "the stream is being " + (recorder == null ? "captured" : "prepared")
+                    + " already");
+        }
+    }
+
+    /** Captures {@code work} into a graph that exists; true if that was kept as it was instantiated. */
+    boolean recapture(Graph.Recording graph, Runnable work, Consumer<Map<Uses, String>> taken) {
+        beginCapture(graph);
+        try {
+            work.run();
+            return endRecapture(graph, taken);
+        } finally {
+            abortCapture(graph);
+        }
+    }
+
+    /** Begins a capture, in the larger of the stream's workspace and that of {@code graph}. */
+    private void beginCapture(Graph.@Nullable Recording graph) {
         enter("graph_begin_capture");
         try {
-            if (capturing) {
-                throw failure(Status.UNSUPPORTED, "the stream is being captured already");
-            }
+            requireNotCapturing();
             check(culebra_h.cul_graph_begin_capture(handle));
+            if (graph != null && graph.workspaceBytes > workspaceBytes) {
+                exchangeWorkspaces(graph);
+                lent = true;
+            }
             captured = new IdentityHashMap<>();
             capturing = true;
         } finally {
@@ -302,7 +391,8 @@ public final class Stream implements AutoCloseable {
         enter("graph_end_capture");
         try {
             check(culebra_h.cul_graph_end_capture(handle, out));
-            var graph = new Graph(device, out.get(ValueLayout.ADDRESS, 0), captured, workspace, launched);
+            var recording = new Graph.Recording(device, out.get(ValueLayout.ADDRESS, 0), workspace, workspaceBytes);
+            var graph = new Graph(recording, captured, launched);
             workspace = MemorySegment.NULL;
             workspaceBytes = 0;
             captured = null;
@@ -314,12 +404,40 @@ public final class Stream implements AutoCloseable {
         }
     }
 
-    private void abortCapture() {
+    private boolean endRecapture(Graph.Recording graph, Consumer<Map<Uses, String>> taken) {
+        enter("graph_update");
+        try {
+            check(culebra_h.cul_graph_update(graph.graph, handle, out));
+            taken.accept(captured);
+            exchangeWorkspaces(graph);  // the graph has the one that it was captured in
+            lent = false;
+            captured = null;
+            capturing = false;
+            return out.get(ValueLayout.JAVA_INT, 0) != 0;
+        } finally {
+            exit();
+        }
+    }
+
+    private void exchangeWorkspaces(Graph.Recording graph) {
+        var memory = workspace;
+        var bytes = workspaceBytes;
+        workspace = graph.workspace;
+        workspaceBytes = graph.workspaceBytes;
+        graph.workspace = memory;
+        graph.workspaceBytes = bytes;
+    }
+
+    private void abortCapture(Graph.@Nullable Recording graph) {
         if (!capturing) {
             return;
         }
         enter("graph_abort_capture");
         try {
+            if (graph != null && lent) {
+                exchangeWorkspaces(graph);
+                lent = false;
+            }
             captured = null;
             capturing = false;
             check(culebra_h.cul_graph_abort_capture(handle));
@@ -348,6 +466,7 @@ public final class Stream implements AutoCloseable {
         try {
             if (capturing) {
                 captured = null;
+                recorder = null;
                 capturing = false;
                 culebra_h.cul_graph_abort_capture(handle);
             }
@@ -463,14 +582,34 @@ public final class Stream implements AutoCloseable {
             args.set(ValueLayout.JAVA_LONG, offset, 0);
         }
         cul_op_call.struct_size(args, (int) argsBytes);
-        cul_op_call.flags(args, planning ? flags | culebra_h.CUL_OP_PLAN_ONLY() : flags);
+        cul_op_call.flags(args, planning || recorder != null ? flags | culebra_h.CUL_OP_PLAN_ONLY() : flags);
         cul_op_call.workspace(args, workspace);
         cul_op_call.workspace_bytes(args, workspaceBytes);
+        beginEvent();
+        return args;
+    }
+
+    /** Enters the stream for calls whose arguments are elsewhere; {@link #end} must follow. */
+    void enterCalls(String name) {
+        enter(name);
+        if (recorder != null) {
+            exit();
+            throw new UnsupportedException(Status.UNSUPPORTED, name, device.backend(),
+                    name + ": prepared calls cannot be part of other ones");
+        }
+        beginEvent();
+    }
+
+    private void beginEvent() {
         if (OpEvent.wanted()) {
             event = new OpEvent();
             event.begin();
         }
-        return args;
+    }
+
+    /** Where a native function writes a result of the call in progress. */
+    MemorySegment result() {
+        return out;
     }
 
     /** Where a struct is written that the args struct points to. */
@@ -534,6 +673,9 @@ public final class Stream implements AutoCloseable {
         if (captured != null) {
             captured.put(lease.storage, lease.toString());
         }
+        if (recorder != null) {
+            recorder.use(lease, name);
+        }
     }
 
     /** After an operator answered: true to call it again with a larger workspace, false when it is done. */
@@ -542,6 +684,10 @@ public final class Stream implements AutoCloseable {
             if (planning) {
                 plan = Native.lastPlan();
                 plannedBytes = Math.max(plannedBytes, Native.lastWorkspaceBytes());
+            } else if (recorder != null) {
+                recorder.operator(op, args, nested, Native.lastWorkspaceBytes());
+            } else {
+                counters.operators++;
             }
             return false;
         }
@@ -577,6 +723,12 @@ public final class Stream implements AutoCloseable {
         }
         freeWorkspace();
         var bytes = Math.ceilDiv(needed, WORKSPACE_STEP_BYTES) * WORKSPACE_STEP_BYTES;
+        workspace = allocateQueued(bytes);
+        workspaceBytes = bytes;
+    }
+
+    /** Device memory in stream order; waits for queued frees where there is none left otherwise. */
+    private MemorySegment allocateQueued(long bytes) {
         var status = culebra_h.cul_memory_alloc_async(handle, bytes, out);
         if (status == culebra_h.CUL_OUT_OF_MEMORY()) {
             check(culebra_h.cul_stream_synchronize(handle));
@@ -584,9 +736,8 @@ public final class Stream implements AutoCloseable {
             status = culebra_h.cul_memory_alloc_async(handle, bytes, out);
         }
         check(status);
-        workspace = out.get(ValueLayout.ADDRESS, 0);
-        workspaceBytes = bytes;
         AllocationEvent.record(bytes, device.backend());
+        return out.get(ValueLayout.ADDRESS, 0);
     }
 
     private void freeWorkspace() {
@@ -601,20 +752,30 @@ public final class Stream implements AutoCloseable {
 
     /** Queues a copy. The stream is entered, and both sides are marked as used. */
     void copy(MemorySegment target, MemorySegment source, long bytes) {
+        if (recorder != null) {
+            recorder.copy(op, target, source, bytes);
+            return;
+        }
         CopyEvent.record(bytes, device.backend());
         check(culebra_h.cul_copy(handle, target, source, bytes));
+        counters.copies++;
+        counters.copiedBytes += bytes;
     }
 
     /** As {@link #copy}, and waits for it: for memory that need not outlive the call. */
     void copyAndWait(MemorySegment target, MemorySegment source, long bytes) {
         if (capturing) {
-            throw failure(Status.UNSUPPORTED, "a copy that waits cannot be captured; copy through a HostBuffer");
+            throw failure(Status.UNSUPPORTED, "a copy that waits cannot be captured or prepared; copy through a HostBuffer");
         }
         copy(target, source, bytes);
         await();
     }
 
     void fill(MemorySegment target, int value, long bytes) {
+        if (recorder != null) {
+            recorder.fill(op, target, value, bytes);
+            return;
+        }
         check(culebra_h.cul_fill(handle, target, value, bytes));
     }
 
@@ -624,6 +785,18 @@ public final class Stream implements AutoCloseable {
         if (captured != null) {
             captured.put(uses, name);
         }
+        if (recorder != null) {
+            recorder.use(uses, name);
+        }
+    }
+
+    /** Queues the launch of a kernel; what it uses is marked. */
+    void launch(MemorySegment kernel, MemorySegment launchArgs, MemorySegment parameters) {
+        if (recorder != null) {
+            recorder.launch(op, kernel, launchArgs, parameters);
+            return;
+        }
+        check(culebra_h.cul_kernel_launch(handle, kernel, launchArgs));
     }
 
     /** The operator or function that is being called. */
@@ -633,10 +806,16 @@ public final class Stream implements AutoCloseable {
 
     /** The workspace, of at least that size; for work of the call in progress. */
     MemorySegment workspace(long bytes) {
+        refuseWhilePreparing();
         if (bytes > workspaceBytes) {
             growWorkspace(bytes);
         }
         return workspace;
+    }
+
+    /** What it has done; a call in progress may count or not. */
+    DeviceCounters.Sum counters() {
+        return counters;
     }
 
     boolean isCapturing() {

@@ -417,6 +417,29 @@ public final class Tensor implements AutoCloseable {
         return HostCopy.bytes(stream, this);
     }
 
+    /**
+     * The memory of a contiguous cpu tensor as Java sees it, without a copy; waits for the work queued on {@code stream} so
+     * far. What is written there is seen by work queued later.
+     *
+     * @throws UnsupportedException if the tensor is not on cpu
+     */
+    public HostView hostView(Stream stream) {
+        return HostView.of(stream, this);
+    }
+
+    /**
+     * The address of its first element: a CUDA device pointer on cuda. For other libraries; valid as long as the tensor, or
+     * another view of its memory, is open. Work that they do with it is not ordered with that of streams.
+     *
+     * @throws ClosedException if it was closed
+     */
+    public long pointer() {
+        if (lease.isClosed()) {
+            throw lease.closedException("pointer", "the tensor");
+        }
+        return address().address();
+    }
+
     // ------------------------------------------------------------------------------------------------------ lifetime
 
     /**
@@ -458,6 +481,20 @@ public final class Tensor implements AutoCloseable {
 
     Scope scope() {
         return scope;
+    }
+
+    Layout layout() {
+        return layout;
+    }
+
+    /** Another owner's part in its memory, which keeps that as long as it is open. */
+    Lease holdMemory(String what) {
+        if (lease.isClosed() || !lease.storage.retain()) {
+            throw lease.closedException(what, "the tensor");
+        }
+        var hold = new Lease(new Leases(device(), null), lease.storage, null, what + " of " + this);
+        hold.leases.add(hold);
+        return hold;
     }
 
     /** Where the first element lies. */

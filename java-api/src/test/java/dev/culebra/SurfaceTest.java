@@ -73,7 +73,7 @@ class SurfaceTest {
                 new int[] {culebra_h.CUL_GELU_ERF(), culebra_h.CUL_GELU_TANH()}, ordinals(Gelu.ERF, Gelu.TANH));
         assertArrayEquals(
                 new int[] {culebra_h.CUL_STATE_VK(), culebra_h.CUL_STATE_KV()},
-                ordinals(DeltaRuleOptions.StateLayout.VK, DeltaRuleOptions.StateLayout.KV));
+                ordinals(RecurrenceOptions.StateLayout.VK, RecurrenceOptions.StateLayout.KV));
         assertArrayEquals(
                 new int[] {culebra_h.CUL_GATE_LOG(), culebra_h.CUL_GATE_SOFTPLUS()},
                 ordinals(Gate.Mode.LOG, Gate.Mode.SOFTPLUS));

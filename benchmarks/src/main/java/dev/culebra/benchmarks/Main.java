@@ -4,6 +4,7 @@ import dev.culebra.Device;
 import dev.culebra.benchmarks.Results.Row;
 import dev.culebra.benchmarks.calls.Api;
 import dev.culebra.benchmarks.calls.JCuda;
+import dev.culebra.benchmarks.ops.DecodeStep;
 import dev.culebra.benchmarks.ops.MemoryBandwidth;
 import dev.culebra.benchmarks.ops.W4A16Gemm;
 import java.io.IOException;
@@ -29,8 +30,8 @@ import org.openjdk.jmh.runner.options.OptionsBuilder;
 import org.openjdk.jmh.runner.options.TimeValue;
 
 /**
- * Runs the benchmarks and leaves {@code jmh.json}, {@code calls.svg} and {@code w4a16_gemm.svg} in a folder named after
- * the device. JMH's own command line, {@code org.openjdk.jmh.Main}, is in the same jar.
+ * Runs the benchmarks and leaves {@code jmh.json}, {@code calls.svg}, {@code w4a16_gemm.svg} and {@code decode.svg} in a folder
+ * named after the device. JMH's own command line, {@code org.openjdk.jmh.Main}, is in the same jar.
  */
 public final class Main {
     private static final String USAGE = "usage: [--quick] [--backend NAME] [--results DIR] [--commit TEXT]";
@@ -81,8 +82,10 @@ public final class Main {
         var bandwidth = Math.max(before, bandwidth());
         run.put("memory_bandwidth_gb_s", Results.format(bandwidth / 1e3));
         var gemms = limited(timed, bandwidth);
+        var steps = steps();
         var rows = new ArrayList<>(calls);
         rows.addAll(gemms);
+        rows.addAll(steps);
         var all = new Results(run, rows);
 
         var folder = results.resolve(run.get("device"));
@@ -93,6 +96,8 @@ public final class Main {
                 "What a call costs (bar: median, line: p10 to p90; a scale for each kind of work)", subtitle + ", JCuda against " + run.get("jcuda_driver"), calls));
         Files.writeString(folder.resolve("w4a16_gemm.svg"), BarChart.draw(
                 "w4a16_gemm through the Java API (red: the limit that memory sets)", subtitle, gemms));
+        Files.writeString(folder.resolve("decode.svg"), BarChart.draw(
+                "A step of decoding of the sample checkpoint, by the way that it gets into the stream", subtitle, steps));
         System.out.println(all.table() + "\n" + folder);
     }
 
@@ -124,7 +129,8 @@ public final class Main {
         var options = options(quick ? 1 : 3, 5, quick ? 400 : 1000, quick ? 200 : 1000)
                 .include(Api.class.getPackageName().replace(".", "\\.") + "\\.")
                 .addProfiler(GCProfiler.class);
-        var order = List.of("noop", "noopCritical", "query", "rmsNormChecked", "rmsNorm", "sampleChecked", "sample", "launch");
+        var order = List.of("noop", "noopCritical", "query", "rmsNormChecked", "rmsNorm", "rmsNormGraph",
+                "sampleChecked", "sample", "sampleGraph", "launch");
         return run(options).stream()
                 .map(result -> row(method(result), via(result), result, "ns", null))
                 .sorted(Comparator.comparingInt((Row row) -> order.indexOf(row.work())).thenComparing(Row::via))
@@ -142,6 +148,20 @@ public final class Main {
 
     private Collection<RunResult> gemms() throws RunnerException {
         return run(options(1, quick ? 2 : 5, 1000, quick ? 1000 : 3000).include(W4A16Gemm.class.getName()));
+    }
+
+    /** Per way of queueing: the whole step, and the host's part of it until the step was queued. */
+    private List<Row> steps() throws RunnerException {
+        var rows = new ArrayList<Row>();
+        for (var result : run(options(1, quick ? 2 : 5, 1000, quick ? 1000 : 3000).include(DecodeStep.class.getName()))) {
+            var via = result.getParams().getParam("queueing").toLowerCase(Locale.ROOT);
+            rows.add(row("decode step", via, result, "us", null));
+            var queued = DecodeStep.queueMicroseconds(result);
+            rows.add(new Row("decode step: host until queued", via, "us", queued[queued.length / 2], queued[queued.length / 10],
+                    queued[queued.length - 1 - queued.length / 10], queued.length, null, null));
+        }
+        rows.sort(Comparator.comparing(Row::work));
+        return rows;
     }
 
     private static List<Row> limited(Collection<RunResult> gemms, double bytesPerMicrosecond) {

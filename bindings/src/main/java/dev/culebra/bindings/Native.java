@@ -76,6 +76,11 @@ public final class Native {
         return address.reinterpret(bytes, arena, null);
     }
 
+    /** The address of one of the library's functions, {@code cul_add} for one. */
+    public static MemorySegment function(String name) {
+        return SymbolLookup.loaderLookup().findOrThrow(name);
+    }
+
     private static MethodHandle critical(String name, FunctionDescriptor descriptor) {
         return Linker.nativeLinker()
                 .downcallHandle(SymbolLookup.loaderLookup().findOrThrow(name), descriptor, Linker.Option.critical(false));

@@ -22,6 +22,7 @@ import picocli.CommandLine.ScopeType;
             DoctorCommand.class,
             OpsCommand.class,
             VerifyCommand.class,
+            ExplainCommand.class,
             BenchCommand.class,
             NeighborhoodBoundCommand.class
         })

@@ -14,7 +14,7 @@ class MainTest {
     void helpAndVersion() {
         var help = Run.of("--help");
         assertEquals(0, help.code());
-        for (var command : List.of("doctor", "ops", "verify", "bench", "generate", "neighborhood-bound")) {
+        for (var command : List.of("doctor", "ops", "verify", "explain", "bench", "generate", "neighborhood-bound")) {
             assertTrue(help.out().contains(command), help.out());
             assertEquals(0, Run.of(command, "--help").code());
         }
@@ -28,6 +28,7 @@ class MainTest {
         assertEquals(2, Run.of("fly").code());
         assertEquals(2, Run.of("doctor", "--loud").code());
         assertEquals(2, Run.of("verify").code());
+        assertEquals(2, Run.of("explain").code());
         assertEquals(2, Run.of("ops", "--json", "--markdown").code());
     }
 

@@ -1,10 +1,10 @@
 package dev.culebra.inference;
 
 import dev.culebra.Activation;
-import dev.culebra.DeltaRuleOptions;
 import dev.culebra.Gate;
 import dev.culebra.GateActivation;
 import dev.culebra.Ops;
+import dev.culebra.RecurrenceOptions;
 import dev.culebra.Scope;
 import dev.culebra.Tensor;
 import java.util.ArrayList;
@@ -16,7 +16,7 @@ import java.util.List;
  * <a href="https://arxiv.org/abs/2412.06464">arXiv:2412.06464</a>.
  */
 final class GatedDeltaNet implements TokenMixer {
-    private static final DeltaRuleOptions OPTIONS = DeltaRuleOptions.DEFAULT.withQkL2norm(true);
+    private static final RecurrenceOptions OPTIONS = RecurrenceOptions.DEFAULT.withQkL2norm(true);
 
     private final ModelConfig.Delta config;
     private final float eps;

@@ -1,8 +1,10 @@
 package dev.culebra.inference;
 
 import dev.culebra.DType;
+import dev.culebra.GraphCache;
 import dev.culebra.HostBuffer;
 import dev.culebra.Ops;
+import dev.culebra.Prepared;
 import dev.culebra.RotaryTables;
 import dev.culebra.Scope;
 import dev.culebra.Stream;
@@ -10,13 +12,15 @@ import dev.culebra.Tensor;
 import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
 import java.util.List;
+import org.jspecify.annotations.Nullable;
 
 /**
  * One text that a model reads and continues: its caches and its place in them. {@link #prefill} reads tokens, {@link
  * #next} writes one. Used by one thread at a time.
  *
  * <p>A step of decoding is one {@link ForwardPass} over buffers that were allocated here: position, length and token live
- * on the device, and the step moves them on itself, so that nothing is allocated or uploaded between two tokens.
+ * on the device, and the step moves them on itself, so that nothing is allocated or uploaded between two tokens, and the step
+ * can be recorded: by default the first one runs as it is, the second is captured, and each from then on is one launch.
  */
 public final class Sequence implements AutoCloseable {
     /** Tokens of a prefill that are computed at once: their buffers are what a prefill takes beyond the caches. */
@@ -34,7 +38,21 @@ public final class Sequence implements AutoCloseable {
     private final Tensor length;
     private final Sampler sampler;
     private final ForwardPass decode;
+    private final Queueing queueing;
+    private final GraphCache<String> graphs;
+    private @Nullable Prepared prepared;
+    private long queueNanos;
     private int size;
+
+    /** How a step of decoding gets into the stream. The results are the same bits. */
+    public enum Queueing {
+        /** Operator by operator: each call shows in a recording of the JVM's events. */
+        CALLS,
+        /** As a list of calls, in one native call. */
+        PREPARED,
+        /** As a graph, in one launch. */
+        GRAPH
+    }
 
     /** What {@code sample} takes beside logits, each of one element. */
     private record Sampler(Tensor temperature, Tensor topK, Tensor topP, Tensor minP, Tensor seed) {
@@ -56,16 +74,23 @@ public final class Sequence implements AutoCloseable {
      * @throws dev.culebra.MemoryException if the caches do not fit into the device's memory
      */
     public Sequence(Qwen3NextModel model, int capacity, Sampling sampling) {
+        this(model, capacity, sampling, Queueing.GRAPH);
+    }
+
+    /** As {@link #Sequence(Qwen3NextModel, int, Sampling)}, with another way of queueing. */
+    public Sequence(Qwen3NextModel model, int capacity, Sampling sampling, Queueing queueing) {
         var context = model.config().maxPositions();
         if (capacity < 1 || capacity > context) {
             throw new IllegalArgumentException("a sequence of " + capacity + " tokens; the model's context holds 1 to " + context);
         }
         this.model = model;
         this.capacity = capacity;
+        this.queueing = queueing;
         var device = model.device();
         scope = device.openScope();
         stream = device.openStream();
         host = device.pin(Integer.BYTES);
+        graphs = new GraphCache<>(stream, 1);
         try {
             var pages = Math.ceilDiv(capacity, LayerCache.Attention.PAGE);
             caches = model.allocateCaches(scope, pages);
@@ -222,13 +247,38 @@ public final class Sequence implements AutoCloseable {
             throw new IllegalStateException(size == 0 ? "there is no token to continue" : "the sequence is full: " + capacity + " tokens");
         }
         size++;
-        decode.run(stream);
-        return read();
+        var begin = System.nanoTime();
+        switch (queueing) {
+            case CALLS -> queueStep();
+            case PREPARED -> {
+                if (prepared == null) {
+                    prepared = stream.prepare(this::queueStep);
+                }
+                prepared.run();
+            }
+            case GRAPH -> graphs.run("decode", this::queueStep);
+        }
+        queueNanos += System.nanoTime() - begin;
+        return await();
     }
 
-    /** Waits for the token that was drawn. */
+    private void queueStep() {
+        decode.run(stream);
+        token.download(stream, host, 0);
+    }
+
+    /** Host time that {@link #next} has spent so far until its step was queued, waiting apart. */
+    public long queueNanos() {
+        return queueNanos;
+    }
+
+    /** The token that was drawn. */
     private int read() {
         token.download(stream, host, 0);
+        return await();
+    }
+
+    private int await() {
         stream.synchronize();
         return host.segment().get(ValueLayout.JAVA_INT, 0);
     }
@@ -236,6 +286,10 @@ public final class Sequence implements AutoCloseable {
     /** Frees the caches and buffers. */
     @Override
     public void close() {
+        graphs.close();
+        if (prepared != null) {
+            prepared.close();
+        }
         stream.close();
         host.close();
         scope.close();

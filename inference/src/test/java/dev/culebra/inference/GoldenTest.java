@@ -5,7 +5,9 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.culebra.Device;
+import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.List;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.AfterParameterizedClassInvocation;
 import org.junit.jupiter.params.BeforeParameterizedClassInvocation;
@@ -166,6 +168,35 @@ class GoldenTest {
     private static int[] draw(Generator generator, long seed) {
         var options = new GenerationOptions(24, Sampling.GREEDY.withTemperature(1).withSeed(seed));
         return generator.generate("And it came to pass", options, piece -> {}).ids();
+    }
+
+    /** Steps called, prepared and captured, with reading in between: the same tokens. */
+    @Test
+    void everyWayOfQueueingWritesTheSame() {
+        var ids = golden.texts().getFirst().greedyIds();
+        var prompt = Arrays.copyOf(ids, golden.texts().getFirst().promptIds().length);
+        var written = new ArrayList<List<Integer>>();
+        for (var queueing : Sequence.Queueing.values()) {
+            var launches = device.counters().graphLaunches();
+            var runs = device.counters().preparedRuns();
+            try (var sequence = new Sequence(model, 64, Sampling.GREEDY.withTemperature(0.8f), queueing)) {
+                var tokens = new ArrayList<Integer>();
+                tokens.add(sequence.prefill(prompt));
+                for (var step = 0; step < 6; step++) {
+                    tokens.add(sequence.next());
+                }
+                tokens.add(sequence.prefill(7, 8, 9));  // other buffers and another place: the recorded step goes on from there
+                for (var step = 0; step < 6; step++) {
+                    tokens.add(sequence.next());
+                }
+                written.add(tokens);
+                assertTrue(sequence.queueNanos() > 0);
+            }
+            assertEquals(queueing == Sequence.Queueing.GRAPH ? 11 : 0, device.counters().graphLaunches() - launches);
+            assertEquals(queueing == Sequence.Queueing.PREPARED ? 12 : 0, device.counters().preparedRuns() - runs);
+        }
+        assertEquals(written.get(0), written.get(1));
+        assertEquals(written.get(0), written.get(2));
     }
 
     @Test

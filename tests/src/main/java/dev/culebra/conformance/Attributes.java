@@ -37,6 +37,15 @@ public final class Attributes {
         };
     }
 
+    /** A number in double precision, for what an operator takes so. */
+    public double real(String name, double absent) {
+        return switch (value(name)) {
+            case null -> absent;
+            case Number number -> number.doubleValue();
+            case Object other -> throw outside(name, other, "a number");
+        };
+    }
+
     /** True or false. */
     public boolean flag(String name, boolean absent) {
         return switch (value(name)) {

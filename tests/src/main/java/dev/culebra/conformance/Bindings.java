@@ -17,6 +17,7 @@ public final class Bindings {
         MoeCases.register(all);
         LinearAttentionCases.register(all);
         AttentionCases.register(all);
+        KvCacheCases.register(all);
         SparseAttentionCases.register(all);
         ALL = Collections.unmodifiableMap(all);
     }

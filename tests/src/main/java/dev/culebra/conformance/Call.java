@@ -150,6 +150,15 @@ public final class Call {
         return output.view();
     }
 
+    /** As {@link #out}, but full of zeros: an operator that leaves some of its elements as they are. */
+    public Tensor zeros(String name, DType dtype, long... shape) {
+        var reference = source.outputs().get(name);
+        var contents = HostTensor.zeros(dtype, reference == null ? shape : reference.shape());
+        var output = new GuardedTensor(stream, scope, name, contents, layout.elements(dtype), CANARY);
+        outputs.put(name, output);
+        return output.view();
+    }
+
     /** As {@link #out}; null where the case does not ask for it. */
     public @Nullable Tensor optionalOut(String name, DType dtype, long... shape) {
         return wants(name) ? out(name, dtype, shape) : null;

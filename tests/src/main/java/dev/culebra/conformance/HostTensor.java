@@ -74,6 +74,11 @@ public record HostTensor(DType dtype, long[] shape, MemorySegment data) {
         return dtype == DType.I64 ? data.get(LONG, 8 * i) : (long) get(i);
     }
 
+    /** Sets an element of an I64 tensor. */
+    public void setInteger(long i, long value) {
+        data.set(LONG, 8 * i, value);
+    }
+
     /** Rounds to nearest, ties to even; f8 saturates. */
     public void set(long i, double value) {
         switch (dtype) {

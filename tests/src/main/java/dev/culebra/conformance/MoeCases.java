@@ -1,7 +1,11 @@
 package dev.culebra.conformance;
 
+import dev.culebra.AlignOptions;
 import dev.culebra.DType;
+import dev.culebra.Epilogue;
 import dev.culebra.ExpertActivation;
+import dev.culebra.ExpertAlignment;
+import dev.culebra.ExpertMatrices;
 import dev.culebra.ExpertWeights;
 import dev.culebra.Ops;
 import dev.culebra.RouteOptions;
@@ -13,7 +17,11 @@ final class MoeCases {
 
     static void register(Map<String, Binding> all) {
         all.put("moe_route", MoeCases::moeRoute);
+        all.put("moe_align", MoeCases::moeAlign);
+        all.put("moe_permute", MoeCases::moePermute);
+        all.put("moe_combine", MoeCases::moeCombine);
         all.put("moe_mlp", MoeCases::moeMlp);
+        all.put("moe_grouped_gemm", MoeCases::moeGroupedGemm);
     }
 
     private static void moeRoute(Call call) {
@@ -34,6 +42,32 @@ final class MoeCases {
                 call.out("weights", DType.F32, tokens, slots), call.out("ids", DType.I32, tokens, slots), options);
     }
 
+    private static void moeAlign(Call call) {
+        var attributes = call.attributes();
+        var experts = attributes.integer("experts", 0);
+        var options = new AlignOptions(experts, attributes.integer("local_experts", experts), attributes.integer("block", 0));
+        var slots = call.size("ids", 0) * call.size("ids", 1);
+        var block = Math.max(1, options.block());
+        var capacity = Math.ceilDiv(slots + Math.max(0L, options.localExperts()) * (block - 1), block) * block;
+        var out = new ExpertAlignment(call.out("sorted", DType.I32, capacity),
+                call.out("block_expert", DType.I32, capacity / block),
+                call.out("offsets", DType.I64, Math.max(0, options.localExperts()) + 1L),
+                call.out("inverse", DType.I32, slots), call.out("n_padded", DType.I32, 1));
+        Ops.moeAlign(call.stream(), call.in("ids"), call.in("expert_map"), out, options);
+    }
+
+    private static void moePermute(Call call) {
+        var k = call.attributes().integer("k", 0);
+        Ops.moePermute(call.stream(), call.in("x"), call.compact("inverse"),
+                call.zeros("rows", call.dtype("x"), call.size("x", 0) * Math.max(0, k), call.size("x", 1)), k);
+    }
+
+    private static void moeCombine(Call call) {
+        var k = call.attributes().integer("k", 0);
+        Ops.moeCombine(call.stream(), call.in("rows"), call.compact("inverse"), call.in("weights"),
+                call.out("y", call.dtype("rows"), call.size("weights", 0), call.size("rows", 1)), k);
+    }
+
     private static void moeMlp(Call call) {
         var attributes = call.attributes();
         var kind = attributes.oneOf("experts", ExpertWeights.Kind.HALF);
@@ -51,5 +85,22 @@ final class MoeCases {
         };
         Ops.moeMlp(call.stream(), call.in("x"), experts, call.in("weights"), call.in("ids"),
                 call.out("y", call.dtype("x"), call.shape("x")), act);
+    }
+
+    private static void moeGroupedGemm(Call call) {
+        var attributes = call.attributes();
+        var kind = attributes.oneOf("experts", ExpertWeights.Kind.HALF);
+        var group = attributes.integer("group", -1);
+        var act = attributes.oneOf("act", Epilogue.NONE);
+        var b = kind == ExpertWeights.Kind.INT4 ? "b_q" : "b";
+        var same = kind != ExpertWeights.Kind.F8 && call.dtype("a") == DType.F16 ? GemmCases.OutDType.F16 : GemmCases.OutDType.BF16;
+        var rows = call.has("gather") ? call.size("gather", 0) : call.size("a", 0);
+        var columns = act == Epilogue.SILU_MUL ? call.size(b, 1) / 2 : call.size(b, 1);
+        var matrices = new ExpertMatrices(kind, group, call.in(b),
+                kind == ExpertWeights.Kind.HALF ? null : call.in(kind == ExpertWeights.Kind.F8 ? "b_scale" : "b_scales"),
+                kind == ExpertWeights.Kind.INT4 ? call.in("b_zeros") : null);
+        // Rows that belong to no expert stay as they are.
+        var c = call.zeros("c", GemmCases.outDType(call, same), rows, columns);
+        Ops.moeGroupedGemm(call.stream(), call.in("a"), call.in("a_scale"), matrices, call.in("offsets"), call.in("gather"), c, act);
     }
 }

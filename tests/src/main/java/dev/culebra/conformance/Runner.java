@@ -6,6 +6,7 @@ import dev.culebra.Device;
 import dev.culebra.DeviceFailedException;
 import dev.culebra.DeviceOptions;
 import dev.culebra.Ops;
+import dev.culebra.Plan;
 import dev.culebra.Status;
 import dev.culebra.UnsupportedException;
 import java.lang.foreign.ValueLayout;
@@ -128,6 +129,21 @@ public final class Runner implements AutoCloseable {
      */
     public Map<String, HostTensor> results(Case source) throws CaseException {
         return once(source, binding(source.op()), CONTIGUOUS, Map.of(), new LinkedHashMap<>(), new ArrayList<>());
+    }
+
+    /**
+     * How the operator of a case would run here, with contiguous tensors; nothing runs.
+     *
+     * @throws CaseException if the runner has no binding for the operator
+     * @throws CulebraException if the operator refuses the case, or the backend lacks it
+     */
+    public Plan plan(Case source) throws CaseException {
+        var binding = binding(source.op());
+        try (var stream = device.openStream(); var scope = device.openScope()) {
+            var call = new Call(source, stream, scope, CONTIGUOUS, Map.of());
+            stream.batchInvariant(call.attributes().flag("batch_invariant", false));
+            return stream.plan(() -> binding.run(call));
+        }
     }
 
     private void compare(Case source, Binding binding, Map<String, Comparison> outputs, List<String> faults)

@@ -25,15 +25,34 @@ public final class Oracles {
         all.put("sparse_mlp", new SparseMlpOracle());
         all.put("linear_logprob", new LinearLogprobOracle());
         all.put("pack_weights", new PackWeightsOracle());
-        all.put("gated_delta_rule", new GatedDeltaRuleOracle());
+        for (var op : new String[] {"simple_gla", "gated_linear_attention", "delta_rule", "gated_delta_rule", "kda"}) {
+            all.put(op, new RecurrenceOracle());
+        }
+        all.put("linear_attention", new LinearAttentionOracle());
+        all.put("mlstm", new MlstmOracle());
+        all.put("mixture_of_memories", new MixtureOfMemoriesOracle());
+        all.put("local_linear_attention", new LocalLinearAttentionOracle());
         all.put("causal_conv1d", new CausalConv1dOracle());
         all.put("gated_rms_norm", new GatedRmsNormOracle());
         all.put("attention", new AttentionOracle());
         all.put("paged_attention", new PagedAttentionOracle());
         all.put("paged_append", new PagedAppendOracle());
+        all.put("merge_states", new MergeStatesOracle());
+        all.put("mla_attention", new MlaAttentionOracle());
+        all.put("bitmap_kv_compress", new BitmapKvCompressOracle());
+        all.put("bitmap_kv_attention", new BitmapKvAttentionOracle());
+        all.put("kv_page_stats", new KvPageStatsOracle());
+        all.put("kv_select", new KvSelectOracle());
+        all.put("kv_merge", new KvMergeOracle());
+        all.put("mla_index_topk", new MlaIndexTopkOracle());
+        all.put("cca_qkv", new CcaQkvOracle());
         SparseAttentionOracles.register(all);
         all.put("moe_route", new MoeRouteOracle());
+        all.put("moe_align", new MoeAlignOracle());
+        all.put("moe_permute", new MoePermuteOracle());
+        all.put("moe_combine", new MoeCombineOracle());
         all.put("moe_mlp", new MoeMlpOracle());
+        all.put("moe_grouped_gemm", new MoeGroupedGemmOracle());
         return all;
     }
 }

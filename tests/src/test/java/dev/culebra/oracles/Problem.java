@@ -70,6 +70,10 @@ public final class Problem {
         outputs.put(name, HostTensor.of(dtype, shape, values));
     }
 
+    void out(String name, HostTensor value) {
+        outputs.put(name, value);
+    }
+
     void out(String name, int[] values, long... shape) {
         outputs.put(name, HostTensor.of(DType.I32, shape, Arrays.stream(values).asDoubleStream().toArray()));
     }

@@ -20,6 +20,10 @@ record Sequences(int count, int[] begin, int[] end, int[] read, int[] write) {
                 pooled ? p.ints("state_write_index") : own);
     }
 
+    int length(int sequence) {
+        return end[sequence] - begin[sequence];
+    }
+
     boolean skipped(int sequence) {
         return read[sequence] < 0 || write[sequence] < 0;
     }

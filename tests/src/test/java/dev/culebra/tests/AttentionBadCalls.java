@@ -2,14 +2,19 @@ package dev.culebra.tests;
 
 import static dev.culebra.DType.BF16;
 import static dev.culebra.DType.F16;
+import static dev.culebra.DType.F32;
 import static dev.culebra.DType.F8E4M3;
 import static dev.culebra.DType.I32;
 import static dev.culebra.DType.I64;
+import static dev.culebra.DType.U8;
 
 import dev.culebra.AttentionOptions;
 import dev.culebra.DType;
+import dev.culebra.LatentTokens;
+import dev.culebra.MlaOptions;
 import dev.culebra.Ops;
 import dev.culebra.PagedCache;
+import dev.culebra.Tensor;
 
 /** Bad calls of attention. */
 final class AttentionBadCalls {
@@ -24,6 +29,22 @@ final class AttentionBadCalls {
         Ops.pagedAttention(on.stream, on.zeros(BF16, 2, queries, 4, 64),
                 new PagedCache(on.zeros(stored, 3, 16, 2, 64), on.zeros(stored, 3, 16, 2, 64)), on.zeros(I32, 2, 2),
                 on.zeros(I32, 2), null, on.zeros(BF16, 2, queries, 4, 64), null, AttentionOptions.CAUSAL);
+    }
+
+    private static void merge(TestDevice on, DType logs, int rows, int width) {
+        Ops.mergeStates(on.stream, on.zeros(BF16, 2, 3, 4, 64), on.zeros(logs, 2, rows, 4), on.zeros(BF16, 3, 4, width), null);
+    }
+
+    private static void latent(TestDevice on, Tensor cache, int width, LatentTokens tokens, MlaOptions options) {
+        Ops.mlaAttention(on.stream, on.zeros(BF16, 2, 1, 4, width), cache, tokens, null, on.zeros(BF16, 2, 1, 4, 512), null, options);
+    }
+
+    private static void latent(TestDevice on, LatentTokens tokens) {
+        latent(on, on.zeros(BF16, 3, 16, 576), 576, tokens, MlaOptions.DEFAULT);
+    }
+
+    private static LatentTokens pages(TestDevice on) {
+        return LatentTokens.paged(on.zeros(I32, 2, 2), on.zeros(I32, 2));
     }
 
     static void add(BadCalls table) {
@@ -42,5 +63,25 @@ final class AttentionBadCalls {
         table.bad("paged_append", "slot in i32", Refused.DTYPE, on -> Ops.pagedAppend(on.stream, on.zeros(BF16, 4, 2, 64),
                 on.zeros(BF16, 4, 2, 64), on.zeros(I32, 4), null,
                 new PagedCache(on.zeros(BF16, 2, 8, 2, 64), on.zeros(BF16, 2, 8, 2, 64))), "slot", "i32");
+        table.bad("merge_states", "lse in bf16", Refused.DTYPE, on -> merge(on, BF16, 3, 64), "lse", "bf16");
+        table.bad("merge_states", "rows differ", Refused.SHAPE, on -> merge(on, F32, 2, 64), "lse", "[2, 2, 4]", "3");
+        table.bad("merge_states", "D differs", Refused.SHAPE, on -> merge(on, F32, 3, 32), "merged_o", "32", "64");
+        table.bad("mla_attention", "latent width", Refused.SHAPE,
+                on -> latent(on, on.zeros(BF16, 3, 16, 576), 512, pages(on), MlaOptions.DEFAULT), "q", "512", "576");
+        table.bad("mla_attention", "bytes of a token", Refused.SHAPE,
+                on -> latent(on, on.zeros(U8, 3, 16, 576), 576, pages(on), MlaOptions.DEFAULT), "cache", "576", "656");
+        table.bad("mla_attention", "a cache of another type", Refused.DTYPE,
+                on -> latent(on, on.zeros(F16, 3, 16, 576), 576, pages(on), MlaOptions.DEFAULT), "cache", "f16");
+        table.bad("mla_attention", "dv", Refused.RANGE,
+                on -> latent(on, on.zeros(BF16, 3, 16, 576), 576, pages(on), new MlaOptions(0, 256, true, 0)), "dv", "256", "512");
+        table.bad("mla_attention", "both addressings", Refused.UNSUPPORTED,
+                on -> latent(on, new LatentTokens(on.zeros(I32, 2, 2), on.zeros(I32, 2), on.zeros(I32, 2, 1, 8), null)), "indices", "page_table");
+        table.bad("mla_attention", "no addressing", Refused.NULL, on -> latent(on, new LatentTokens(null, null, null, null)), "page_table", "indices");
+        table.bad("mla_attention", "pages without lengths", Refused.NULL,
+                on -> latent(on, new LatentTokens(on.zeros(I32, 2, 2), null, null, null)), "kv_len");
+        table.bad("mla_attention", "a list of another batch", Refused.SHAPE,
+                on -> latent(on, LatentTokens.listed(on.zeros(I32, 3, 1, 8), null)), "indices", "[3, 1, 8]", "2");
+        table.bad("mla_attention", "a split of -1", Refused.RANGE, on -> latent(on, on.zeros(BF16, 3, 16, 576), 576, pages(on),
+                MlaOptions.DEFAULT.withSplitKvTokens(-1)), "split_kv_tokens", "-1");
     }
 }

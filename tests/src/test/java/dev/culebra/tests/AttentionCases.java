@@ -21,6 +21,8 @@ final class AttentionCases {
             cases.add(attention(seed + i, i, DTYPES[i % 3]));
             cases.add(pagedAttention(seed + i, i, DTYPES[i % 3]));
             cases.add(pagedAppend(seed + i, i, DTYPES[i % 3]));
+            cases.add(mergeStates(seed + i, i, DTYPES[i % 3]));
+            cases.add(mlaAttention(seed + i, i, DTYPES[i % 3]));
         }
         return cases;
     }
@@ -137,5 +139,96 @@ final class AttentionCases {
                     .attribute("interleaved", i % 4 == 0);
         }
         return builder.build(dtype);
+    }
+
+    /** Some states saw nothing and hold NaN; one row of all of them is such. */
+    private static Case mergeStates(long seed, int i, DType dtype) {
+        var states = new int[] {1, 2, 7}[i / 3];
+        var tokens = new int[] {5, 1, 0}[i % 3];
+        var heads = 1 + i % 4;
+        var width = new int[] {64, 40, 12}[(i + i / 3) % 3];
+        var builder = new CaseBuilder("merge_states", seed, dtype, "n", states, "T", tokens, "D", width);
+        var o = CaseBuilder.normal(builder.random, dtype, 1, states, tokens, heads, width);
+        var lse = CaseBuilder.normal(builder.random, DType.F32, 3, states, tokens, heads);
+        for (var row = 0; row < lse.elements(); row++) {
+            if (builder.random.nextInt(4) == 0 || row % (tokens * heads) == 1) {
+                lse.set(row, Double.NEGATIVE_INFINITY);
+                for (var d = 0; d < width; d++) {
+                    o.set((long) row * width + d, Double.NaN);
+                }
+            }
+        }
+        return builder.in("o", o).in("lse", lse).check("lse", Metric.MAX_ABS, 1e-4).build(dtype);
+    }
+
+    /** Pages or lists of tokens, half, f32 or packed bytes, with NaN wherever no token lies. */
+    private static Case mlaAttention(long seed, int i, DType dtype) {
+        var page = new int[] {1, 4, 16}[i % 3];
+        var lengths = new int[] {0, 33, 5};
+        var queries = 1 + i % 2;
+        var heads = new int[] {1, 5, 17}[i / 3];
+        var packed = i % 4 == 1;
+        var indexed = i % 2 == 1;
+        var columns = Math.ceilDiv(33, page) + 1;
+        var used = IntStream.of(lengths).map(length -> Math.ceilDiv(length, page)).sum();
+        var builder = new CaseBuilder("mla_attention", seed, dtype, i);
+        var table = new double[lengths.length * columns];
+        var next = used;
+        for (var b = 0; b < lengths.length; b++) {
+            for (var j = 0; j < columns; j++) {
+                table[b * columns + j] = j < Math.ceilDiv(lengths[b], page) ? next-- : -1;
+            }
+        }
+        builder.normal("q", dtype, 1, lengths.length, queries, heads, 576)
+                .in("cache", packed ? packedLatents(builder.random, lengths, table, columns, used + 1, page)
+                        : new HostTensor(dtype, new long[] {used + 1, page, 576},
+                                cache(builder.random, dtype, lengths, table, columns, used + 1, page, 1, 576).data()))
+                .attribute("split_kv_tokens", i % 3 == 2 ? 16 : 0)
+                .check("lse", Metric.MAX_ABS, 2e-3);
+        if (indexed) {
+            var indices = new double[lengths.length * queries * 12];
+            for (var j = 0; j < indices.length; j++) {
+                var b = j / (queries * 12);
+                var token = lengths[b] == 0 ? 0 : builder.random.nextInt(lengths[b]);
+                indices[j] = lengths[b] == 0 || builder.random.nextInt(3) == 0 ? -1
+                        : table[b * columns + token / page] * page + token % page;
+            }
+            builder.in("indices", HostTensor.of(DType.I32, new long[] {lengths.length, queries, 12}, indices));
+            if (i % 4 == 3) {
+                builder.integers("topk_len", DType.I32, 0, 13, lengths.length, queries);
+            }
+        } else {
+            builder.in("page_table", HostTensor.of(DType.I32, new long[] {lengths.length, columns}, table))
+                    .ints("kv_len", DType.I32, lengths.length, b -> lengths[b])
+                    .attribute("causal", i % 4 == 0);
+        }
+        if (i % 3 == 0) {
+            builder.normal("sink", DType.F32, 1, heads);
+        }
+        return builder.build(dtype);
+    }
+
+    private static HostTensor packedLatents(Random random, int[] lengths, double[] table, int columns, int pages, int page) {
+        var cache = HostTensor.zeros(DType.U8, pages, page, 656);
+        for (var j = 0L; j < cache.elements(); j++) {
+            cache.set(j, 0xFF);
+        }
+        for (var b = 0; b < lengths.length; b++) {
+            for (var t = 0; t < lengths[b]; t++) {
+                var token = ((long) table[b * columns + t / page] * page + t % page) * 656;
+                pack(cache, token, CaseBuilder.normal(random, DType.F8E4M3, 2, 512));
+                var scales = HostTensor.zeros(DType.F32, 4);
+                for (var g = 0; g < 4; g++) {
+                    scales.set(g, 0.25 + random.nextDouble());
+                }
+                pack(cache, token + 512, scales);
+                pack(cache, token + 528, CaseBuilder.normal(random, DType.BF16, 1, 64));
+            }
+        }
+        return cache;
+    }
+
+    private static void pack(HostTensor bytes, long at, HostTensor values) {
+        bytes.data().asSlice(at, values.data().byteSize()).copyFrom(values.data());
     }
 }

@@ -22,8 +22,8 @@ final class Backends {
 
     /** The operators that only the cpu backend has; every other one must be on all of them. */
     static final Set<String> CPU_ONLY = Set.of(
-            "attention", "paged_attention", "paged_append", "causal_conv1d", "gated_delta_rule", "gated_rms_norm", "moe_mlp",
-            "moe_route");
+            "bitmap_kv_attention", "bitmap_kv_compress", "cca_qkv", "kv_merge", "kv_page_stats", "kv_select",
+            "linear_attention", "local_linear_attention", "mixture_of_memories", "mla_index_topk", "mlstm");
 
     private static final String HOPPER_DEVICE = "simt:1";
 

@@ -18,6 +18,7 @@ final class BadCalls {
         GlueBadCalls.add(table);
         LinearAttentionBadCalls.add(table);
         AttentionBadCalls.add(table);
+        KvCacheBadCalls.add(table);
         SparseAttentionBadCalls.add(table);
         MoeBadCalls.add(table);
         return table.calls;

@@ -70,6 +70,15 @@ public final class CaseBuilder {
         return in(name, tensor);
     }
 
+    /** Each element one of {@code values}. */
+    public CaseBuilder choice(String name, DType dtype, double[] values, long... shape) {
+        var tensor = HostTensor.zeros(dtype, shape);
+        for (var i = 0L; i < tensor.elements(); i++) {
+            tensor.set(i, values[random.nextInt(values.length)]);
+        }
+        return in(name, tensor);
+    }
+
     /** Integers from {@code from} to below {@code to}. */
     public CaseBuilder integers(String name, DType dtype, int from, int to, long... shape) {
         return in(name, HostTensor.of(dtype, shape,

@@ -34,6 +34,14 @@ class CudaTest {
     }
 
     @Nested
+    class Recurrences extends RecurrenceSuite {
+        @Override
+        List<String> backends() {
+            return CUDA;
+        }
+    }
+
+    @Nested
     class Graphs extends GraphSuite {
         @Override
         List<String> backends() {

@@ -13,6 +13,7 @@ final class RandomCases {
             PackedGemmCases::all,
             LinearAttentionCases::all,
             AttentionCases::all,
+            KvCacheCases::all,
             SparseAttentionCases::all,
             MoeCases::all);
 

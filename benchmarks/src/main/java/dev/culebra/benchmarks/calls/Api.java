@@ -3,6 +3,7 @@ package dev.culebra.benchmarks.calls;
 import dev.culebra.DType;
 import dev.culebra.Device;
 import dev.culebra.DeviceOptions;
+import dev.culebra.Graph;
 import dev.culebra.Ops;
 import dev.culebra.Plan;
 import dev.culebra.Stream;
@@ -28,6 +29,8 @@ public class Api extends Calls {
     private Tensor ids;
     private Runnable rmsNorms;
     private Runnable samples;
+    private Graph rmsNormGraph;
+    private Graph sampleGraph;
 
     /** Opens a device and makes the operands. */
     @Setup
@@ -55,6 +58,14 @@ public class Api extends Calls {
                 Ops.sample(stream, x, temperature, topK, topP, minP, seed, position, ids, null);
             }
         };
+        capture();
+    }
+
+    private void capture() {
+        rmsNorm();
+        sample();
+        rmsNormGraph = stream.capture(rmsNorms);
+        sampleGraph = stream.capture(samples);
     }
 
     /** Closes the device and all that was made on it. */
@@ -91,6 +102,22 @@ public class Api extends Calls {
     @OperationsPerInvocation(CALLS)
     public void sample() {
         samples.run();
+        stream.synchronize();
+    }
+
+    /** As {@link #rmsNorm}, captured and launched. */
+    @Benchmark
+    @OperationsPerInvocation(CALLS)
+    public void rmsNormGraph() {
+        rmsNormGraph.launch(stream);
+        stream.synchronize();
+    }
+
+    /** As {@link #sample}, captured and launched. */
+    @Benchmark
+    @OperationsPerInvocation(CALLS)
+    public void sampleGraph() {
+        sampleGraph.launch(stream);
         stream.synchronize();
     }
 

@@ -8,13 +8,14 @@ import org.openjdk.jmh.annotations.Scope;
 import org.openjdk.jmh.annotations.State;
 
 /**
- * What a call costs, by four ways into native code that offer the same work under the same method names:
+ * What a call costs, by several ways into native code that offer the same work under the same method names:
  * <dl>
  * <dt>noop<dd>a getter of a constant: the transition alone
  * <dt>query<dd>has the stream passed its work: the least call with a handle and a result
  * <dt>rmsNormChecked, sampleChecked<dd>an operator of 3 and one of 8 tensors, with {@code PLAN_ONLY}: everything up to
  * the queue, so also every check of its arguments
  * <dt>rmsNorm, sample<dd>the same operators queued and run on 8 elements, a wait after every {@value #CALLS} calls
+ * <dt>rmsNormGraph, sampleGraph<dd>these {@value #CALLS} calls as one graph
  * </dl>
  */
 @State(Scope.Benchmark)

@@ -6,7 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import org.junit.jupiter.api.Test;
 
-/** The four ways do the same work, or timing them beside each other would say nothing. */
+/** The ways do the same work, or timing them beside each other would say nothing. */
 class CallsTest {
     /** {@code x / sqrt(mean(x^2) + eps) * weight} in double. */
     private static float[] expected() {
@@ -47,6 +47,22 @@ class CallsTest {
         jni.sample();
         assertArrayEquals(api.normalised(), jni.operands().normalised());
         assertEquals(drawn, jni.operands().drawn());
+
+        var batch = new Batch();
+        batch.backend = "cpu";
+        batch.open();
+        batch.rmsNorm();
+        batch.sample();
+        batch.rmsNormChecked();
+        batch.sampleChecked();
+        assertArrayEquals(api.normalised(), batch.normalised());
+        assertEquals(drawn, batch.drawn());
+        batch.close();
+
+        api.rmsNormGraph();
+        api.sampleGraph();
+        assertArrayEquals(expected(), api.normalised(), 1e-5f);
+        assertEquals(drawn, api.drawn());
 
         assertEquals(bindings.noop(), jni.noop());
         assertTrue(api.query() && bindings.query() && jni.query());

@@ -3042,6 +3042,182 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class cul_merge_states {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_merge_states");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_merge_states(cul_stream *stream, const cul_merge_states_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_merge_states$descriptor() {
+        return cul_merge_states.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_merge_states(cul_stream *stream, const cul_merge_states_args *args)
+     * }
+     */
+    public static MethodHandle cul_merge_states$handle() {
+        return cul_merge_states.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_merge_states(cul_stream *stream, const cul_merge_states_args *args)
+     * }
+     */
+    public static MemorySegment cul_merge_states$address() {
+        return cul_merge_states.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_merge_states(cul_stream *stream, const cul_merge_states_args *args)
+     * }
+     */
+    public static int cul_merge_states(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_merge_states.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_merge_states", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_mla_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_mla_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_attention(cul_stream *stream, const cul_mla_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_mla_attention$descriptor() {
+        return cul_mla_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_attention(cul_stream *stream, const cul_mla_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_mla_attention$handle() {
+        return cul_mla_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_attention(cul_stream *stream, const cul_mla_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_mla_attention$address() {
+        return cul_mla_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_mla_attention(cul_stream *stream, const cul_mla_attention_args *args)
+     * }
+     */
+    public static int cul_mla_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_mla_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_mla_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int CUL_DLPACK_MAJOR = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_DLPACK_MAJOR = 1
+     * }
+     */
+    public static int CUL_DLPACK_MAJOR() {
+        return CUL_DLPACK_MAJOR;
+    }
+    private static final int CUL_DLPACK_MINOR = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_DLPACK_MINOR = 0
+     * }
+     */
+    public static int CUL_DLPACK_MINOR() {
+        return CUL_DLPACK_MINOR;
+    }
+    private static final int CUL_DLPACK_READ_ONLY = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_DLPACK_READ_ONLY = 1
+     * }
+     */
+    public static int CUL_DLPACK_READ_ONLY() {
+        return CUL_DLPACK_READ_ONLY;
+    }
+    private static final int CUL_DLPACK_IS_COPIED = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_DLPACK_IS_COPIED = 2
+     * }
+     */
+    public static int CUL_DLPACK_IS_COPIED() {
+        return CUL_DLPACK_IS_COPIED;
+    }
+    private static final int CUL_DEVICE_CUDA_HOST = (int)3L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_DEVICE_CUDA_HOST = 3
+     * }
+     */
+    public static int CUL_DEVICE_CUDA_HOST() {
+        return CUL_DEVICE_CUDA_HOST;
+    }
+    private static final int CUL_DEVICE_CUDA_MANAGED = (int)13L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_DEVICE_CUDA_MANAGED = 13
+     * }
+     */
+    public static int CUL_DEVICE_CUDA_MANAGED() {
+        return CUL_DEVICE_CUDA_MANAGED;
+    }
     private static final int CUL_ACT_NONE = (int)0L;
     /**
      * {@snippet lang=c :
@@ -5048,6 +5224,433 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class cul_bitmap_kv_compress {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_bitmap_kv_compress");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_compress(cul_stream *stream, const cul_bitmap_kv_compress_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_bitmap_kv_compress$descriptor() {
+        return cul_bitmap_kv_compress.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_compress(cul_stream *stream, const cul_bitmap_kv_compress_args *args)
+     * }
+     */
+    public static MethodHandle cul_bitmap_kv_compress$handle() {
+        return cul_bitmap_kv_compress.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_compress(cul_stream *stream, const cul_bitmap_kv_compress_args *args)
+     * }
+     */
+    public static MemorySegment cul_bitmap_kv_compress$address() {
+        return cul_bitmap_kv_compress.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_compress(cul_stream *stream, const cul_bitmap_kv_compress_args *args)
+     * }
+     */
+    public static int cul_bitmap_kv_compress(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_bitmap_kv_compress.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_bitmap_kv_compress", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_bitmap_kv_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_bitmap_kv_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_attention(cul_stream *stream, const cul_bitmap_kv_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_bitmap_kv_attention$descriptor() {
+        return cul_bitmap_kv_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_attention(cul_stream *stream, const cul_bitmap_kv_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_bitmap_kv_attention$handle() {
+        return cul_bitmap_kv_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_attention(cul_stream *stream, const cul_bitmap_kv_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_bitmap_kv_attention$address() {
+        return cul_bitmap_kv_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_bitmap_kv_attention(cul_stream *stream, const cul_bitmap_kv_attention_args *args)
+     * }
+     */
+    public static int cul_bitmap_kv_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_bitmap_kv_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_bitmap_kv_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_kv_page_stats {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_kv_page_stats");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_page_stats(cul_stream *stream, const cul_kv_page_stats_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_kv_page_stats$descriptor() {
+        return cul_kv_page_stats.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_page_stats(cul_stream *stream, const cul_kv_page_stats_args *args)
+     * }
+     */
+    public static MethodHandle cul_kv_page_stats$handle() {
+        return cul_kv_page_stats.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_page_stats(cul_stream *stream, const cul_kv_page_stats_args *args)
+     * }
+     */
+    public static MemorySegment cul_kv_page_stats$address() {
+        return cul_kv_page_stats.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_kv_page_stats(cul_stream *stream, const cul_kv_page_stats_args *args)
+     * }
+     */
+    public static int cul_kv_page_stats(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_kv_page_stats.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_kv_page_stats", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_kv_select {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_kv_select");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_select(cul_stream *stream, const cul_kv_select_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_kv_select$descriptor() {
+        return cul_kv_select.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_select(cul_stream *stream, const cul_kv_select_args *args)
+     * }
+     */
+    public static MethodHandle cul_kv_select$handle() {
+        return cul_kv_select.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_select(cul_stream *stream, const cul_kv_select_args *args)
+     * }
+     */
+    public static MemorySegment cul_kv_select$address() {
+        return cul_kv_select.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_kv_select(cul_stream *stream, const cul_kv_select_args *args)
+     * }
+     */
+    public static int cul_kv_select(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_kv_select.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_kv_select", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_kv_merge {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_kv_merge");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_merge(cul_stream *stream, const cul_kv_merge_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_kv_merge$descriptor() {
+        return cul_kv_merge.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_merge(cul_stream *stream, const cul_kv_merge_args *args)
+     * }
+     */
+    public static MethodHandle cul_kv_merge$handle() {
+        return cul_kv_merge.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_kv_merge(cul_stream *stream, const cul_kv_merge_args *args)
+     * }
+     */
+    public static MemorySegment cul_kv_merge$address() {
+        return cul_kv_merge.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_kv_merge(cul_stream *stream, const cul_kv_merge_args *args)
+     * }
+     */
+    public static int cul_kv_merge(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_kv_merge.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_kv_merge", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_mla_index_topk {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_mla_index_topk");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_index_topk(cul_stream *stream, const cul_mla_index_topk_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_mla_index_topk$descriptor() {
+        return cul_mla_index_topk.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_index_topk(cul_stream *stream, const cul_mla_index_topk_args *args)
+     * }
+     */
+    public static MethodHandle cul_mla_index_topk$handle() {
+        return cul_mla_index_topk.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_mla_index_topk(cul_stream *stream, const cul_mla_index_topk_args *args)
+     * }
+     */
+    public static MemorySegment cul_mla_index_topk$address() {
+        return cul_mla_index_topk.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_mla_index_topk(cul_stream *stream, const cul_mla_index_topk_args *args)
+     * }
+     */
+    public static int cul_mla_index_topk(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_mla_index_topk.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_mla_index_topk", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_cca_qkv {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_cca_qkv");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_cca_qkv(cul_stream *stream, const cul_cca_qkv_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_cca_qkv$descriptor() {
+        return cul_cca_qkv.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_cca_qkv(cul_stream *stream, const cul_cca_qkv_args *args)
+     * }
+     */
+    public static MethodHandle cul_cca_qkv$handle() {
+        return cul_cca_qkv.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_cca_qkv(cul_stream *stream, const cul_cca_qkv_args *args)
+     * }
+     */
+    public static MemorySegment cul_cca_qkv$address() {
+        return cul_cca_qkv.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_cca_qkv(cul_stream *stream, const cul_cca_qkv_args *args)
+     * }
+     */
+    public static int cul_cca_qkv(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_cca_qkv.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_cca_qkv", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
     private static final int CUL_STATE_VK = (int)0L;
     /**
      * {@snippet lang=c :
@@ -5084,6 +5687,198 @@ public class culebra_h extends culebra_h$shared {
     public static int CUL_GATE_SOFTPLUS() {
         return CUL_GATE_SOFTPLUS;
     }
+    private static final int CUL_GATE_LOWER_BOUND = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_GATE_LOWER_BOUND = 2
+     * }
+     */
+    public static int CUL_GATE_LOWER_BOUND() {
+        return CUL_GATE_LOWER_BOUND;
+    }
+
+    private static class cul_simple_gla {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_simple_gla");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_simple_gla(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_simple_gla$descriptor() {
+        return cul_simple_gla.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_simple_gla(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MethodHandle cul_simple_gla$handle() {
+        return cul_simple_gla.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_simple_gla(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MemorySegment cul_simple_gla$address() {
+        return cul_simple_gla.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_simple_gla(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static int cul_simple_gla(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_simple_gla.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_simple_gla", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_gated_linear_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_gated_linear_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_gated_linear_attention(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_gated_linear_attention$descriptor() {
+        return cul_gated_linear_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_gated_linear_attention(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MethodHandle cul_gated_linear_attention$handle() {
+        return cul_gated_linear_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_gated_linear_attention(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MemorySegment cul_gated_linear_attention$address() {
+        return cul_gated_linear_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_gated_linear_attention(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static int cul_gated_linear_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_gated_linear_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_gated_linear_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_delta_rule {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_delta_rule");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_delta_rule$descriptor() {
+        return cul_delta_rule.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MethodHandle cul_delta_rule$handle() {
+        return cul_delta_rule.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MemorySegment cul_delta_rule$address() {
+        return cul_delta_rule.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static int cul_delta_rule(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_delta_rule.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_delta_rule", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
 
     private static class cul_gated_delta_rule {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
@@ -5100,7 +5895,7 @@ public class culebra_h extends culebra_h$shared {
     /**
      * Function descriptor for:
      * {@snippet lang=c :
-     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_gated_delta_rule_args *args)
+     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
      * }
      */
     public static FunctionDescriptor cul_gated_delta_rule$descriptor() {
@@ -5110,7 +5905,7 @@ public class culebra_h extends culebra_h$shared {
     /**
      * Downcall method handle for:
      * {@snippet lang=c :
-     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_gated_delta_rule_args *args)
+     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
      * }
      */
     public static MethodHandle cul_gated_delta_rule$handle() {
@@ -5120,7 +5915,7 @@ public class culebra_h extends culebra_h$shared {
     /**
      * Address for:
      * {@snippet lang=c :
-     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_gated_delta_rule_args *args)
+     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
      * }
      */
     public static MemorySegment cul_gated_delta_rule$address() {
@@ -5129,7 +5924,7 @@ public class culebra_h extends culebra_h$shared {
 
     /**
      * {@snippet lang=c :
-     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_gated_delta_rule_args *args)
+     * cul_status cul_gated_delta_rule(cul_stream *stream, const cul_recurrence_args *args)
      * }
      */
     public static int cul_gated_delta_rule(MemorySegment stream, MemorySegment args) {
@@ -5137,6 +5932,383 @@ public class culebra_h extends culebra_h$shared {
         try {
             if (TRACE_DOWNCALLS) {
                 traceDowncall("cul_gated_delta_rule", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_kda {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_kda");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_kda(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_kda$descriptor() {
+        return cul_kda.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_kda(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MethodHandle cul_kda$handle() {
+        return cul_kda.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_kda(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static MemorySegment cul_kda$address() {
+        return cul_kda.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_kda(cul_stream *stream, const cul_recurrence_args *args)
+     * }
+     */
+    public static int cul_kda(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_kda.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_kda", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int CUL_FEATURES_NONE = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_NONE = 0
+     * }
+     */
+    public static int CUL_FEATURES_NONE() {
+        return CUL_FEATURES_NONE;
+    }
+    private static final int CUL_FEATURES_ELU1 = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_ELU1 = 1
+     * }
+     */
+    public static int CUL_FEATURES_ELU1() {
+        return CUL_FEATURES_ELU1;
+    }
+    private static final int CUL_FEATURES_RELU = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_RELU = 2
+     * }
+     */
+    public static int CUL_FEATURES_RELU() {
+        return CUL_FEATURES_RELU;
+    }
+    private static final int CUL_FEATURES_SQUARED_RELU = (int)3L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_SQUARED_RELU = 3
+     * }
+     */
+    public static int CUL_FEATURES_SQUARED_RELU() {
+        return CUL_FEATURES_SQUARED_RELU;
+    }
+    private static final int CUL_FEATURES_HEDGEHOG = (int)4L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_HEDGEHOG = 4
+     * }
+     */
+    public static int CUL_FEATURES_HEDGEHOG() {
+        return CUL_FEATURES_HEDGEHOG;
+    }
+    private static final int CUL_FEATURES_TAYLOR2 = (int)5L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_FEATURES_TAYLOR2 = 5
+     * }
+     */
+    public static int CUL_FEATURES_TAYLOR2() {
+        return CUL_FEATURES_TAYLOR2;
+    }
+
+    private static class cul_linear_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_linear_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_linear_attention(cul_stream *stream, const cul_linear_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_linear_attention$descriptor() {
+        return cul_linear_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_linear_attention(cul_stream *stream, const cul_linear_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_linear_attention$handle() {
+        return cul_linear_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_linear_attention(cul_stream *stream, const cul_linear_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_linear_attention$address() {
+        return cul_linear_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_linear_attention(cul_stream *stream, const cul_linear_attention_args *args)
+     * }
+     */
+    public static int cul_linear_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_linear_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_linear_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int CUL_INPUT_GATE_EXP = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_INPUT_GATE_EXP = 0
+     * }
+     */
+    public static int CUL_INPUT_GATE_EXP() {
+        return CUL_INPUT_GATE_EXP;
+    }
+    private static final int CUL_INPUT_GATE_SIGMOID = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_INPUT_GATE_SIGMOID = 1
+     * }
+     */
+    public static int CUL_INPUT_GATE_SIGMOID() {
+        return CUL_INPUT_GATE_SIGMOID;
+    }
+
+    private static class cul_mlstm {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_mlstm");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_mlstm(cul_stream *stream, const cul_mlstm_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_mlstm$descriptor() {
+        return cul_mlstm.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_mlstm(cul_stream *stream, const cul_mlstm_args *args)
+     * }
+     */
+    public static MethodHandle cul_mlstm$handle() {
+        return cul_mlstm.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_mlstm(cul_stream *stream, const cul_mlstm_args *args)
+     * }
+     */
+    public static MemorySegment cul_mlstm$address() {
+        return cul_mlstm.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_mlstm(cul_stream *stream, const cul_mlstm_args *args)
+     * }
+     */
+    public static int cul_mlstm(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_mlstm.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_mlstm", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_mixture_of_memories {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_mixture_of_memories");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_mixture_of_memories(cul_stream *stream, const cul_mixture_of_memories_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_mixture_of_memories$descriptor() {
+        return cul_mixture_of_memories.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_mixture_of_memories(cul_stream *stream, const cul_mixture_of_memories_args *args)
+     * }
+     */
+    public static MethodHandle cul_mixture_of_memories$handle() {
+        return cul_mixture_of_memories.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_mixture_of_memories(cul_stream *stream, const cul_mixture_of_memories_args *args)
+     * }
+     */
+    public static MemorySegment cul_mixture_of_memories$address() {
+        return cul_mixture_of_memories.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_mixture_of_memories(cul_stream *stream, const cul_mixture_of_memories_args *args)
+     * }
+     */
+    public static int cul_mixture_of_memories(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_mixture_of_memories.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_mixture_of_memories", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_local_linear_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_local_linear_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_local_linear_attention(cul_stream *stream, const cul_local_linear_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_local_linear_attention$descriptor() {
+        return cul_local_linear_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_local_linear_attention(cul_stream *stream, const cul_local_linear_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_local_linear_attention$handle() {
+        return cul_local_linear_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_local_linear_attention(cul_stream *stream, const cul_local_linear_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_local_linear_attention$address() {
+        return cul_local_linear_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_local_linear_attention(cul_stream *stream, const cul_local_linear_attention_args *args)
+     * }
+     */
+    public static int cul_local_linear_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_local_linear_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_local_linear_attention", stream, args);
             }
             return (int)mh$.invokeExact(stream, args);
         } catch (Error | RuntimeException ex) {
@@ -5878,6 +7050,189 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class cul_moe_align {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_moe_align");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_align(cul_stream *stream, const cul_moe_align_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_moe_align$descriptor() {
+        return cul_moe_align.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_align(cul_stream *stream, const cul_moe_align_args *args)
+     * }
+     */
+    public static MethodHandle cul_moe_align$handle() {
+        return cul_moe_align.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_align(cul_stream *stream, const cul_moe_align_args *args)
+     * }
+     */
+    public static MemorySegment cul_moe_align$address() {
+        return cul_moe_align.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_moe_align(cul_stream *stream, const cul_moe_align_args *args)
+     * }
+     */
+    public static int cul_moe_align(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_moe_align.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_moe_align", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_moe_permute {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_moe_permute");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_permute(cul_stream *stream, const cul_moe_permute_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_moe_permute$descriptor() {
+        return cul_moe_permute.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_permute(cul_stream *stream, const cul_moe_permute_args *args)
+     * }
+     */
+    public static MethodHandle cul_moe_permute$handle() {
+        return cul_moe_permute.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_permute(cul_stream *stream, const cul_moe_permute_args *args)
+     * }
+     */
+    public static MemorySegment cul_moe_permute$address() {
+        return cul_moe_permute.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_moe_permute(cul_stream *stream, const cul_moe_permute_args *args)
+     * }
+     */
+    public static int cul_moe_permute(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_moe_permute.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_moe_permute", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_moe_combine {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_moe_combine");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_combine(cul_stream *stream, const cul_moe_combine_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_moe_combine$descriptor() {
+        return cul_moe_combine.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_combine(cul_stream *stream, const cul_moe_combine_args *args)
+     * }
+     */
+    public static MethodHandle cul_moe_combine$handle() {
+        return cul_moe_combine.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_combine(cul_stream *stream, const cul_moe_combine_args *args)
+     * }
+     */
+    public static MemorySegment cul_moe_combine$address() {
+        return cul_moe_combine.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_moe_combine(cul_stream *stream, const cul_moe_combine_args *args)
+     * }
+     */
+    public static int cul_moe_combine(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_moe_combine.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_moe_combine", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
     private static final int CUL_MOE_ACT_SILU = (int)0L;
     /**
      * {@snippet lang=c :
@@ -5987,6 +7342,228 @@ public class culebra_h extends culebra_h$shared {
                 traceDowncall("cul_moe_mlp", stream, args);
             }
             return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_moe_grouped_gemm {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_moe_grouped_gemm");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_moe_grouped_gemm$descriptor() {
+        return cul_moe_grouped_gemm.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static MethodHandle cul_moe_grouped_gemm$handle() {
+        return cul_moe_grouped_gemm.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static MemorySegment cul_moe_grouped_gemm$address() {
+        return cul_moe_grouped_gemm.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_moe_grouped_gemm(cul_stream *stream, const cul_moe_grouped_gemm_args *args)
+     * }
+     */
+    public static int cul_moe_grouped_gemm(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_moe_grouped_gemm.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_moe_grouped_gemm", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int CUL_BATCH_OP = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_BATCH_OP = 0
+     * }
+     */
+    public static int CUL_BATCH_OP() {
+        return CUL_BATCH_OP;
+    }
+    private static final int CUL_BATCH_COPY = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_BATCH_COPY = 1
+     * }
+     */
+    public static int CUL_BATCH_COPY() {
+        return CUL_BATCH_COPY;
+    }
+    private static final int CUL_BATCH_FILL = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_BATCH_FILL = 2
+     * }
+     */
+    public static int CUL_BATCH_FILL() {
+        return CUL_BATCH_FILL;
+    }
+    private static final int CUL_BATCH_LAUNCH = (int)3L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_BATCH_LAUNCH = 3
+     * }
+     */
+    public static int CUL_BATCH_LAUNCH() {
+        return CUL_BATCH_LAUNCH;
+    }
+
+    private static class cul_batch {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER,
+            culebra_h.C_LONG,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_batch");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_batch(cul_stream *stream, const cul_batch_call *calls, uint64_t count, uint64_t *done)
+     * }
+     */
+    public static FunctionDescriptor cul_batch$descriptor() {
+        return cul_batch.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_batch(cul_stream *stream, const cul_batch_call *calls, uint64_t count, uint64_t *done)
+     * }
+     */
+    public static MethodHandle cul_batch$handle() {
+        return cul_batch.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_batch(cul_stream *stream, const cul_batch_call *calls, uint64_t count, uint64_t *done)
+     * }
+     */
+    public static MemorySegment cul_batch$address() {
+        return cul_batch.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_batch(cul_stream *stream, const cul_batch_call *calls, uint64_t count, uint64_t *done)
+     * }
+     */
+    public static int cul_batch(MemorySegment stream, MemorySegment calls, long count, MemorySegment done) {
+        var mh$ = cul_batch.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_batch", stream, calls, count, done);
+            }
+            return (int)mh$.invokeExact(stream, calls, count, done);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_graph_update {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_graph_update");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_graph_update(cul_graph *graph, cul_stream *stream, int32_t *in_place)
+     * }
+     */
+    public static FunctionDescriptor cul_graph_update$descriptor() {
+        return cul_graph_update.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_graph_update(cul_graph *graph, cul_stream *stream, int32_t *in_place)
+     * }
+     */
+    public static MethodHandle cul_graph_update$handle() {
+        return cul_graph_update.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_graph_update(cul_graph *graph, cul_stream *stream, int32_t *in_place)
+     * }
+     */
+    public static MemorySegment cul_graph_update$address() {
+        return cul_graph_update.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_graph_update(cul_graph *graph, cul_stream *stream, int32_t *in_place)
+     * }
+     */
+    public static int cul_graph_update(MemorySegment graph, MemorySegment stream, MemorySegment in_place) {
+        var mh$ = cul_graph_update.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_graph_update", graph, stream, in_place);
+            }
+            return (int)mh$.invokeExact(graph, stream, in_place);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {

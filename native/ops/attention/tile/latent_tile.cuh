@@ -1,0 +1,270 @@
+// The loop over a tour of a latent cache: keys of 576 channels whose first 512 are the values. 16 query rows, half operands.
+#pragma once
+#include "device/mma.h"
+#include "device/warp.h"
+#include "ops/attention/mla_attention.h"
+#include "ops/attention/tile/dense_tour.cuh"
+#include "ops/attention/tile/key_tiles.cuh"
+
+namespace culebra::CUL_DEVICE_NS {
+
+// Eight channels of a u8 token (mla_attention.h), from c on. aligned: the token lies at a multiple of 16 bytes; otherwise at any address.
+template <class T>
+CUL_DEVICE_FN Eight<T> latent_chunk(const unsigned char* token, int c, bool aligned) {
+  const auto bytes = [&](int at, int count) {
+    uint32_t bits = 0;
+    for (int i = 0; i < count; ++i) bits |= static_cast<uint32_t>(token[at + i]) << (8 * i);
+    return bits;
+  };
+  Eight<T> to;
+  if (c >= kLatentValueDim) {
+    const int at = kLatentTailAt + 2 * (c - kLatentValueDim);
+    Vector<bfloat16_t, 8> tail;
+    if (aligned) {
+      tail = load_vector<8>(reinterpret_cast<const bfloat16_t*>(token + at));
+    } else {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) tail[i] = bfloat16_t{static_cast<uint16_t>(bytes(at + 2 * i, 2))};
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) to[i] = from_float<T>(to_float(tail[i]));
+    return to;
+  }
+  const int scale_at = kLatentScalesAt + c / kLatentScaleChannels * 4;
+  const float scale = aligned ? *reinterpret_cast<const float*>(token + scale_at) : numeric::bits_float(bytes(scale_at, 4));
+  Vector<float8_e4m3_t, 8> values;
+  if (aligned) {
+    values = load_vector<8>(reinterpret_cast<const float8_e4m3_t*>(token + c));
+  } else {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) values[i] = float8_e4m3_t{token[c + i]};
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) to[i] = from_float<T>(to_float(values[i]) * scale);
+  return to;
+}
+
+// Rows are (query, head). Keys are a sequence's positions, behind its page table, or a query's list of rows of the cache.
+struct LatentTour : IntervalTour {
+  ByteRows cache;
+  const int32_t* list;  // page table, or rows of the cache
+  int32_t page_size, indexed, bytes, aligned;  // bytes: u8 tokens
+
+  CUL_DEVICE_FN KeyPlace place(int n) const {
+    const int entry = list[indexed ? n : n / page_size];
+    if (entry < 0) return {nullptr, nullptr};
+    const char* const row = indexed ? cache.at(entry / page_size, entry % page_size, 0) : cache.at(entry, n % page_size, 0);
+    return {row, row};
+  }
+  CUL_DEVICE_FN bool edge(int first, int last) const { return indexed || IntervalTour::edge(first, last); }
+  CUL_DEVICE_FN bool sees(const Row& row, int n) const { return IntervalTour::sees(row, n) && (!indexed || list[n] >= 0); }
+
+  template <class T>
+  CUL_DEVICE_FN Eight<T> k_chunk(const KeyPlace& place, int, int c) const {
+    Eight<T> to{};
+    if (!place.k) return to;
+    if (bytes) return latent_chunk<T>(static_cast<const unsigned char*>(place.k), c, aligned != 0);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) to[i] = static_cast<const T*>(place.k)[c + i];
+    return to;
+  }
+  template <class T>
+  CUL_DEVICE_FN Eight<T> v_chunk(const KeyPlace& place, int n, int c) const {
+    return k_chunk<T>(place, n, c);
+  }
+};
+
+struct LatentTours {
+  IntervalRows rows;
+  ByteRows cache;
+  const int32_t* page_table;
+  const int32_t* kv_len;
+  const int32_t* indices;
+  const int32_t* topk_len;
+  int64_t table_stride, key_rows, indices_batch, indices_query, topk_len_batch;
+  int32_t page_size, queries, tile_rows, row_tiles, bytes, aligned;  // row_tiles: of a sequence; indexed: of a query
+
+  CUL_DEVICE_FN LatentTour tour(int64_t index) const {
+    const int first_row = static_cast<int>(index % row_tiles) * tile_rows;
+    if (!indices) {
+      const int b = static_cast<int>(index / row_tiles), keys = static_cast<int>(min(int64_t{kv_len[b]}, key_rows));
+      return {IntervalTour(rows, b, 0, 0, queries, keys, first_row, tile_rows, int64_t{b} * queries), cache, page_table + b * table_stride, page_size,
+              0, bytes, aligned};
+    }
+    const int64_t query = index / row_tiles;
+    const int b = static_cast<int>(query / queries), s = static_cast<int>(query % queries);
+    const int64_t entries = topk_len ? min(int64_t{topk_len[b * topk_len_batch + s]}, key_rows) : key_rows;
+    return {IntervalTour(rows, b, 0, s, 1, static_cast<int>(entries), first_row, tile_rows, query), cache,
+            indices + b * indices_batch + s * indices_query, page_size, 1, bytes, aligned};
+  }
+};
+
+template <class T>
+struct LatentTile {
+  using Element = T;
+  static constexpr int kDim = 576, kValueDim = 512, kPitch = kDim + 8, kChunks = kDim / 8;
+  static constexpr int kWarps = 8, kThreads = 32 * kWarps, kRows = 16, kKeys = 32, kStages = 2;
+  static constexpr int kScorePitch = kKeys + 4, kWeightPitch = kKeys + 8;
+  static constexpr int kTileBytes = kKeys * kPitch * 2, kKeysAt = kRows * kPitch * 2, kScoresAt = kKeysAt + kStages * kTileBytes;
+  static constexpr int kWeightsAt = kScoresAt + 2 * kRows * kScorePitch * 4, kFactorsAt = kWeightsAt + kRows * kWeightPitch * 2;
+  static constexpr int kPlacesAt = kFactorsAt + kRows * 4, kSharedBytes = kPlacesAt + kStages * kKeys * static_cast<int>(sizeof(KeyPlace));
+  static_assert(kSharedBytes <= 99 << 10, "sm_86 and sm_89 have 99 KB for a block");
+};
+
+// Computes: softmax attention of 16 query rows over the latent keys of their tour, or of one split of them.
+// Shapes:   up to 16 rows of 576; keys of 576, whose first 512 channels are the values.
+// Layouts:  rows anywhere, as the tour says; tokens in T, or of 656 bytes, which are widened to T on their way.
+// Tiles:    16 rows x 32 keys. Products: a warp has 8 keys and half of the channels; results: 64 channels a warp.
+// Shared:   the queries, two stages of keys, rows padded by 16 bytes; scores of both halves, weights, one factor a row.
+// Order:    channels ascending in each half, then the halves; keys as the tour numbers them, two a thread, 16 threads a row.
+// Numerics: scores and sums f32, weights rounded to T; e4m3 times its scale rounded to T; exponentials by ex2.approx.
+// Needs:    sm_80 (cp.async, mma.m16n8k16). Limit: the cache's bytes, once for each 16 rows, from HBM only once.
+// Source:   DeepSeek-V2, arXiv:2405.04434 (absorbed form); the kernel ours.
+template <class T>
+__global__ void __launch_bounds__(LatentTile<T>::kThreads, 2) latent_attention(Problem p, LatentTours tours) {
+  using Tile = LatentTile<T>;
+  constexpr int kKeys = Tile::kKeys, kPitch = Tile::kPitch;
+  CUL_DYNAMIC_SHARED(unsigned char, shared, 128);
+  const int64_t block = blockIdx.x;
+  const int split = static_cast<int>(block % p.splits);
+  const LatentTour tour = tours.tour(block / p.splits);
+  if (tour.rows() <= 0) return;
+  const KeySpan span = key_span(p, tour, split);
+  const Scores scores(p.scale, p.softcap);
+  T* const q = reinterpret_cast<T*>(shared);
+  float* const products = reinterpret_cast<float*>(shared + Tile::kScoresAt);  // [halves][rows][kScorePitch]
+  T* const weights = reinterpret_cast<T*>(shared + Tile::kWeightsAt);          // [rows][kWeightPitch]
+  float* const factors = reinterpret_cast<float*>(shared + Tile::kFactorsAt);
+  KeyPlace* const places = reinterpret_cast<KeyPlace*>(shared + Tile::kPlacesAt);
+  const auto keys = [&](int step) { return reinterpret_cast<T*>(shared + Tile::kKeysAt + step % Tile::kStages * Tile::kTileBytes); };
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+  const int first_step = span.begin / kKeys, steps = span.begin < span.end ? (span.end + kKeys - 1) / kKeys : first_step;
+
+  const auto find_places = [&](int step) {
+    if (thread < kKeys && step < steps) places[step % 2 * kKeys + thread] = place_of(tour, span, step * kKeys + thread);
+  };
+  const auto fetch = [&](int step) {
+    T* const to = keys(step);
+    for (int i = thread; i < kKeys * Tile::kChunks; i += Tile::kThreads) {
+      const int row = i / Tile::kChunks, c = i % Tile::kChunks * 8;
+      const void* const from = places[step % 2 * kKeys + row].k;
+      if (p.f8) {
+        store_vector(to + row * kPitch + c, from ? latent_chunk<T>(static_cast<const unsigned char*>(from), c, p.aligned != 0) : Eight<T>{});
+      } else if (p.aligned) {
+        cp_async_l2(shared_address(to + row * kPitch + c), from ? static_cast<const T*>(from) + c : p.anywhere, from != nullptr);
+      } else {
+        store_vector(to + row * kPitch + c, from ? load_chunk<T>(static_cast<const T*>(from), c, Tile::kDim) : Eight<T>{});
+      }
+    }
+  };
+  find_places(first_step);
+  for (int i = thread; i < Tile::kRows * Tile::kChunks; i += Tile::kThreads) {
+    const int r = i / Tile::kChunks, c = i % Tile::kChunks * 8;
+    Eight<T> chunk{};
+    if (r < tour.rows()) {
+      const T* const row = static_cast<const T*>(tour.q(r));
+      chunk = p.aligned ? load_vector<8>(row + c) : load_chunk<T>(row, c, Tile::kDim);
+    }
+    store_vector(q + r * kPitch + c, chunk);
+  }
+  __syncthreads();
+  if (first_step < steps) fetch(first_step);
+  cp_async_commit();
+
+  // The softmax of row thread / 16 is in its 16 threads, the results of 64 channels in each warp.
+  const int row = thread / 16, pair = thread % 16 * 2;
+  const LatentTour::Row seen = tour.row(row);
+  Softmax softmax;  // d: of the thread's own keys
+  float o[8][4] = {};
+
+#pragma unroll 1
+  for (int step = first_step; step < steps; ++step) {
+    const int first = step * kKeys;
+    find_places(step + 1);
+    cp_async_wait<0>();
+    __syncthreads();  // this step's keys and the next ones' places are there, and everybody has left the step before
+    if (step + 1 < steps) fetch(step + 1);
+    cp_async_commit();
+
+    float s[4] = {};
+    const int tile = warp % 4, half = warp / 4;
+    const T* const k = keys(step);
+#pragma unroll 6
+    for (int c = half * (Tile::kDim / 2); c < (half + 1) * (Tile::kDim / 2); c += 16) {
+      uint32_t a[4], b[2];
+      ldmatrix_x4(a, shared_address(q + lane % 16 * kPitch + c + lane / 16 * 8));
+      ldmatrix_x2(b, shared_address(k + (tile * 8 + lane % 8) * kPitch + c + lane / 8 % 2 * 8));
+      mma_m16n8k16<T>(s, a, b[0], b[1]);
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+      products[(half * Tile::kRows + lane / 4 + j / 2 * 8) * Tile::kScorePitch + tile * 8 + lane % 4 * 2 + j % 2] = s[j];
+    __syncthreads();
+
+    const bool edge = first < span.begin || first + kKeys > span.end || tour.edge(max(first, span.begin), min(first + kKeys, span.end));
+    float x[2];
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      const float* const product = products + row * Tile::kScorePitch + pair + j;
+      x[j] = scores(product[0] + product[Tile::kRows * Tile::kScorePitch]);
+      const int n = first + pair + j;
+      if (edge && (n < span.begin || n >= span.end || !tour.sees(seen, n))) x[j] = kNoScore;
+    }
+    const float factor = softmax.raise(warp_max<16>(fmaxf(x[0], x[1]))), base = softmax.base();
+    x[0] = fast_exp2(x[0] - base);
+    x[1] = fast_exp2(x[1] - base);
+    softmax.d += x[0] + x[1];
+    *reinterpret_cast<uint32_t*>(weights + row * Tile::kWeightPitch + pair) = pack2<T>(x[0], x[1]);
+    if (pair == 0) factors[row] = factor;
+    __syncthreads();
+
+    const float low = factors[lane / 4], high = factors[lane / 4 + 8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) o[i][0] *= low, o[i][1] *= low, o[i][2] *= high, o[i][3] *= high;
+#pragma unroll
+    for (int i = 0; i < kKeys / 16; ++i) {
+      uint32_t a[4];
+      ldmatrix_x4(a, shared_address(weights + lane % 16 * Tile::kWeightPitch + i * 16 + lane / 16 * 8));
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        uint32_t b[4];
+        ldmatrix_x4_trans(b, shared_address(k + (i * 16 + lane % 16) * kPitch + warp * 64 + c * 16 + lane / 16 * 8));
+        mma_m16n8k16<T>(o[2 * c], a, b[0], b[1]);
+        mma_m16n8k16<T>(o[2 * c + 1], a, b[2], b[3]);
+      }
+    }
+  }
+  cp_async_wait<0>();
+
+  softmax.d = warp_sum<16>(softmax.d);
+  __syncthreads();
+  if (pair == 0 && row < tour.rows()) {
+    factors[row] = softmax.inverse(p.partial_o ? kNoScore : tour.sink(row));
+    float* const lse = p.partial_o ? p.partial_lse + split * p.partial_rows + tour.index(row) : tour.lse(row);
+    if (lse) *lse = softmax.lse();
+  }
+  __syncthreads();
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int r = lane / 4 + half * 8;
+    if (r >= tour.rows()) continue;
+    const float factor = factors[r];
+    if (p.partial_o) {
+      float* const to = p.partial_o + (split * p.partial_rows + tour.index(r)) * p.value_dim + warp * 64 + lane % 4 * 2;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        to[i * 8] = o[i][2 * half] * factor;
+        to[i * 8 + 1] = o[i][2 * half + 1] * factor;
+      }
+    } else {
+      T* const to = static_cast<T*>(tour.o(r)) + warp * 64 + lane % 4 * 2;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        to[i * 8] = from_float<T>(o[i][2 * half] * factor);
+        to[i * 8 + 1] = from_float<T>(o[i][2 * half + 1] * factor);
+      }
+    }
+  }
+}
+
+}  // namespace culebra::CUL_DEVICE_NS

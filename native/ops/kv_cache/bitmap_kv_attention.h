@@ -1,0 +1,46 @@
+// bitmap_kv_attention: its plan and its columns.
+#pragma once
+#include "culebra/kv_cache.h"
+#include "ops/kv_cache/head_rows.h"
+
+namespace culebra {
+
+// How a device splits a sequence's tokens: `splits` pieces of `tokens` each, whose results are merged in order.
+struct BitmapAttentionPlan {
+  int64_t tokens = 0, splits = 1;
+  uint64_t o_at = 0, lse_at = 0, workspace_bytes = 0;
+};
+
+struct BitmapAttentionParams {
+  DType dtype = DType::f32;
+  int64_t sequences = 0, queries = 0, query_heads = 0, kv_heads = 0, dim = 0;
+  int64_t key_keep = 0, value_keep = 0;
+  int64_t pages = 0, page_size = 1, table_pages = 0, tail_rows = 0;
+  HeadRows q, k_values, k_bits, v_values, v_bits, k_tail, v_tail, o, lse;  // lse.data is null where absent
+  const int32_t* page_table = nullptr;
+  int64_t page_table_stride = 0;
+  const int32_t* kv_len = nullptr;
+  const int32_t* tail_len = nullptr;
+  float scale = 1;
+  bool validate = false;
+  BitmapAttentionPlan plan;
+  void* workspace = nullptr;
+
+  CUL_NUMERIC int64_t group() const { return query_heads / kv_heads; }
+
+  // A sequence's indices (head_rows.h).
+  int64_t index_items() const { return sequences; }
+  CUL_NUMERIC bool valid(int64_t b) const {
+    const int64_t length = kv_len[b];
+    if (length < 0 || length > table_pages * page_size || tail_len[b] < 0 || tail_len[b] > tail_rows) return false;
+    return valid_pages(page_table + b * page_table_stride, 0, (length + page_size - 1) / page_size, pages, 0);
+  }
+  std::string invalid_text(int64_t b) const;
+};
+
+BitmapAttentionPlan plan_bitmap_kv_attention(const BitmapAttentionParams& p, int64_t split_kv_tokens,
+                                             bool batch_invariant, int multiprocessors, std::string* reason);
+BitmapAttentionParams check_bitmap_kv_attention(const Call& call, const cul_bitmap_kv_attention_args& args);
+CUL_DECLARE_COLUMNS(bitmap_kv_attention, BitmapAttentionParams)
+
+}  // namespace culebra

@@ -1,0 +1,50 @@
+// mla_index_topk: its plan and its columns.
+#pragma once
+#include "culebra/kv_cache.h"
+#include "ops/kv_cache/head_rows.h"
+
+namespace culebra {
+
+inline constexpr int64_t kIndexHeads = 64, kIndexDim = 128;
+inline constexpr int64_t kIndexKeyBytes = kIndexDim + 4;  // the e4m3 elements, and the f32 that scales them
+inline constexpr int64_t kIndexMostKeys = 4096;           // topk: what a block of a device keeps candidates for
+
+struct IndexTopkParams {
+  int64_t tokens = 0, sequences = 0, pages = 0, page_size = 1, table_pages = 0, topk = 0;
+  HeadRows q;              // outer 0, row = token
+  HeadRows keys;           // outer = page, row = offset
+  const float* weights = nullptr;
+  int64_t weights_stride = 0;
+  const int32_t* cu_q = nullptr;
+  const int32_t* page_table = nullptr;
+  int64_t page_table_stride = 0;
+  const int32_t* kv_len = nullptr;
+  int32_t* idx = nullptr;
+  int64_t idx_stride = 0;
+  bool slots = false, validate = false;
+  uint32_t* spill = nullptr;  // workspace on a device
+
+  // The keys that a query of sequence b sees, from 0 on.
+  CUL_NUMERIC int64_t visible(int64_t b, int64_t token) const {
+    const int64_t length = kv_len[b], end = length - (cu_q[b + 1] - token) + 1;
+    return end < 0 ? 0 : end < length ? end : length;
+  }
+  CUL_NUMERIC int64_t slot(int64_t b, int64_t position) const {
+    return page_table[b * page_table_stride + position / page_size] * page_size + position % page_size;
+  }
+
+  // Entries of cu_q, then the sequences' lengths and pages (head_rows.h).
+  int64_t index_items() const { return 2 * sequences + 1; }
+  CUL_NUMERIC bool valid(int64_t i) const {
+    if (i <= sequences) return i == 0 ? cu_q[0] == 0 : cu_q[i] >= cu_q[i - 1] && cu_q[i] <= tokens;
+    const int64_t b = i - sequences - 1;
+    if (kv_len[b] < 0 || kv_len[b] > table_pages * page_size) return false;
+    return valid_pages(page_table + b * page_table_stride, 0, (kv_len[b] + page_size - 1) / page_size, pages, 0);
+  }
+  std::string invalid_text(int64_t i) const;
+};
+
+IndexTopkParams check_mla_index_topk(const Call& call, const cul_mla_index_topk_args& args);
+CUL_DECLARE_COLUMNS(mla_index_topk, IndexTopkParams)
+
+}  // namespace culebra

@@ -1,0 +1,16 @@
+culebra_family(kv_cache
+  SOURCES
+    bitmap_kv_attention
+    bitmap_kv_attention_cpu
+    bitmap_kv_compress
+    bitmap_kv_compress_cpu
+    cca_qkv
+    cca_qkv_cpu
+    kv_merge
+    kv_merge_cpu
+    kv_page_stats
+    kv_page_stats_cpu
+    kv_select
+    kv_select_cpu
+    mla_index_topk
+    mla_index_topk_cpu)

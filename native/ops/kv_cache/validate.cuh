@@ -1,0 +1,33 @@
+// CUL_OP_VALIDATE: index tensors are looked at when the op runs, and a bad one fails the device.
+#pragma once
+#include "device/launch.h"
+#include "device/portable.h"
+#include "ops/kv_cache/head_rows.h"
+
+namespace culebra::CUL_DEVICE_NS {
+
+#if CUL_EMULATED
+
+template <class P>
+void validate(const char* op, const P& p, NativeStream stream) {
+  if (p.validate) stream->enqueue([op, p] { require_valid(op, p); });
+}
+
+#else
+
+// A trap is the only way a kernel can fail its device.
+template <class P>
+__global__ void validate_kernel(P p) {
+  const int64_t items = p.index_items();
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < items; i += int64_t{gridDim.x} * blockDim.x)
+    if (!p.valid(i)) __trap();
+}
+
+template <class P>
+void validate(const char*, const P& p, NativeStream stream) {
+  if (p.validate) launch(validate_kernel<P>, dim3(64), dim3(128), 0, stream, p);
+}
+
+#endif
+
+}  // namespace culebra::CUL_DEVICE_NS

@@ -1,0 +1,100 @@
+#include "ops/moe/grouped_gemm.cuh"
+
+#include "device/warp.h"
+#include "ops/moe/gather_rows.cuh"
+#include "ops/moe/grouped_hopper.cuh"
+
+namespace culebra::CUL_DEVICE_NS {
+namespace {
+
+constexpr int kListThreads = 512;
+
+// Computes: the list of tiles: experts ascending, their rows in pieces of tile_rows.
+// Shapes:   offsets [experts + 1] -> first_tile [experts + 1] (its last element: how many tiles there are), tiles.
+// Layouts:  compact.
+// Tiles:    one block. First a prefix sum over the experts, a thread each; then a thread a tile finds its expert by bisection, so that
+//           one expert with all the rows takes no longer than many.
+// Shared:   a sum for each warp.
+// Order:    that of the experts.
+// Numerics: integers; offsets outside [0, rows] or descending count as the nearest legal ones.
+// Needs:    sm_80. Limit: 8 E + 16 bytes a tile, and the latency of about E / 512 + tiles / 512 turns.
+// Source:   MegaBlocks' sorted tiles, here without padded rows.
+__global__ void __launch_bounds__(kListThreads)
+    list_tiles(const int64_t* offsets, int64_t experts, int64_t rows, int32_t tile_rows, int64_t most, int32_t* first_tile, GroupedTile* tiles) {
+  CUL_SHARED(int32_t, warp_sums, [kListThreads / 32]);
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+  const auto begin = [&](int64_t e) { return min(max(offsets[e], int64_t{0}), rows); };
+  const auto count = [&](int64_t e) { return max(begin(e + 1) - begin(e), int64_t{0}); };
+  int32_t before = 0;  // tiles of the experts of earlier turns
+  for (int64_t first = 0; first < experts; first += kListThreads) {
+    const int64_t e = first + thread;
+    const int32_t own = e < experts ? static_cast<int32_t>((count(e) + tile_rows - 1) / tile_rows) : 0;
+    const int32_t within = warp_inclusive_sum(own);
+    if (lane == 31) warp_sums[warp] = within;
+    __syncthreads();
+    int32_t sum = before;
+    for (int i = 0; i < kListThreads / 32; ++i) {
+      if (i == warp && e < experts) first_tile[e] = sum + within - own;
+      sum += warp_sums[i];
+    }
+    before = sum;
+    __syncthreads();
+  }
+  if (thread == 0) first_tile[experts] = min(static_cast<int64_t>(before), most);
+  __syncthreads();
+  for (int64_t i = thread; i < min(static_cast<int64_t>(before), most); i += kListThreads) {
+    int64_t low = 0, high = experts;  // the last expert whose first tile is not beyond i
+    while (high - low > 1) {
+      const int64_t middle = (low + high) / 2;
+      if (first_tile[middle] <= i) low = middle;
+      else high = middle;
+    }
+    const int64_t row = (i - first_tile[low]) * tile_rows;
+    tiles[i] = {begin(low) + row, static_cast<int32_t>(low), static_cast<int32_t>(min(count(low) - row, int64_t{tile_rows}))};
+  }
+}
+
+#if !CUL_EMULATED
+// A trap is the only way a kernel can fail its device.
+__global__ void validate_groups(const int64_t* offsets, int64_t experts, int64_t rows, const int32_t* gather, int64_t a_rows) {
+  for (int64_t e = threadIdx.x; e < experts; e += blockDim.x)
+    if (offsets[e] > offsets[e + 1] || offsets[0] != 0 || offsets[e + 1] > rows) __trap();
+  const int64_t used = min(offsets[experts], rows);
+  for (int64_t r = threadIdx.x; gather && r < used; r += blockDim.x)
+    if (gather[r] < -1 || gather[r] >= a_rows) __trap();
+}
+#endif
+
+}  // namespace
+
+void moe_grouped_gemm(const GroupedGemmParams& p, NativeStream stream) {
+  if (p.validate) {
+#if CUL_EMULATED
+    stream->enqueue([p] { require_valid_groups(p); });
+#else
+    launch(validate_groups, dim3(1), dim3(256), 0, stream, p.offsets, p.experts(), p.rows, p.gather, p.a_rows);
+#endif
+  }
+  if (p.rows == 0 || p.experts() == 0 || p.columns() == 0) return;
+  unsigned char* const workspace = static_cast<unsigned char*>(p.workspace);
+  launch(list_tiles, dim3(1), dim3(kListThreads), 0, stream, p.offsets, p.experts(), p.rows, p.plan.tile_tokens, p.plan.row_tiles,
+         reinterpret_cast<int32_t*>(workspace), reinterpret_cast<GroupedTile*>(workspace + p.plan.tiles_offset));
+  if (p.plan.design == GemmDesign::hopper) {
+    GroupedGemmParams contiguous = p;
+    if (p.gather) {
+      contiguous.a = workspace + p.plan.rows_offset;
+      contiguous.lda = (p.k() + 7) / 8 * 8;
+      gather_rows<uint16_t>(p.a, p.lda, p.a_rows, p.gather, p.offsets + p.experts(), p.rows, p.k(), workspace + p.plan.rows_offset, stream);
+      contiguous.a_rows = p.rows;
+      contiguous.gather = nullptr;
+    }
+    return grouped_hopper_half(contiguous, stream);
+  }
+  switch (p.b.storage) {
+    case CUL_EXPERTS_HALF: return grouped_half(p, stream);
+    case CUL_EXPERTS_INT4: return grouped_int4(p, stream);
+    default: return grouped_f8(p, stream);
+  }
+}
+
+}  // namespace culebra::CUL_DEVICE_NS

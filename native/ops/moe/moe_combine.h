@@ -1,0 +1,28 @@
+// moe_combine: its plan and its columns.
+#pragma once
+#include "abi/op.h"
+#include "culebra/moe.h"
+#include "device/numeric.h"
+
+namespace culebra {
+
+struct MoeCombineParams {
+  DType dtype = DType::bf16;
+  bool aligned = false;        // every row begins at a multiple of 16 bytes
+  const void* rows = nullptr;  // [T k, D]
+  int64_t rows_stride = 0;
+  const int32_t* inverse = nullptr;
+  const float* weights = nullptr;  // [T,k]
+  int64_t weights_stride = 0;
+  void* y = nullptr;  // [T,D]
+  int64_t y_stride = 0;
+  int64_t tokens = 0, width = 0, k = 0;
+  bool validate = false;
+
+  CUL_NUMERIC int64_t slots() const { return tokens * k; }
+};
+
+MoeCombineParams check_moe_combine(const Call& call, const cul_moe_combine_args& args);
+CUL_DECLARE_COLUMNS(moe_combine, MoeCombineParams)
+
+}  // namespace culebra

@@ -1,0 +1,7 @@
+#include "ops/moe/moe_decode.cuh"
+
+namespace culebra::CUL_DEVICE_NS {
+
+void moe_decode_int4(const MoeMlpOperands& p, NativeStream stream) { launch_moe_decode<CUL_EXPERTS_INT4>(p, stream); }
+
+}  // namespace culebra::CUL_DEVICE_NS

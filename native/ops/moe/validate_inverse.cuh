@@ -1,0 +1,27 @@
+// What CUL_OP_VALIDATE adds to operators that take an inverse.
+#pragma once
+#include "device/launch.h"
+#include "ops/moe/moe_permute.h"
+
+namespace culebra::CUL_DEVICE_NS {
+
+#if CUL_EMULATED
+
+inline void queue_inverse_check(const char* op, const int32_t* inverse, int64_t slots, NativeStream stream) {
+  stream->enqueue([=] { validate_inverse(op, inverse, slots); });
+}
+
+#else
+
+// A trap is the only way a kernel can fail its device.
+static __global__ void __launch_bounds__(256) trap_on_bad_inverse(const int32_t* inverse, int64_t slots) {
+  for (int64_t slot = threadIdx.x; slot < slots; slot += blockDim.x)
+    if (inverse[slot] < -1 || inverse[slot] >= slots) __trap();
+}
+inline void queue_inverse_check(const char*, const int32_t* inverse, int64_t slots, NativeStream stream) {
+  launch(trap_on_bad_inverse, dim3(1), dim3(256), 0, stream, inverse, slots);
+}
+
+#endif
+
+}  // namespace culebra::CUL_DEVICE_NS
