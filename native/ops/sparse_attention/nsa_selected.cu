@@ -11,7 +11,7 @@ void run_half(const Problem& problem, const NsaSelectedTours& tours, int64_t til
   if (tours.tile_rows == 64)
     launch_half_tours<T>(problem, tours, tiles, stream);
   else
-    wide ? launch_few_rows<FewRowsTile<T, 256, 2>>(problem, tours, tiles, stream)
+    wide ? launch_few_rows<FewRowsTile<T, 256, 1>>(problem, tours, tiles, stream)
          : launch_few_rows<FewRowsTile<T, 128, 2>>(problem, tours, tiles, stream);
 }
 
@@ -29,7 +29,9 @@ void nsa_selected_step(const NsaParams& p, NsaPartial partial, char* workspace, 
   tours.idx_row = p.idx_row;
   tours.sequences = static_cast<int32_t>(p.sequences);
   tours.kv_heads = static_cast<int32_t>(p.kv_heads);
-  tours.tile_rows = p.dtype == DType::f32 || p.group() <= 16 ? 16 : 64;
+  // f32 has tiles of 16; of halves up to 16 heads go to the loop for few rows, 8 where it has 256 channels.
+  const bool wide = p.dim > 128 || p.value_dim > 128;
+  tours.tile_rows = p.dtype == DType::f32 ? 16 : p.group() > 16 ? 64 : wide ? 8 : 16;
   tours.parts = static_cast<int32_t>((p.group() + tours.tile_rows - 1) / tours.tile_rows);
   tours.entries = static_cast<int32_t>(p.topk);
   tours.block = static_cast<int32_t>(p.block);

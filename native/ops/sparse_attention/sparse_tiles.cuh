@@ -29,7 +29,7 @@ inline Problem sparse_problem(int64_t dim, int64_t value_dim, float scale, bool 
 inline Problem sparse_problem(const PackedHeads& p) { return sparse_problem(p.dim, p.value_dim, p.scale, p.aligned, p.q.data); }
 
 // Rows of a tile in the loop that launch_tours chooses.
-inline int tile_rows(DType type) { return type == DType::f32 ? F32AttentionTile::kRows : 64; }
+inline int tile_rows(DType type) { return type == DType::f32 ? F32Tile<>::kRows : 64; }
 
 template <class T, class Tours>
 void launch_half_tours(const Problem& problem, const Tours& tours, int64_t tiles, NativeStream stream) {
