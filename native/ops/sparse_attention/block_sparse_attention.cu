@@ -6,8 +6,7 @@ namespace {
 
 // Part of a query block, for the heads that share its keys and its row of the mask. Key n is key n % block_k of the row's entry n /
 // block_k: entries ascend, so what a row sees under the causal mask is still a beginning of the tour.
-struct BlockTour {
-  static constexpr bool kPlainKeys = true;
+struct BlockTour : PlainKeys {
   ByteRows q_rows, k_rows, v_rows, o_rows, lse_rows;
   const int32_t* entries;
   int entry_count, block_k;

@@ -28,8 +28,7 @@ struct Divisor {
 
 // A box of queries of one dilation group and KV head, their heads beside each other, and the box of all keys that they see: key n is
 // extra key n, or key n - extra of the box in row-major order.
-struct BoxTour {
-  static constexpr bool kPlainKeys = true;
+struct BoxTour : PlainKeys {
   struct Tensors {
     NeighborhoodParams::Rows q, k, v, extra_k, extra_v, o, lse;  // strides in bytes
   };

@@ -124,8 +124,7 @@ __global__ void __launch_bounds__(kScanThreads) scan_kernel(Chunk c) {
 }
 
 // Queries that chose a block, their heads beside each other, and the keys of that block.
-struct ChosenTour {
-  static constexpr bool kPlainKeys = true;
+struct ChosenTour : PlainKeys {
   Chunk c;
   NsaRows all;
   const int32_t* items;

@@ -18,8 +18,7 @@ struct NsaRows {
 };
 
 // Rows (query, head of the group) of one KV head from row `row0` of query `query` on; position: of that query.
-struct NsaTour {
-  static constexpr bool kPlainKeys = true;
+struct NsaTour : PlainKeys {
   NsaRows all;
   int64_t query, first_key;
   int kv_head, row0, count, position;

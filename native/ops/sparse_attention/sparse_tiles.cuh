@@ -8,6 +8,11 @@
 
 namespace culebra::CUL_DEVICE_NS {
 
+// Of a tour: no e4m3 (a base of its own, because a member that only a template asks for is unused to nvcc).
+struct PlainKeys {
+  static constexpr bool kPlainKeys = true;
+};
+
 inline ByteRows byte_rows(const TokenRows& x, int64_t element_bytes) {
   ByteRows rows;
   rows.data = static_cast<char*>(x.data);
