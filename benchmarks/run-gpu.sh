@@ -44,6 +44,8 @@ run_benchmarks() {
     --output "$results/linear_attention.json" --minutes "${LINEAR_ATTENTION_MINUTES:-4}" --commit "$commit"
   [ -f "$results/linear_attention.json" ] && step linear-plot 10 python3 benchmarks/linear_attention/plot.py "$results/linear_attention.json" \
     "$results/linear_attention.svg"
+  step sparse-attention 330 python3 benchmarks/sparse_attention/bench_sparse_attention.py --library "$library" \
+    --output "$results/sparse_attention.json" --minutes 5 --commit "$commit"
   step bench 120 "$culebra" bench --backend cuda --json
   step jmh 240 "$work/culebra-bundle/runtime/bin/java" --sun-misc-unsafe-memory-access=allow \
     -Dculebra.library="$library" -jar "$(find "$work/culebra-bundle" -name "*benchmarks.jar")" \

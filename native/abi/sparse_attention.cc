@@ -13,7 +13,7 @@ constexpr const char* kFloats = "f32 f16 bf16";
 
 // `fn` names the op and its columns.
 #define CUL_SPARSE_OP(Params, fn) \
-  Op<Params> { #fn, "sparse_attention", kFloats, cpu::fn, nullptr, nullptr }
+  Op<Params> { #fn, "sparse_attention", kFloats, cpu::fn, CUL_CUDA(fn), CUL_SIMT(fn) }
 
 constexpr auto kBlockSparseAttention = CUL_SPARSE_OP(BlockSparseParams, block_sparse_attention);
 constexpr auto kNeighborhoodAttention = CUL_SPARSE_OP(NeighborhoodParams, neighborhood_attention);
@@ -48,6 +48,30 @@ cul_status cul_block_sparse_attention(cul_stream* stream, const cul_block_sparse
 }
 cul_status cul_neighborhood_attention(cul_stream* stream, const cul_neighborhood_attention_args* args) {
   return run_op(kNeighborhoodAttention, stream, args, check_neighborhood_attention);
+}
+cul_status cul_neighborhood_tiles(const cul_neighborhood_axis* axes, int32_t count, double* visited, double* all) {
+  return fence([&] {
+    constexpr const char* kName = "cul_neighborhood_tiles";
+    if (!axes || !visited || !all) refuse(CUL_NULL_POINTER, "%s: an argument is null", kName);
+    if (count < 1 || count > kMaxAxes) refuse(CUL_RANGE, "%s: count is %d; it must be 1 to %d axes", kName, count, kMaxAxes);
+    NeighborhoodAxis list[kMaxAxes];
+    int32_t query_tile[kMaxAxes], key_tile[kMaxAxes];
+    for (int a = 0; a < count; ++a) {
+      const cul_neighborhood_axis& x = axes[a];
+      if (x.length < 1 || x.window < 1 || x.stride < 1 || x.stride > x.window || x.dilation < 1 ||
+          int64_t{x.window} * x.dilation > x.length || x.query_tile < 1 || x.key_tile < 1 || (x.causal != 0 && x.causal != 1))
+        refuse(CUL_RANGE,
+               "%s: axis %d has length %d, window %d, stride %d, dilation %d, causal %d, tiles of %d and %d; 1 <= stride <= window, window "
+               "* dilation <= length",
+               kName, a, x.length, x.window, x.stride, x.dilation, x.causal, x.query_tile, x.key_tile);
+      list[a] = {x.length, x.window, x.stride, x.dilation, x.causal != 0};
+      query_tile[a] = x.query_tile;
+      key_tile[a] = x.key_tile;
+    }
+    const TileCount tiles = count_tiles(list, count, query_tile, key_tile);
+    *visited = tiles.visited;
+    *all = tiles.all;
+  });
 }
 cul_status cul_nsa_compress(cul_stream* stream, const cul_nsa_compress_args* args) {
   return run_op(kNsaCompress, stream, args, check_nsa_compress);

@@ -133,6 +133,7 @@ int main(void) {
   REFUSED(cul_moe_grouped_gemm(0, 0));
   REFUSED(cul_block_sparse_attention(0, 0));
   REFUSED(cul_neighborhood_attention(0, 0));
+  REFUSED(cul_neighborhood_tiles(0, 0, 0, 0));
   REFUSED(cul_nsa_compress(0, 0));
   REFUSED(cul_nsa_compressed_attention(0, 0));
   REFUSED(cul_nsa_select(0, 0));

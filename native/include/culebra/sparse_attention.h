@@ -61,6 +61,20 @@ typedef struct cul_neighborhood_attention_args {
 } cul_neighborhood_attention_args;
 CUL_API cul_status cul_neighborhood_attention(cul_stream* stream, const cul_neighborhood_attention_args* args);
 
+/* How much of dense attention's work that is, in tiles of query_tile queries and key_tile keys on each axis: pairs of tiles that see each
+ * other, and all pairs within their dilation groups. all / visited bounds the speed-up of skipping tiles. A pure function, no device. */
+typedef struct cul_neighborhood_axis {
+  int32_t length;
+  int32_t window;
+  int32_t stride;
+  int32_t dilation;
+  int32_t causal;
+  int32_t query_tile;
+  int32_t key_tile;
+  int32_t reserved0;
+} cul_neighborhood_axis;
+CUL_API cul_status cul_neighborhood_tiles(const cul_neighborhood_axis* axes, int32_t count, double* visited, double* all);
+
 /* Native sparse attention. Yuan et al., https://arxiv.org/abs/2502.11089. mean: fla's dialect, blocks are averaged. linear: learned
  * compression of overlapping blocks. */
 enum { CUL_NSA_MEAN = 0, CUL_NSA_LINEAR = 1 };

@@ -12,11 +12,27 @@ struct BlockSparseParams : PackedHeads {
   int64_t block_q = 0, block_k = 0;
   int64_t mask_heads = 1, mask_rows = 0;  // Hm, Mb
   bool causal = false;
-  bool validate = false;
 
   // The CSR row of query block r of query head h in sequence b.
   CUL_NUMERIC int64_t row_of(int64_t b, int64_t h, int64_t r) const {
     return (b * mask_heads + h * mask_heads / query_heads) * mask_rows + r;
+  }
+  // Whether row i of the mask is one of a sequence with `blocks` key blocks.
+  CUL_NUMERIC bool row_valid(int64_t i, int64_t blocks) const {
+    if (row_ptr[i] < 0 || row_ptr[i + 1] < row_ptr[i] || row_ptr[i + 1] > col_count) return false;
+    for (int64_t j = row_ptr[i]; j < row_ptr[i + 1]; ++j) {
+      if (col[j] < -1 || col[j] >= blocks) return false;
+      if (j > row_ptr[i] && col[j] != -1 && (col[j - 1] < 0 || col[j] <= col[j - 1])) return false;
+    }
+    return true;
+  }
+  CUL_NUMERIC bool sequence_valid(int64_t b) const {
+    if (!starts_valid(cu_q, b, query_rows) || !starts_valid(cu_k, b, key_rows)) return false;
+    if (mask_rows * block_q < cu_q[b + 1] - cu_q[b]) return false;
+    const int64_t blocks = (cu_k[b + 1] - cu_k[b] + block_k - 1) / block_k, rows = mask_heads * mask_rows;
+    for (int64_t i = b * rows; i < (b + 1) * rows; ++i)
+      if (!row_valid(i, blocks)) return false;
+    return true;
   }
   // Throws DeviceError where the index tensors would lead outside the others. Reads them: call it when the op runs.
   void require_valid() const;

@@ -42,6 +42,13 @@ struct NeighborhoodAxis {
   }
 };
 
+// How many tokens of each axis make a tile of at most `tokens` queries: the box whose queries together see the fewest keys per
+// query, counted in steps of `step` keys.
+struct BoxExtent {
+  int32_t axis[kMaxAxes];
+};
+BoxExtent choose_box(const NeighborhoodAxis* axes, int64_t tokens, int64_t step);
+
 // Tiles of keys that tiles of queries visit, of all pairs of tiles: dense attention's work over this is the bound of the
 // speed-up that skipping tiles can give.
 struct TileCount {

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "ops/glue/rows.h"
 #include "ops/sparse_attention/packed.h"
 
 namespace culebra {
@@ -101,6 +102,7 @@ NeighborhoodParams check_neighborhood_attention(const Call& call, const cul_neig
 
   NeighborhoodParams p;
   check_axes(call, args, q, axes, p);
+  check_kernel_limits(call, D, D);
   check_outputs(call, {&o, &lse}, {&q, &k, &v, &extra_k, &extra_v});
   p.dtype = q.dtype;
   p.batch = B;
@@ -115,6 +117,7 @@ NeighborhoodParams check_neighborhood_attention(const Call& call, const cul_neig
   p.extra_v = rows_of(extra_v, 1);
   p.o = rows_of(o, axes);
   p.lse = rows_of(lse, axes);
+  p.aligned = glue::aligned_rows({&q, &k, &v, &extra_k, &extra_v, &o}) && D % 8 == 0;
   p.scale = args.scale == 0 ? 1 / std::sqrt(static_cast<float>(D)) : args.scale;
   return p;
 }

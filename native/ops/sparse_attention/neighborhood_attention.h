@@ -24,6 +24,7 @@ struct NeighborhoodParams {
   NeighborhoodAxis axes[kMaxAxes];
   Rows q, k, v, extra_k, extra_v, o, lse;  // extra_*: (b, 0, 0, e, h, d)
   float scale = 1;
+  bool aligned = false;      // every row of q, k, v, the extra ones and o begins and ends at a multiple of 16 bytes
 
   CUL_NUMERIC int64_t group() const { return query_heads / kv_heads; }
   bool empty() const;

@@ -1,6 +1,10 @@
 #include "ops/sparse_attention/nsa.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "backends/backend.h"
+#include "ops/glue/rows.h"
 #include "ops/sparse_attention/nsa_compress.h"
 #include "ops/sparse_attention/nsa_workspace.h"
 
@@ -50,16 +54,50 @@ void keep_idx(const Call& call, const View& idx, int64_t entries, NsaParams& p) 
   p.topk = idx[2];
 }
 
+void keep_plan(const Call& call, NsaParams& p) {
+  if (call.caps().backend == CUL_BACKEND_CPU) return;
+  p.select = plan_select(p, call.caps().shared_bytes_per_block);
+  if (p.select.queries == 0)
+    call.refuse(CUL_UNSUPPORTED, "%lld compressed keys make %lld blocks of %lld tokens, whose scores do not fit in %d bytes of shared memory",
+                ll(p.mean ? p.key_rows / p.l : p.cmp_rows), ll(p.select.slots), ll(p.block), call.caps().shared_bytes_per_block);
+  if (call.plan_only())
+    call.explain(format("%d queries share a tile of compressed keys; scores of %lld blocks each in shared memory", p.select.queries,
+                        ll(p.select.slots)));
+}
+
+void keep_order(const Call& call, NsaParams& p) {
+  if (call.caps().backend == CUL_BACKEND_CPU) return;
+  std::string reason;
+  p.selected = plan_selected(p, &reason);
+  if (call.plan_only()) call.explain(std::move(reason));
+}
+
 NsaParams packed(const Call& call, const View& q, const View& k, const View& v, const View& cu_q, const View& cu_k,
                  const View& o, const View& lse, float scale) {
   NsaParams p;
   static_cast<PackedHeads&>(p) = check_packed(call, q, k, v, cu_q, cu_k, o, lse, scale);
   p.op = call.op();
-  p.validate = call.validate();
+  p.batch_invariant = call.batch_invariant();
   return p;
 }
 
 }  // namespace
+
+// As many queries as fill the tile's rows, while two blocks fit on an SM of 227 KB; at least one.
+SelectPlan plan_select(const NsaParams& p, int64_t shared_bytes) {
+  constexpr int64_t kTwoBlocks = 112 << 10;
+  const bool f32 = p.dtype == DType::f32;
+  const int64_t rows = f32 ? 16 : 64, keys = f32 ? 32 : 64, dim = f32 || p.dim > 128 ? 256 : 128;
+  const int64_t element = static_cast<int64_t>(size_of(p.dtype));
+  const int64_t tile_bytes = (rows + keys) * (dim * element + 16) + rows * (keys + 2) * 4;
+  SelectPlan plan;
+  plan.slots = ((p.mean ? p.key_rows / p.l : p.cmp_rows) * p.d + p.l + p.block - 1) / p.block + 1;
+  const auto fit = [&](int64_t bytes) { return (bytes - tile_bytes) / (plan.slots * 4); };
+  const int64_t wanted = std::max<int64_t>(rows / p.group(), 1);
+  plan.queries = static_cast<int32_t>(std::clamp<int64_t>(fit(std::min(kTwoBlocks, shared_bytes)), 1, wanted));
+  if (fit(shared_bytes) < 1) plan.queries = 0;
+  return plan;
+}
 
 NsaParams check_nsa_compressed_attention(const Call& call, const cul_nsa_compressed_attention_args& args) {
   const View q = call.required(args.q, "q");
@@ -94,6 +132,7 @@ NsaParams check_nsa_select(const Call& call, const cul_nsa_select_args& args) {
   p.count = count.as<int32_t>();
   p.count_head = count.stride_of(0);
   p.key_rows = INT32_MAX;
+  keep_plan(call, p);
   return p;
 }
 
@@ -110,6 +149,8 @@ NsaParams check_nsa_selected_attention(const Call& call, const cul_nsa_selected_
   check_outputs(call, {&o, &lse}, {&q, &k, &v, &cu_q, &cu_k, &idx});
   p.block = args.block;
   p.order = args.order;
+  keep_order(call, p);
+  p.workspace = call.workspace(p.selected.bytes);
   return p;
 }
 
@@ -139,6 +180,7 @@ NsaParams check_nsa_attention(const Call& call, const cul_nsa_attention_args& ar
     call.shape(k_cmp, {-1, p.kv_heads, p.dim}, "[Tc,Hkv,D], Hkv and D as k's");
     call.shape(v_cmp, {k_cmp[0], p.kv_heads, p.value_dim}, "[Tc,Hkv,Dv], Tc as k_cmp's, Dv as v's");
     keep_compressed(call, k_cmp, v_cmp, cu_cmp, p);
+    p.aligned = p.aligned && glue::aligned_rows({&k_cmp, &v_cmp});
   }
   call.dtype(gates, {DType::f32});
   call.shape(gates, {p.query_rows, p.query_heads, 3}, "[Tq,Hq,3]");
@@ -147,6 +189,8 @@ NsaParams check_nsa_attention(const Call& call, const cul_nsa_attention_args& ar
   p.gates = token_rows(gates);
   p.window = args.window;
   p.mean = mean;
+  keep_plan(call, p);
+  keep_order(call, p);
   const NsaWorkspace needs(p, call.caps().backend == CUL_BACKEND_CPU);
   p.workspace = call.workspace(needs.bytes);
   return p;
@@ -156,7 +200,7 @@ void NsaParams::require_valid() const {
   require_starts(op, "cu_q", cu_q, sequences, query_rows);
   require_starts(op, "cu_k", cu_k, sequences, key_rows);
   if (cu_cmp) require_starts(op, "cu_cmp", cu_cmp, sequences, cmp_rows);
-  if (!idx || count || window) return;  // what follows is about an idx that is read
+  if (!reads_idx()) return;
   for (int64_t h = 0; h < kv_heads; ++h)
     for (int64_t t = 0; t < cu_q[sequences]; ++t)
       for (int64_t i = 0; i < topk; ++i)

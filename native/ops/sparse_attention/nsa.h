@@ -1,11 +1,32 @@
 // nsa_compressed_attention, nsa_select, nsa_selected_attention and nsa_attention: their plans and their columns. All four
 // are steps of one computation over the same queries.
 #pragma once
+#include <string>
+
 #include "culebra/sparse_attention.h"
 #include "ops/sparse_attention/packed.h"
 
 namespace culebra {
 
+// nsa_select's kernel: how many queries share a tile of compressed keys, and how many blocks of each have a score in shared memory.
+struct SelectPlan {
+  int32_t queries = 1;
+  int64_t slots = 0;
+};
+
+// nsa_selected_attention's order, and the workspace of the one that has blocks outside.
+// Queries pass in chunks: each (query, entry of idx) of a chunk has a partial result per query head.
+struct SelectedPlan {
+  static constexpr uint64_t kChunkBytes = uint64_t{1} << 30;  // of partial results
+
+  bool by_blocks = false;
+  int64_t chunk = 0;   // queries
+  int64_t blocks = 0;  // slots of all sequences' blocks, one KV head's
+  int64_t tiles = 0;   // that a chunk has at most
+  int32_t tile_queries = 1;
+  // Offsets in bytes.
+  uint64_t o = 0, lse = 0, counts = 0, cursors = 0, offsets = 0, tile_starts = 0, list = 0, bytes = 0;
+};
 struct NsaParams : PackedHeads {
   const char* op = "";
   TokenRows k_cmp, v_cmp;  // [Tc,Hkv,D], of dtype
@@ -21,8 +42,10 @@ struct NsaParams : PackedHeads {
   int32_t* count = nullptr;  // [Hkv,Tq]
   int64_t count_head = 0;
   TokenRows gates;  // [Tq,Hq,3]
-  bool validate = false;
   void* workspace = nullptr;
+  SelectPlan select;
+  SelectedPlan selected;
+  bool batch_invariant = false;
 
   // How many compressed keys of a sequence the query at `position` sees, of `rows`.
   CUL_NUMERIC int64_t compressed_seen(int64_t position, int64_t rows) const {
@@ -42,9 +65,22 @@ struct NsaParams : PackedHeads {
   }
   CUL_NUMERIC int32_t* idx_of(int64_t head, int64_t query) const { return idx + head * idx_head + query * idx_row; }
 
+  // idx is an input, not an output.
+  CUL_NUMERIC bool reads_idx() const { return idx && !count && window == 0; }
+  CUL_NUMERIC bool sequence_valid(int64_t b) const {
+    return starts_valid(cu_q, b, query_rows) && starts_valid(cu_k, b, key_rows) &&
+           (!cu_cmp || starts_valid(cu_cmp, b, cmp_rows));
+  }
   // Throws DeviceError where the index tensors would lead outside the others. Reads them: call it when the op runs.
   void require_valid() const;
 };
+
+// shared_bytes: what a block may have. queries 0: the scores of one query do not fit.
+SelectPlan plan_select(const NsaParams& p, int64_t shared_bytes);
+// order CUL_NSA_ORDER_AUTO: by_blocks where the group is so small that a tile of one query's heads would be mostly empty, and the
+// queries so many that blocks are chosen often.
+SelectedPlan plan_selected(const NsaParams& p, std::string* reason);
+
 
 NsaParams check_nsa_compressed_attention(const Call& call, const cul_nsa_compressed_attention_args& args);
 NsaParams check_nsa_select(const Call& call, const cul_nsa_select_args& args);

@@ -1,5 +1,7 @@
 #include "ops/sparse_attention/nsa_compress.h"
 
+#include "ops/glue/rows.h"
+
 namespace culebra {
 namespace {
 
@@ -35,6 +37,7 @@ NsaCompressParams check_nsa_compress(const Call& call, const cul_nsa_compress_ar
   if (w) call.shape(w, {heads, args.l, dim, dim}, "[Hkv,l,D,D], Hkv and D as x's");
   if (pe) call.shape(pe, {heads, args.l, dim}, "[Hkv,l,D], Hkv and D as x's");
   call.shape(y, {-1, heads, dim}, "[Tc,Hkv,D], Hkv and D as x's");
+  check_kernel_limits(call, dim, dim);
   check_outputs(call, {&y, &cu_out}, {&x, &cu_seqlens, &w, &pe});
 
   NsaCompressParams p;
@@ -56,6 +59,7 @@ NsaCompressParams check_nsa_compress(const Call& call, const cul_nsa_compress_ar
   p.l = args.l;
   p.d = args.d;
   p.linear = linear;
+  p.aligned = glue::aligned_rows({&x, &w, &pe, &y}) && dim % 8 == 0;
   p.validate = call.validate();
   return p;
 }

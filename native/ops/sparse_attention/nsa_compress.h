@@ -10,6 +10,9 @@ CUL_NUMERIC int64_t compressed_rows(int64_t tokens, int64_t l, int64_t d) {
   return tokens < l ? 0 : (tokens - l) / d + 1;
 }
 
+// Channels that the kernel for f32 weights takes.
+inline constexpr int kMaxCompressDim = 256;
+
 struct NsaCompressParams {
   static constexpr int64_t kItemRows = 16;  // cpu: rows of y that share a pass over w
 
@@ -24,8 +27,10 @@ struct NsaCompressParams {
   int32_t* cu_out = nullptr;
   int64_t l = 0, d = 0;
   bool linear = false;
+  bool aligned = false;  // every row begins and ends at a multiple of 16 bytes
   bool validate = false;
 
+  CUL_NUMERIC bool sequence_valid(int64_t b) const { return starts_valid(cu_seqlens, b, rows); }
   // Throws DeviceError where cu_seqlens would lead outside x or y. Reads it: call it when the op runs.
   void require_valid() const;
 };

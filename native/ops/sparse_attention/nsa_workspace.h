@@ -5,9 +5,9 @@
 namespace culebra {
 
 // cpu: the averaged keys and values in f32, in the mean dialect; everything else stays in a thread's tile. Kernels: those in
-// dtype, where they begin, lse of the compressed attention, idx unless the caller wants it, and the sum of branches in f32.
+// dtype, where they begin, the results and lse of the three branches in f32, and idx unless the caller wants it.
 struct NsaWorkspace {
-  uint64_t k_cmp = 0, v_cmp = 0, cu_cmp = 0, lse = 0, idx = 0, sum = 0;  // offsets in bytes
+  uint64_t k_cmp = 0, v_cmp = 0, cu_cmp = 0, lse = 0, idx = 0, results = 0, selected = 0;  // offsets in bytes
   uint64_t bytes = 0;
   int64_t cmp_rows = 0;  // of the averages: all sequences together have no more
 
@@ -22,9 +22,10 @@ struct NsaWorkspace {
     }
     if (cpu) return;
     const uint64_t rows = queries * static_cast<uint64_t>(p.query_heads);
-    lse = take(rows * 4);
+    lse = take(3 * rows * 4);
     if (!p.idx) idx = take(heads * queries * static_cast<uint64_t>(p.topk) * 4);
-    sum = take(rows * static_cast<uint64_t>(p.value_dim) * 4);
+    selected = take(p.selected.bytes);
+    results = take(3 * rows * static_cast<uint64_t>(p.value_dim) * 4);
   }
 
  private:

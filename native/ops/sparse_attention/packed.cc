@@ -2,6 +2,9 @@
 
 #include <cmath>
 
+#include "backends/backend.h"
+#include "ops/glue/rows.h"
+
 namespace culebra {
 
 TokenRows token_rows(const View& v) {
@@ -13,6 +16,12 @@ void at_least(const Call& call, int64_t value, int64_t least, const char* name) 
   if (value < least)
     call.refuse(CUL_RANGE, "%s is %lld; it must be %lld or more", name, static_cast<long long>(value),
                 static_cast<long long>(least));
+}
+
+void check_kernel_limits(const Call& call, int64_t dim, int64_t value_dim) {
+  if (call.caps().backend != CUL_BACKEND_CPU && (dim > 256 || value_dim > 256))
+    call.refuse(CUL_UNSUPPORTED, "D is %lld and Dv is %lld; the kernels take up to 256", static_cast<long long>(dim),
+                static_cast<long long>(value_dim));
 }
 
 void check_starts(const Call& call, const View& cu, int64_t sequences) {
@@ -45,6 +54,7 @@ PackedHeads check_packed(const Call& call, const View& q, const View& k, const V
   check_starts(call, cu_k, cu_q[0] - 1);
   if (o) call.shape(o, {q[0], Hq, Dv}, "[Tq,Hq,Dv]");
   if (lse) call.shape(lse, {q[0], Hq}, "[Tq,Hq]");
+  check_kernel_limits(call, D, Dv);
   if (!std::isfinite(scale)) call.refuse(CUL_RANGE, "scale is %g; it must be finite", scale);
 
   PackedHeads p;
@@ -64,6 +74,8 @@ PackedHeads check_packed(const Call& call, const View& q, const View& k, const V
   p.cu_q = cu_q.as<const int32_t>();
   p.cu_k = cu_k.as<const int32_t>();
   p.scale = scale == 0 ? 1 / std::sqrt(static_cast<float>(D)) : scale;
+  p.aligned = glue::aligned_rows({&q, &k, &v, &o}) && D % 8 == 0 && Dv % 8 == 0;
+  p.validate = call.validate();
   return p;
 }
 

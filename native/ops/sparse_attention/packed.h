@@ -25,6 +25,8 @@ struct PackedHeads {
   const int32_t* cu_q = nullptr;
   const int32_t* cu_k = nullptr;
   float scale = 1;
+  bool aligned = false;   // every row of q, k, v and o begins and ends at a multiple of 16 bytes
+  bool validate = false;
 
   CUL_NUMERIC int64_t group() const { return query_heads / kv_heads; }
 };
@@ -36,8 +38,14 @@ PackedHeads check_packed(const Call& call, const View& q, const View& k, const V
 void check_starts(const Call& call, const View& cu, int64_t sequences);
 // No output overlaps itself, another output or an operand. Absent ones are passed over.
 void check_outputs(const Call& call, std::initializer_list<const View*> outputs, std::initializer_list<const View*> inputs);
+// What the kernels do not take, where the call is for them.
+void check_kernel_limits(const Call& call, int64_t dim, int64_t value_dim);
 void at_least(const Call& call, int64_t value, int64_t least, const char* name);
 
+// Whether the starts around sequence b are what require_starts demands.
+CUL_NUMERIC bool starts_valid(const int32_t* cu, int64_t b, int64_t rows) {
+  return cu[0] == 0 && cu[b] <= cu[b + 1] && cu[b + 1] <= rows;
+}
 // Throws DeviceError unless cu begins with 0, never falls and ends within `rows`. Reads it: call it when the op runs.
 void require_starts(const char* op, const char* name, const int32_t* cu, int64_t sequences, int64_t rows);
 

@@ -9,6 +9,16 @@ culebra_family(sparse_attention
     nsa_compress
     nsa_compress_cpu
     nsa_cpu
+    nsa_selected_plan
     packed
   KERNELS
-  TESTS)
+    block_sparse_attention
+    neighborhood_attention
+    nsa_attention
+    nsa_compress
+    nsa_interval
+    nsa_kv_order
+    nsa_select
+    nsa_selected
+  TESTS
+    sparse_attention)

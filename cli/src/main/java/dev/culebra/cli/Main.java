@@ -23,7 +23,8 @@ import picocli.CommandLine.ScopeType;
             OpsCommand.class,
             VerifyCommand.class,
             ExplainCommand.class,
-            BenchCommand.class
+            BenchCommand.class,
+            NeighborhoodBoundCommand.class
         })
 public final class Main implements Runnable {
     @Option(names = "--debug", description = "Show the stack trace of an error.", scope = ScopeType.INHERIT)

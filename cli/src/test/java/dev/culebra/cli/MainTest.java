@@ -14,7 +14,7 @@ class MainTest {
     void helpAndVersion() {
         var help = Run.of("--help");
         assertEquals(0, help.code());
-        for (var command : List.of("doctor", "ops", "verify", "explain", "bench", "generate")) {
+        for (var command : List.of("doctor", "ops", "verify", "explain", "bench", "generate", "neighborhood-bound")) {
             assertTrue(help.out().contains(command), help.out());
             assertEquals(0, Run.of(command, "--help").code());
         }
@@ -87,6 +87,19 @@ class MainTest {
         var out = new String(process.getInputStream().readAllBytes());
         var err = new String(process.getErrorStream().readAllBytes());
         return new Run(process.waitFor(), out, err);
+    }
+
+    @Test
+    void neighborhoodsHaveABound() {
+        var blocks = Run.of("neighborhood-bound", "--size", "32768", "--window", "2048", "--stride", "2048");
+        assertEquals(0, blocks.code(), blocks.err());
+        assertTrue(blocks.out().contains("4096 of 65536 pairs of tiles") && blocks.out().contains("16.00"), blocks.out());
+        var video = Run.of("neighborhood-bound", "--size", "30x48x80", "--window", "18x24x24", "--stride", "16x8x8",
+                "--query-tile", "2x8x8", "--key-tile", "2x8x8", "--causal", "truexfalsexfalse");
+        assertEquals(0, video.code(), video.err());
+        Run.of("neighborhood-bound", "--size", "64", "--window", "65").assertError("window 65", "length 64");
+        assertEquals(2, Run.of("neighborhood-bound", "--size", "64x64", "--window", "8").code());
+        assertEquals(2, Run.of("neighborhood-bound", "--size", "big", "--window", "8").code());
     }
 
     @Test

@@ -7692,6 +7692,69 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class cul_neighborhood_tiles {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_neighborhood_tiles");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_neighborhood_tiles(const cul_neighborhood_axis *axes, int32_t count, double *visited, double *all)
+     * }
+     */
+    public static FunctionDescriptor cul_neighborhood_tiles$descriptor() {
+        return cul_neighborhood_tiles.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_neighborhood_tiles(const cul_neighborhood_axis *axes, int32_t count, double *visited, double *all)
+     * }
+     */
+    public static MethodHandle cul_neighborhood_tiles$handle() {
+        return cul_neighborhood_tiles.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_neighborhood_tiles(const cul_neighborhood_axis *axes, int32_t count, double *visited, double *all)
+     * }
+     */
+    public static MemorySegment cul_neighborhood_tiles$address() {
+        return cul_neighborhood_tiles.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_neighborhood_tiles(const cul_neighborhood_axis *axes, int32_t count, double *visited, double *all)
+     * }
+     */
+    public static int cul_neighborhood_tiles(MemorySegment axes, int count, MemorySegment visited, MemorySegment all) {
+        var mh$ = cul_neighborhood_tiles.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_neighborhood_tiles", axes, count, visited, all);
+            }
+            return (int)mh$.invokeExact(axes, count, visited, all);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
     private static final int CUL_NSA_MEAN = (int)0L;
     /**
      * {@snippet lang=c :

@@ -1,0 +1,269 @@
+// Sparse attention: what masks, boxes and selections are made of, and what the cases do not reach.
+#include "culebra/sparse_attention.h"
+
+#include <set>
+
+#include "glue_harness.h"
+#include "ops/sparse_attention/neighborhood.h"
+#include "ops/sparse_attention/nsa.h"
+#include "ops/sparse_attention/nsa_cpu.h"
+
+namespace culebra {
+namespace {
+
+using glue_testing::Machine;
+using glue_testing::Tensor;
+
+// ------------------------------------------------------------------------------------------------------ neighborhoods
+
+TEST(Neighborhood, everyWindowOfEveryShortAxis) {
+  for (int32_t length = 1; length < 40; ++length)
+    for (int32_t window = 1; window <= length; ++window)
+      for (int32_t stride = 1; stride <= window; ++stride)
+        for (bool causal : {false, true}) {
+          const NeighborhoodAxis axis{length, window, stride, 1, causal};
+          AxisRange before{0, 0};
+          for (int32_t i = 0; i < length; ++i) {
+            const AxisRange seen = axis.seen(i, length);
+            ASSERT_TRUE(seen.begin >= 0 && seen.begin <= i && i < seen.end && seen.end <= length)
+                << length << " " << window << " " << stride << " " << causal << " " << i;
+            if (!causal) ASSERT_EQ(seen.end - seen.begin, window);
+            if (causal) ASSERT_TRUE(seen.end == i + 1 && seen.end - seen.begin <= window);
+            ASSERT_TRUE(seen.begin >= before.begin && seen.end >= before.end) << "bounds that fall";
+            if (!causal && i % stride) ASSERT_EQ(seen.begin, before.begin) << "queries of a stride share their window";
+            before = seen;
+          }
+        }
+  // Stride 1 is a sliding window; as wide as the window it is attention in blocks.
+  const NeighborhoodAxis sliding{20, 5, 1, 1, false}, blocked{20, 5, 5, 1, false};
+  for (int32_t i = 2; i < 18; ++i) EXPECT_EQ(sliding.seen(i, 20).begin, i - 2);
+  for (int32_t i = 0; i < 20; ++i) EXPECT_EQ(blocked.seen(i, 20).begin, i / 5 * 5);
+}
+
+TEST(Neighborhood, dilationGroupsShareAnAxis) {
+  for (int32_t length = 1; length < 40; ++length)
+    for (int32_t dilation = 1; dilation <= length; ++dilation) {
+      const NeighborhoodAxis axis{length, 1, 1, dilation, false};
+      int32_t sum = 0;
+      for (int32_t group = 0; group < dilation; ++group) sum += axis.group_length(group);
+      EXPECT_EQ(sum, length);
+    }
+}
+
+TEST(Neighborhood, tilesAreCountedOneByOne) {
+  for (bool causal : {false, true})
+    for (int32_t dilation : {1, 3}) {
+      const NeighborhoodAxis axes[2] = {{37, 5, 2, dilation, causal}, {29, 7, 7, 1, false}};
+      const int32_t q[2] = {4, 8}, k[2] = {8, 4};
+      double visited = 1, all = 1;
+      for (int a = 0; a < 2; ++a) {
+        std::set<std::array<int32_t, 3>> seen, every;
+        for (int32_t t = 0; t < axes[a].length; ++t) {
+          const int32_t group = t % axes[a].dilation, i = t / axes[a].dilation, n = axes[a].group_length(group);
+          const AxisRange range = axes[a].seen(i, n);
+          for (int32_t j = 0; j < n; ++j) {
+            every.insert({group, i / q[a], j / k[a]});
+            if (j >= range.begin && j < range.end) seen.insert({group, i / q[a], j / k[a]});
+          }
+        }
+        visited *= static_cast<double>(seen.size());
+        all *= static_cast<double>(every.size());
+      }
+      const TileCount count = count_tiles(axes, 2, q, k);
+      EXPECT_EQ(count.visited, visited);
+      EXPECT_EQ(count.all, all);
+    }
+  // 32k tokens, a window of 2k in blocks of 2k: a sixteenth of the tiles.
+  const NeighborhoodAxis line{32768, 2048, 2048, 1, false};
+  const int32_t tile = 128;
+  EXPECT_EQ(count_tiles(&line, 1, &tile, &tile).bound(), 16);
+}
+
+TEST(Neighborhood, aBoxFitsItsTileAndFollowsTheStride) {
+  const NeighborhoodAxis video[3] = {{30, 18, 16, 1, false}, {48, 24, 8, 1, false}, {80, 24, 8, 1, false}};
+  const BoxExtent box = choose_box(video, 64, 64);
+  EXPECT_EQ(box.axis[0] * box.axis[1] * box.axis[2], 64);
+  for (int a = 0; a < 3; ++a) EXPECT_EQ(video[a].stride % box.axis[a], 0) << "its queries share one window";
+  const NeighborhoodAxis line[3] = {{1, 1, 1, 1, false}, {1, 1, 1, 1, false}, {1000, 64, 1, 1, false}};
+  const BoxExtent run = choose_box(line, 64, 64);
+  EXPECT_EQ(run.axis[0] * run.axis[1], 1) << "axes of one token take no part of the tile";
+}
+
+// ---------------------------------------------------------------------------------------------------------- selection
+
+NsaParams selection(int64_t l, int64_t d, int64_t block, int64_t topk, int64_t init, int64_t local) {
+  NsaParams p;
+  p.query_heads = p.kv_heads = 1;
+  p.dim = 64;
+  p.l = l;
+  p.d = d;
+  p.block = block;
+  p.topk = topk;
+  p.init = init;
+  p.local = local;
+  return p;
+}
+
+TEST(NsaSelect, weightsCountThePiecesThatCoincide) {
+  const NsaParams p = selection(32, 16, 64, 16, 1, 2);
+  ASSERT_EQ(p.score_terms(), 5);
+  const int64_t expected[] = {1, 2, 2, 2, 1};
+  for (int64_t o = 0; o < 5; ++o) EXPECT_EQ(p.score_weight(o), expected[o]);
+  for (int64_t a : {1, 2, 3, 8})
+    for (int64_t b : {1, 2, 5, 8}) {
+      const NsaParams q = selection(a, 1, b, 1, 0, 0);
+      for (int64_t o = 0; o < q.score_terms(); ++o) {
+        int64_t pairs = 0;
+        for (int64_t i = 0; i < a; ++i)
+          if (o - i >= 0 && o - i < b) ++pairs;
+        EXPECT_EQ(q.score_weight(o), pairs) << a << " " << b << " " << o;
+      }
+    }
+}
+
+TEST(NsaSelect, tiesGoToTheLowerBlockAndNanComesLast) {
+  const NsaParams p = selection(16, 16, 16, 5, 1, 1);
+  const std::vector<float> scores = {0, .5f, .7f, .5f, NAN, .5f, .7f, 0, .1f, 0};
+  int32_t idx[5];
+  EXPECT_EQ(cpu::choose_blocks(p, scores.data(), 10, 10, idx), 5);
+  EXPECT_EQ(std::vector<int32_t>(idx, idx + 5), (std::vector<int32_t>{0, 1, 2, 6, 9}));
+  EXPECT_EQ(cpu::choose_blocks(p, scores.data(), 10, 3, idx), 3);
+  EXPECT_EQ(std::vector<int32_t>(idx, idx + 5), (std::vector<int32_t>{0, 1, 2, -1, -1}));
+  EXPECT_EQ(cpu::choose_blocks(p, scores.data(), 0, 0, idx), 0);
+}
+
+TEST(NsaSelect, thePlanFitsInSharedMemory) {
+  NsaParams p = selection(32, 16, 64, 16, 1, 2);
+  p.dtype = DType::bf16;
+  for (int64_t rows : {0, 100, 4096, 100000})
+    for (int64_t group : {1, 4, 16, 100}) {
+      p.cmp_rows = rows;
+      p.query_heads = group;
+      const SelectPlan plan = plan_select(p, 227 << 10);
+      EXPECT_GE(plan.queries, 1);
+      EXPECT_LE(plan.queries, std::max<int64_t>(64 / group, 1));
+      EXPECT_LE(plan.queries * plan.slots * 4, 227 << 10);
+      EXPECT_GE(plan.slots * 64, rows * 16) << "every block that a compressed key overlaps";
+    }
+  p.cmp_rows = int64_t{1} << 24;
+  EXPECT_EQ(plan_select(p, 227 << 10).queries, 0);
+}
+
+// ------------------------------------------------------------------------------------------------------------ devices
+
+std::vector<int32_t> backends() {
+  std::vector<int32_t> list = {CUL_BACKEND_CPU};
+#if CULEBRA_HAS_SIMT
+  list.push_back(CUL_BACKEND_SIMT);
+#endif
+  return list;
+}
+
+template <class Args>
+cul_status run(Machine& machine, cul_status (*op)(cul_stream*, const Args*), Args& args) {
+  args.call.struct_size = sizeof args;
+  const cul_status status = op(machine.stream, &args);
+  return status == CUL_OK ? cul_stream_synchronize(machine.stream) : status;
+}
+
+void expect_nothing(Tensor& o, Tensor& lse) {
+  o.read();
+  lse.read();
+  for (int64_t i = 0; i < o.elements(); ++i) ASSERT_EQ(o[i], 0) << i;
+  for (int64_t i = 0; i < lse.elements(); ++i) ASSERT_EQ(lse[i], -glue_testing::kInfinity) << i;
+}
+
+// Keys that nobody sees hold NaN.
+struct Packed {
+  Packed(Machine& m, DType type, int64_t queries, int64_t keys, int64_t heads, int64_t kv_heads)
+      : q(m, type, {queries, heads, 32}), k(m, type, {keys, kv_heads, 32}), v(m, type, {keys, kv_heads, 32}),
+        o(m, type, {queries, heads, 32}), lse(m, DType::f32, {queries, heads}), cu_q(m, DType::i32, {2}), cu_k(m, DType::i32, {2}) {
+    std::mt19937_64 random(3);
+    q.normal(random);
+    k.fill([](int64_t) { return NAN; });
+    v.fill([](int64_t) { return NAN; });
+    cu_q.fill([&](int64_t i) { return static_cast<double>(i * queries); });
+    cu_k.fill([&](int64_t i) { return static_cast<double>(i * keys); });
+  }
+  Tensor q, k, v, o, lse, cu_q, cu_k;
+};
+
+TEST(SparseAttention, rowsWithoutBlocksGiveZeros) {
+  for (int32_t backend : backends())
+    for (DType type : {DType::f32, DType::bf16}) {
+      SCOPED_TRACE(cul_backend_name(backend));
+      Machine m(backend);
+      Packed x(m, type, 20, 40, 4, 2);
+      Tensor row_ptr(m, DType::i64, {3}), col(m, DType::i32, {3}), idx(m, DType::i32, {2, 20, 3});
+      row_ptr.fill([](int64_t i) { return i == 2 ? 3.0 : 0.0; });
+      col.fill([](int64_t) { return -1; });
+      idx.fill([](int64_t i) { return i % 2 ? -1 : 7; });  // block 7 begins behind the last key
+      cul_block_sparse_attention_args blocks{};
+      blocks.q = x.q, blocks.k = x.k, blocks.v = x.v, blocks.cu_q = x.cu_q, blocks.cu_k = x.cu_k, blocks.o = x.o, blocks.lse = x.lse;
+      blocks.row_ptr = row_ptr;
+      blocks.col = col;
+      blocks.block_q = blocks.block_k = 16;
+      blocks.head_map = 1;
+      ASSERT_EQ(run(m, cul_block_sparse_attention, blocks), CUL_OK) << cul_last_error();
+      expect_nothing(x.o, x.lse);
+      cul_nsa_selected_attention_args selected{};
+      selected.q = x.q, selected.k = x.k, selected.v = x.v, selected.cu_q = x.cu_q, selected.cu_k = x.cu_k, selected.o = x.o,
+      selected.lse = x.lse;
+      selected.idx = idx;
+      selected.block = 16;
+      for (int32_t order : {CUL_NSA_ORDER_QUERY, CUL_NSA_ORDER_KV}) {
+        selected.order = order;
+        x.o.fill([](int64_t) { return 1; });
+        ASSERT_EQ(run(m, cul_nsa_selected_attention, selected), CUL_OK) << cul_last_error();
+        expect_nothing(x.o, x.lse);
+      }
+    }
+}
+
+TEST(SparseAttention, validationFindsWhatLeadsOutside) {
+  for (int32_t backend : backends())
+    for (int fault = 0; fault < 4; ++fault) {
+      SCOPED_TRACE(cul_backend_name(backend));
+      SCOPED_TRACE(fault);
+      Machine m(backend);
+      Packed x(m, DType::f32, 20, 40, 4, 2);
+      Tensor row_ptr(m, DType::i64, {3}), col(m, DType::i32, {3});
+      row_ptr.fill([&](int64_t i) { return fault == 0 && i == 1 ? 4.0 : i == 2 ? 3.0 : i; });
+      col.fill([&](int64_t i) { return fault == 1 && i == 2 ? 3 : fault == 2 ? 2 - static_cast<double>(i) : static_cast<double>(i); });
+      if (fault == 3) x.cu_k.fill([](int64_t i) { return i ? 41 : 0; });
+      cul_block_sparse_attention_args blocks{};
+      blocks.q = x.q, blocks.k = x.k, blocks.v = x.v, blocks.cu_q = x.cu_q, blocks.cu_k = x.cu_k, blocks.o = x.o, blocks.lse = x.lse;
+      blocks.row_ptr = row_ptr;
+      blocks.col = col;
+      blocks.block_q = blocks.block_k = 16;
+      blocks.head_map = 1;
+      blocks.call.flags = CUL_OP_VALIDATE;
+      EXPECT_EQ(run(m, cul_block_sparse_attention, blocks), CUL_DEVICE_ERROR);
+      EXPECT_NE(std::string(cul_last_error()).find(fault == 3 ? "cu_k" : fault == 0 ? "row_ptr" : "col"), std::string::npos)
+          << cul_last_error();
+    }
+}
+
+// Each of 70000 queries is its own sequence's last token and selects its first block.
+TEST(SparseAttention, seventyThousandQueries) {
+  Machine m(CUL_BACKEND_CPU);
+  constexpr int64_t kQueries = 70000;
+  Tensor q(m, DType::f32, {kQueries, 1, 8}), k(m, DType::f32, {kQueries, 1, 8}), v(m, DType::f32, {kQueries, 1, 8}),
+      o(m, DType::f32, {kQueries, 1, 8}), cu(m, DType::i32, {2}), idx(m, DType::i32, {1, kQueries, 1});
+  std::mt19937_64 random(5);
+  q.normal(random);
+  k.normal(random);
+  v.normal(random);
+  cu.fill([](int64_t i) { return static_cast<double>(i * kQueries); });
+  idx.fill([](int64_t i) { return static_cast<double>(i / 4); });
+  cul_nsa_selected_attention_args args{};
+  args.q = q, args.k = k, args.v = v, args.cu_q = args.cu_k = cu, args.idx = idx, args.o = o;
+  args.block = 4;
+  ASSERT_EQ(run(m, cul_nsa_selected_attention, args), CUL_OK) << cul_last_error();
+  o.read();
+  for (int64_t t = 0; t < kQueries; t += 4)
+    for (int64_t c = 0; c < 8; ++c) ASSERT_FLOAT_EQ(static_cast<float>(o[t * 8 + c]), static_cast<float>(v[t * 8 + c])) << "one key alone";
+}
+
+}  // namespace
+}  // namespace culebra
