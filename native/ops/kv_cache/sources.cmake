@@ -13,4 +13,5 @@ culebra_family(kv_cache
     kv_select
     kv_select_cpu
     mla_index_topk
-    mla_index_topk_cpu)
+    mla_index_topk_cpu
+  TESTS)

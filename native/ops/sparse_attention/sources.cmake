@@ -2,6 +2,8 @@ culebra_family(sparse_attention
   SOURCES
     block_sparse_attention
     block_sparse_attention_cpu
+    estimated_sparse_attention
+    estimated_sparse_attention_cpu
     neighborhood
     neighborhood_attention
     neighborhood_attention_cpu
@@ -10,5 +12,7 @@ culebra_family(sparse_attention
     nsa_compress_cpu
     nsa_cpu
     packed
+    sparse_linear_attention
+    sparse_linear_attention_cpu
   KERNELS
   TESTS)

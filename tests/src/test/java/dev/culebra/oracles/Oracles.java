@@ -38,6 +38,8 @@ public final class Oracles {
         all.put("kv_merge", new KvMergeOracle());
         all.put("mla_index_topk", new MlaIndexTopkOracle());
         all.put("cca_qkv", new CcaQkvOracle());
+        all.put("sparse_linear_attention", new SparseLinearAttentionOracle());
+        all.put("estimated_sparse_attention", new EstimatedSparseAttentionOracle());
         all.put("moe_route", new MoeRouteOracle());
         all.put("moe_mlp", new MoeMlpOracle());
         return all;
