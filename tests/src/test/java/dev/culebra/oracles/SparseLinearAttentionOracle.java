@@ -37,11 +37,12 @@ final class SparseLinearAttentionOracle implements Oracle {
                 var order = IntStream.range(0, blocks).boxed()
                         .sorted(Comparator.<Integer>comparingDouble(j -> -scores[j]).thenComparing(j -> j)).toList();
                 var exact = keys(order.subList(0, critical).stream().mapToInt(j -> j).toArray(), block, length);
-                var linear = keys(switch (mode) {
+                var inLinear = switch (mode) {
                     case PAPER -> order.subList(critical, blocks - negligible);
                     case COMPLEMENT -> order.subList(critical, blocks);
                     case ALL -> order;
-                }.stream().mapToInt(j -> j).toArray(), block, length);
+                };
+                var linear = keys(inLinear.stream().mapToInt(j -> j).toArray(), block, length);
                 for (var t = i * block; t < Math.min((i + 1) * block, length); t++) {
                     var at = first + t * width;
                     attention.attend(q, at, k, j -> first + exact[j] * width, v, j -> first + exact[j] * width, exact.length, length,
