@@ -25,9 +25,9 @@ constexpr auto kNsaSelect = CUL_SPARSE_OP(NsaParams, nsa_select);
 constexpr auto kNsaSelectedAttention = CUL_SPARSE_OP(NsaParams, nsa_selected_attention);
 constexpr auto kNsaAttention = CUL_SPARSE_OP(NsaParams, nsa_attention);
 constexpr Op<SparseLinearParams> kSparseLinearAttention{"sparse_linear_attention", "sparse_attention", kFloats, cpu::sparse_linear_attention,
-                                                        nullptr, nullptr};
+                                                        CUL_CUDA(sparse_linear_attention), CUL_SIMT(sparse_linear_attention)};
 constexpr Op<EstimatedParams> kEstimatedSparseAttention{"estimated_sparse_attention", "sparse_attention", kFloats, cpu::estimated_sparse_attention,
-                                                        nullptr, nullptr};
+                                                        CUL_CUDA(estimated_sparse_attention), CUL_SIMT(estimated_sparse_attention)};
 
 constexpr const OpRecord* kOps[] = {
     &kBlockSparseAttention,

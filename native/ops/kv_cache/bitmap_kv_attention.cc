@@ -103,7 +103,7 @@ BitmapAttentionPlan plan_bitmap_kv_attention(const BitmapAttentionParams& p, int
   const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   const int64_t rows = p.queries * p.group(), longest = p.table_pages * p.page_size + p.tail_rows;
   BitmapAttentionPlan plan;
-  plan.tile_rows = p.dtype == DType::f32 ? 16 : rows <= 8 ? 8 : rows <= 16 ? 16 : 64;
+  plan.tile_rows = p.dtype != DType::f32 && rows > 8 && p.dim <= 128 ? 16 : 8;  // more spill registers
   const int64_t blocks = p.sequences * p.kv_heads * ceil_div(rows, plan.tile_rows);
   const int64_t fixed = split_kv_tokens ? split_kv_tokens : batch_invariant ? kInvariantTokens : 0;
   if (fixed) {
@@ -119,9 +119,7 @@ BitmapAttentionPlan plan_bitmap_kv_attention(const BitmapAttentionParams& p, int
   if (plan.partial)
     plan.workspace_bytes = static_cast<uint64_t>(plan.splits * p.sequences * p.queries * p.query_heads * (p.dim + 1)) * 4;
   *reason = format("%s; %lld rows a KV head in tiles of %d; ",
-                   p.dtype == DType::f32    ? "FMAs (f32 uses no TF32)"
-                   : plan.tile_rows == 64 ? "mma.sync with rows on the M side"
-                                          : "mma.sync with tokens on the M side",
+                   p.dtype == DType::f32 ? "FMAs (f32 uses no TF32)" : "mma.sync with tokens on the M side",
                    ll(rows), plan.tile_rows);
   *reason += !plan.partial         ? std::string("tokens not split")
              : plan.split_tokens ? format("splits of %d tokens, whatever the batch is", plan.split_tokens)

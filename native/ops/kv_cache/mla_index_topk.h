@@ -1,6 +1,7 @@
 // mla_index_topk: its plan and its columns.
 #pragma once
 #include "culebra/kv_cache.h"
+#include "ops/kv_cache/block_divide.h"
 #include "ops/kv_cache/head_rows.h"
 
 namespace culebra {
@@ -38,7 +39,8 @@ struct IndexTopkParams {
     return end < 0 ? 0 : end < length ? end : length;
   }
   CUL_NUMERIC int64_t slot(int64_t b, int64_t position) const {
-    return page_table[b * page_table_stride + position / page_size] * page_size + position % page_size;
+    const auto [page, row] = block_divide(position, page_size);
+    return page_table[b * page_table_stride + page] * page_size + row;
   }
 
   // Entries of cu_q, then the sequences' lengths and pages (head_rows.h).

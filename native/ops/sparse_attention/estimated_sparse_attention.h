@@ -1,6 +1,7 @@
 // estimated_sparse_attention: its plan and its columns.
 #pragma once
 #include "culebra/sparse_attention.h"
+#include "ops/kv_cache/block_divide.h"
 #include "ops/kv_cache/head_rows.h"
 #include "ops/sparse_attention/packed.h"
 
@@ -35,8 +36,8 @@ struct EstimatedParams : PackedHeads {
   CUL_NUMERIC Span span(int64_t r, int64_t queries, int64_t keys) const {
     const int64_t last_row = (r + 1) * block_q < queries ? (r + 1) * block_q : queries;
     const int64_t seen = last_row + keys - queries;  // keys that the last row sees
-    const int64_t end = seen > 0 ? (seen + block_k - 1) / block_k : 0;
-    const int64_t first = (sink + block_k - 1) / block_k, last = (local + block_k - 1) / block_k;
+    const auto blocks = [&](int64_t keys) { return block_divide(keys + block_k - 1, block_k).quotient; };
+    const int64_t end = seen > 0 ? blocks(seen) : 0, first = blocks(sink), last = blocks(local);
     const int64_t begin = first < end ? first : end;
     return {begin, end - last > begin ? end - last : begin, end};
   }

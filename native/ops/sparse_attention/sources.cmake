@@ -15,4 +15,6 @@ culebra_family(sparse_attention
     sparse_linear_attention
     sparse_linear_attention_cpu
   KERNELS
+    estimated_sparse_attention
+    sparse_linear_attention
   TESTS)

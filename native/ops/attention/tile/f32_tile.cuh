@@ -5,25 +5,25 @@
 
 namespace culebra::CUL_DEVICE_NS {
 
-struct F32AttentionTile {
-  using Element = float;
-  static constexpr int kDim = 256, kWarps = 4, kThreads = 32 * kWarps, kRows = 16, kKeys = 32;
-  static constexpr int kWarpRows = kRows / kWarps;
+// Dv up to kDim; D has no limit but shared memory. kValuesAreKeys: a value is the beginning of its key, and is not fetched again.
+template <int kDim_ = 256, int kWarpRows_ = 4, bool kValuesAreKeys_ = false>
+struct F32Tile {
+  static constexpr int kDim = kDim_, kWarps = 4, kThreads = 32 * kWarps, kWarpRows = kWarpRows_, kRows = kWarps * kWarpRows, kKeys = 32;
+  static constexpr bool kValuesAreKeys = kValuesAreKeys_;
   static constexpr int kPad = 4;  // floats: eight lanes' rows then lie in different banks
 };
 
 // Computes: softmax attention of a tile of query rows over the keys of their tour, or of one split of them, for f32.
-// Shapes:   up to 16 rows of D, keys of D and Dv; D, Dv <= 256.
+// Shapes:   up to kRows rows of D, keys of D and Dv; Dv <= kDim.
 // Layouts:  rows anywhere, as the tour says.
-// Tiles:    16 rows x 32 keys; four rows a warp. A lane has one key's products, then every 32nd channel of the results.
+// Tiles:    kRows rows x 32 keys, kWarpRows a warp. A lane has one key's products, then every 32nd channel of the results.
 // Shared:   one tile of queries, keys and values each, D and Dv rounded up to 4, rows padded by 16 bytes; places of the keys.
 // Order:    channels ascending in one FMA chain; keys as the tour numbers them.
 // Numerics: f32 FMA, no TF32; exponentials by ex2.approx, relative error about 1e-7.
 // Needs:    sm_80. Limit: 2 (D + Dv) operations of the FMA pipes a visible pair.
 // Source:   online softmax (Milakov and Gimelshein, arXiv:1805.02867).
-template <class Tours>
-__global__ void __launch_bounds__(F32AttentionTile::kThreads) f32_attention(Problem p, Tours tours) {
-  using Tile = F32AttentionTile;
+template <class Tile, class Tours>
+__global__ void __launch_bounds__(Tile::kThreads) f32_attention(Problem p, Tours tours) {
   constexpr int kKeys = Tile::kKeys, kWarpRows = Tile::kWarpRows, kOut = Tile::kDim / 32;
   CUL_DYNAMIC_SHARED(float, shared, 128);
   const int64_t block = blockIdx.x;
@@ -32,13 +32,14 @@ __global__ void __launch_bounds__(F32AttentionTile::kThreads) f32_attention(Prob
   if (tour.rows() <= 0) return;
   const KeySpan span = key_span(p, tour, split);
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
-  const int dim = (p.dim + 3) / 4 * 4, pitch = dim + Tile::kPad, value_pitch = (p.value_dim + 3) / 4 * 4 + Tile::kPad;
+  const int dim = (p.dim + 3) / 4 * 4, pitch = dim + Tile::kPad, value_pitch = Tile::kValuesAreKeys ? pitch : (p.value_dim + 3) / 4 * 4 + Tile::kPad;
   KeyPlace* const places = reinterpret_cast<KeyPlace*>(shared);
   float* const q = reinterpret_cast<float*>(places + kKeys);
   float* const k = q + Tile::kRows * pitch;
-  float* const v = k + kKeys * pitch;
+  float* const v = Tile::kValuesAreKeys ? k : k + kKeys * pitch;
   const Scores scores = scores_of(p, tour);
 
+#pragma unroll 1
   for (int i = thread; i < Tile::kRows * dim; i += Tile::kThreads) {
     const int r = i / dim, c = i % dim;
     q[r * pitch + c] = r < tour.rows() && c < p.dim ? static_cast<const float*>(tour.q(r))[c] : 0.0f;
@@ -61,26 +62,31 @@ __global__ void __launch_bounds__(F32AttentionTile::kThreads) f32_attention(Prob
       return p.f8 ? to_float(static_cast<const float8_e4m3_t*>(row)[c]) : static_cast<const float*>(row)[c];
     };
     if constexpr (requires { tour.template k_chunk<float>(places[0], 0, 0); }) {
+#pragma unroll 1
       for (int i = thread; i < kKeys * ((dim + 7) / 8); i += Tile::kThreads) {
         const int key = i / ((dim + 7) / 8), c = i % ((dim + 7) / 8) * 8;
         const auto chunk = tour.template k_chunk<float>(places[key], first + key, c);
         for (int j = 0; j < 8 && c + j < dim; ++j) k[key * pitch + c + j] = chunk[j];
       }
-      for (int i = thread; i < kKeys * ((p.value_dim + 7) / 8); i += Tile::kThreads) {
+#pragma unroll 1
+      for (int i = thread; !Tile::kValuesAreKeys && i < kKeys * ((p.value_dim + 7) / 8); i += Tile::kThreads) {
         const int key = i / ((p.value_dim + 7) / 8), c = i % ((p.value_dim + 7) / 8) * 8;
         const auto chunk = tour.template v_chunk<float>(places[key], first + key, c);
         for (int j = 0; j < 8 && c + j < p.value_dim; ++j) v[key * value_pitch + c + j] = chunk[j];
       }
     } else {
+#pragma unroll 1
       for (int i = thread; i < kKeys * dim; i += Tile::kThreads)
         k[i / dim * pitch + i % dim] = element(places[i / dim].k, i % dim, p.dim);
-      for (int i = thread; i < kKeys * p.value_dim; i += Tile::kThreads)
+#pragma unroll 1
+      for (int i = thread; !Tile::kValuesAreKeys && i < kKeys * p.value_dim; i += Tile::kThreads)
         v[i / p.value_dim * value_pitch + i % p.value_dim] = element(places[i / p.value_dim].v, i % p.value_dim, p.value_dim);
     }
     __syncthreads();
 
     float s[kWarpRows] = {};
     const float* const key = k + lane * pitch;
+#pragma unroll 2
     for (int c = 0; c < dim; c += 4) {
       const float4 x = *reinterpret_cast<const float4*>(key + c);
 #pragma unroll
@@ -103,6 +109,7 @@ __global__ void __launch_bounds__(F32AttentionTile::kThreads) f32_attention(Prob
 #pragma unroll
       for (int i = 0; i < kOut; ++i) o[r][i] *= factor;
     }
+#pragma unroll 2
     for (int j = 0; j < kKeys; ++j) {
       float weight[kWarpRows];
 #pragma unroll
@@ -134,13 +141,13 @@ __global__ void __launch_bounds__(F32AttentionTile::kThreads) f32_attention(Prob
   }
 }
 
-template <class Tours>
+template <class Tile = F32Tile<>, class Tours>
 void launch_f32(const Problem& p, const Tours& tours, int64_t tiles, NativeStream stream) {
-  using Tile = F32AttentionTile;
   if (tiles == 0) return;
-  const int64_t dim = (p.dim + 3) / 4 * 4 + Tile::kPad, value_dim = (p.value_dim + 3) / 4 * 4 + Tile::kPad;
-  const auto bytes = static_cast<size_t>(Tile::kKeys * static_cast<int64_t>(sizeof(KeyPlace)) + 4 * ((Tile::kRows + Tile::kKeys) * dim + Tile::kKeys * value_dim));
-  launch(f32_attention<Tours>, dim3(static_cast<unsigned>(tiles * p.splits)), dim3(Tile::kThreads), bytes, stream, p, tours);
+  const int64_t dim = (p.dim + 3) / 4 * 4 + Tile::kPad, value_dim = Tile::kValuesAreKeys ? 0 : (p.value_dim + 3) / 4 * 4 + Tile::kPad;
+  const auto bytes =
+      static_cast<size_t>(Tile::kKeys * static_cast<int64_t>(sizeof(KeyPlace)) + 4 * ((Tile::kRows + Tile::kKeys) * dim + Tile::kKeys * value_dim));
+  launch(f32_attention<Tile, Tours>, dim3(static_cast<unsigned>(tiles * p.splits)), dim3(Tile::kThreads), bytes, stream, p, tours);
 }
 
 }  // namespace culebra::CUL_DEVICE_NS

@@ -23,8 +23,7 @@ final class Backends {
     /** The operators that only the cpu backend has; every other one must be on all of them. */
     static final Set<String> CPU_ONLY = Set.of(
             "attention", "paged_attention", "paged_append", "causal_conv1d", "gated_delta_rule", "gated_rms_norm", "moe_mlp",
-            "moe_route", "bitmap_kv_compress", "bitmap_kv_attention", "kv_page_stats", "kv_select", "kv_merge", "mla_index_topk", "cca_qkv",
-            "sparse_linear_attention", "estimated_sparse_attention");
+            "moe_route");
 
     private static final String HOPPER_DEVICE = "simt:1";
 
