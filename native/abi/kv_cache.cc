@@ -11,18 +11,13 @@
 
 namespace culebra {
 
-static constexpr Op<BitmapCompressParams> kBitmapKvCompress{"bitmap_kv_compress",    "kv_cache", "f32 f16 bf16",
-                                                            cpu::bitmap_kv_compress, nullptr,    nullptr};
-static constexpr Op<BitmapAttentionParams> kBitmapKvAttention{"bitmap_kv_attention",    "kv_cache", "f32 f16 bf16",
-                                                              cpu::bitmap_kv_attention, nullptr,    nullptr};
-static constexpr Op<PageStatsParams> kKvPageStats{"kv_page_stats",    "kv_cache", "f32 f16 bf16",
-                                                  cpu::kv_page_stats, nullptr,    nullptr};
-static constexpr Op<KvSelectParams> kKvSelect{"kv_select",    "kv_cache", "f32 f16 bf16",
-                                              cpu::kv_select, nullptr,    nullptr};
-static constexpr Op<KvMergeParams> kKvMerge{"kv_merge", "kv_cache", "f32 f16 bf16", cpu::kv_merge, nullptr, nullptr};
-static constexpr Op<IndexTopkParams> kMlaIndexTopk{"mla_index_topk",    "kv_cache", "f8e4m3",
-                                                   cpu::mla_index_topk, nullptr,    nullptr};
-static constexpr Op<CcaParams> kCcaQkv{"cca_qkv", "kv_cache", "f32 f16 bf16", cpu::cca_qkv, nullptr, nullptr};
+static constexpr Op<BitmapCompressParams> kBitmapKvCompress{"bitmap_kv_compress", "kv_cache", "f32 f16 bf16", cpu::bitmap_kv_compress, CUL_CUDA(bitmap_kv_compress), CUL_SIMT(bitmap_kv_compress)};
+static constexpr Op<BitmapAttentionParams> kBitmapKvAttention{"bitmap_kv_attention", "kv_cache", "f32 f16 bf16", cpu::bitmap_kv_attention, CUL_CUDA(bitmap_kv_attention), CUL_SIMT(bitmap_kv_attention)};
+static constexpr Op<PageStatsParams> kKvPageStats{"kv_page_stats", "kv_cache", "f32 f16 bf16", cpu::kv_page_stats, CUL_CUDA(kv_page_stats), CUL_SIMT(kv_page_stats)};
+static constexpr Op<KvSelectParams> kKvSelect{"kv_select", "kv_cache", "f32 f16 bf16", cpu::kv_select, CUL_CUDA(kv_select), CUL_SIMT(kv_select)};
+static constexpr Op<KvMergeParams> kKvMerge{"kv_merge", "kv_cache", "f32 f16 bf16", cpu::kv_merge, CUL_CUDA(kv_merge), CUL_SIMT(kv_merge)};
+static constexpr Op<IndexTopkParams> kMlaIndexTopk{"mla_index_topk", "kv_cache", "f8e4m3", cpu::mla_index_topk, CUL_CUDA(mla_index_topk), CUL_SIMT(mla_index_topk)};
+static constexpr Op<CcaParams> kCcaQkv{"cca_qkv", "kv_cache", "f32 f16 bf16", cpu::cca_qkv, CUL_CUDA(cca_qkv), CUL_SIMT(cca_qkv)};
 
 static constexpr const OpRecord* kOps[] = {&kBitmapKvCompress, &kBitmapKvAttention, &kKvPageStats, &kKvSelect,
                                            &kKvMerge,          &kMlaIndexTopk,      &kCcaQkv};

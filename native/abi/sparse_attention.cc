@@ -2,9 +2,11 @@
 
 #include "abi/registry.h"
 #include "ops/sparse_attention/block_sparse_attention.h"
+#include "ops/sparse_attention/estimated_sparse_attention.h"
 #include "ops/sparse_attention/neighborhood_attention.h"
 #include "ops/sparse_attention/nsa.h"
 #include "ops/sparse_attention/nsa_compress.h"
+#include "ops/sparse_attention/sparse_linear_attention.h"
 
 namespace culebra {
 namespace {
@@ -22,6 +24,10 @@ constexpr auto kNsaCompressedAttention = CUL_SPARSE_OP(NsaParams, nsa_compressed
 constexpr auto kNsaSelect = CUL_SPARSE_OP(NsaParams, nsa_select);
 constexpr auto kNsaSelectedAttention = CUL_SPARSE_OP(NsaParams, nsa_selected_attention);
 constexpr auto kNsaAttention = CUL_SPARSE_OP(NsaParams, nsa_attention);
+constexpr Op<SparseLinearParams> kSparseLinearAttention{"sparse_linear_attention", "sparse_attention", kFloats, cpu::sparse_linear_attention,
+                                                        CUL_CUDA(sparse_linear_attention), CUL_SIMT(sparse_linear_attention)};
+constexpr Op<EstimatedParams> kEstimatedSparseAttention{"estimated_sparse_attention", "sparse_attention", kFloats, cpu::estimated_sparse_attention,
+                                                        CUL_CUDA(estimated_sparse_attention), CUL_SIMT(estimated_sparse_attention)};
 
 constexpr const OpRecord* kOps[] = {
     &kBlockSparseAttention,
@@ -31,6 +37,8 @@ constexpr const OpRecord* kOps[] = {
     &kNsaSelect,
     &kNsaSelectedAttention,
     &kNsaAttention,
+    &kSparseLinearAttention,
+    &kEstimatedSparseAttention,
 };
 
 }  // namespace
@@ -87,6 +95,12 @@ cul_status cul_nsa_selected_attention(cul_stream* stream, const cul_nsa_selected
 }
 cul_status cul_nsa_attention(cul_stream* stream, const cul_nsa_attention_args* args) {
   return run_op(kNsaAttention, stream, args, check_nsa_attention);
+}
+cul_status cul_sparse_linear_attention(cul_stream* stream, const cul_sparse_linear_attention_args* args) {
+  return run_op(kSparseLinearAttention, stream, args, check_sparse_linear_attention);
+}
+cul_status cul_estimated_sparse_attention(cul_stream* stream, const cul_estimated_sparse_attention_args* args) {
+  return run_op(kEstimatedSparseAttention, stream, args, check_estimated_sparse_attention);
 }
 
 }  // extern "C"

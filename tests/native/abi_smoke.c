@@ -125,6 +125,8 @@ int main(void) {
   REFUSED(cul_kv_merge(0, 0));
   REFUSED(cul_mla_index_topk(0, 0));
   REFUSED(cul_cca_qkv(0, 0));
+  REFUSED(cul_sparse_linear_attention(0, 0));
+  REFUSED(cul_estimated_sparse_attention(0, 0));
   REFUSED(cul_moe_route(0, 0));
   REFUSED(cul_moe_align(0, 0));
   REFUSED(cul_moe_permute(0, 0));

@@ -194,6 +194,63 @@ typedef struct cul_nsa_attention_args {
 } cul_nsa_attention_args;
 CUL_API cul_status cul_nsa_attention(cul_stream* stream, const cul_nsa_attention_args* args);
 
+/* Sparse-linear attention: per block of queries exact attention to a few critical blocks of keys, linear attention to others, nothing
+ * to the rest. q, k, v, o [B,H,L,D] of one dtype; proj_w? [D,D] (out, in), proj_b? [D] as q, proj_b only with proj_w. Blocks of `block`
+ * tokens, n of them; a pair's score is scale times the product of the blocks' means. In the order of falling score, ties to the lower
+ * block, the first max(1, floor(critical n)) are critical, the last floor(negligible n) of the others negligible, the rest marginal.
+ *   o = O_s + proj_w O_l + proj_b;  O_s = softmax(scale q k^T) v over critical blocks alone
+ *   O_l = phi(q) sum phi(k) v / (phi(q) . sum phi(k) + eps), sums over the blocks that mode names; 0 where there are none
+ * SLA, https://arxiv.org/abs/2509.24006. */
+enum { CUL_SLA_SOFTMAX = 0, CUL_SLA_ELU1 = 1, CUL_SLA_RELU = 2 };   /* phi: over D; x + 1 for x > 0, else e^x; max(x, 0) */
+enum { CUL_SLA_PAPER = 0, CUL_SLA_COMPLEMENT = 1, CUL_SLA_ALL = 2 }; /* marginal blocks; all but the critical ones; all */
+typedef struct cul_sparse_linear_attention_args {
+  cul_op_call call;
+  const cul_tensor* q;
+  const cul_tensor* k;
+  const cul_tensor* v;
+  const cul_tensor* proj_w; /* optional */
+  const cul_tensor* proj_b; /* optional, with proj_w */
+  const cul_tensor* o;
+  double critical;
+  double negligible;
+  float eps;
+  float scale;
+  int32_t block; /* 16 to 128, a multiple of 16 */
+  int32_t phi;
+  int32_t mode;
+  int32_t reserved0;
+} cul_sparse_linear_attention_args;
+CUL_API cul_status cul_sparse_linear_attention(cul_stream* stream, const cul_sparse_linear_attention_args* args);
+
+/* Causal attention to the key blocks that matter by an estimate. Operands as of block_sparse_attention; tau f32 [Hq]; kept? i64 [Hq]:
+ * how many pairs of a query block and a key block were computed. Per query block of block_q rows, with `end` key blocks of block_k up to
+ * its last visible key: the first ceil(sink/block_k) and the last ceil(local/block_k) are certain; m, l are a row's maximum and sum of
+ * e^(s - m) over its visible keys there; another block is kept iff some estimated s in it exceeds m + ln(tau l). o and lse: exact
+ * attention over certain and kept blocks. tau <= 0: a dense head; sequences of at most dense_length keys are dense too.
+ * SALE, https://arxiv.org/abs/2505.24179. */
+enum { CUL_ESTIMATE_INT8 = 0, CUL_ESTIMATE_FP8 = 1 };
+typedef struct cul_estimated_sparse_attention_args {
+  cul_op_call call;
+  const cul_tensor* q;
+  const cul_tensor* k;
+  const cul_tensor* v;
+  const cul_tensor* cu_q;
+  const cul_tensor* cu_k;
+  const cul_tensor* tau;
+  const cul_tensor* o;
+  const cul_tensor* lse;  /* optional */
+  const cul_tensor* kept; /* optional */
+  float scale;
+  int32_t block_q; /* 16 to 128, a multiple of 16; block_k likewise */
+  int32_t block_k;
+  int32_t sink;
+  int32_t local;
+  int32_t est;
+  int32_t dense_length;
+  int32_t reserved0;
+} cul_estimated_sparse_attention_args;
+CUL_API cul_status cul_estimated_sparse_attention(cul_stream* stream, const cul_estimated_sparse_attention_args* args);
+
 #ifdef __cplusplus
 }
 #endif

@@ -144,6 +144,11 @@ class QueryTile {
       scale_row(output(r), factor / (x.sum + (sink > -INFINITY ? std::exp(sink - x.max) : 0.0f)), value_dim_);
     return x.max + std::log(x.sum);
   }
+  // What the keys so far amount to.
+  float lse(int64_t r) const {
+    const Row& x = rows_[static_cast<size_t>(r)];
+    return x.max + std::log(x.sum);
+  }
   float* output(int64_t r) { return o_ + r * value_pitch_; }
 
  private:

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backends/backend.h"
+
 namespace culebra {
 
 BitmapAttentionParams check_bitmap_kv_attention(const Call& call, const cul_bitmap_kv_attention_args& args) {
@@ -82,10 +84,12 @@ BitmapAttentionParams check_bitmap_kv_attention(const Call& call, const cul_bitm
   p.tail_len = tail_len.as<const int32_t>();
   p.scale = args.scale == 0 ? 1 / std::sqrt(static_cast<float>(D)) : args.scale;
   p.validate = call.validate();
+  p.aligned = rows_aligned(q) && rows_aligned(o) && rows_aligned(k_tail) && rows_aligned(v_tail);
   if (call.caps().backend == CUL_BACKEND_CPU) {
     call.workspace(0);
     return p;
   }
+  if (D > 256) call.refuse(CUL_UNSUPPORTED, "q is %s; D is at most 256 on this device", shape_text(q).c_str());
   std::string reason;
   p.plan = plan_bitmap_kv_attention(p, args.split_kv_tokens, call.batch_invariant(), call.caps().multiprocessors, &reason);
   if (call.plan_only()) call.explain(reason);
@@ -95,31 +99,31 @@ BitmapAttentionParams check_bitmap_kv_attention(const Call& call, const cul_bitm
 
 BitmapAttentionPlan plan_bitmap_kv_attention(const BitmapAttentionParams& p, int64_t split_kv_tokens,
                                              bool batch_invariant, int multiprocessors, std::string* reason) {
-  constexpr int64_t kFixed = 1024, kLeast = 256, kBlocksPerSm = 2, kMostSplits = 256;
-  const int64_t longest = p.table_pages * p.page_size + p.tail_rows;
-  const int64_t blocks = std::max<int64_t>(p.sequences * p.kv_heads * ((p.queries * p.group() + 15) / 16), 1);
+  constexpr int64_t kUnit = 64, kInvariantTokens = 1024, kLeastTokens = 256, kMostSplits = 64, kBlocksPerSm = 3;
+  const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  const int64_t rows = p.queries * p.group(), longest = p.table_pages * p.page_size + p.tail_rows;
   BitmapAttentionPlan plan;
-  const char* why;
-  if (split_kv_tokens > 0) {
-    plan.tokens = (split_kv_tokens + 63) / 64 * 64;
-    why = "as the call fixes it";
-  } else if (batch_invariant) {
-    plan.tokens = kFixed;
-    why = "the same for every batch";
-  } else {
-    // Enough blocks for all multiprocessors, none with less than a few hundred tokens.
-    const int64_t wanted = std::clamp<int64_t>(multiprocessors * kBlocksPerSm / blocks, 1, kMostSplits);
-    plan.tokens = std::max((longest / wanted + 63) / 64 * 64, kLeast);
-    why = "to fill the multiprocessors";
+  plan.tile_rows = p.dtype != DType::f32 && rows > 8 && p.dim <= 128 ? 16 : 8;  // more spill registers
+  const int64_t blocks = p.sequences * p.kv_heads * ceil_div(rows, plan.tile_rows);
+  const int64_t fixed = split_kv_tokens ? split_kv_tokens : batch_invariant ? kInvariantTokens : 0;
+  if (fixed) {
+    // What a row's sums are made of depends on its own length alone.
+    plan.split_tokens = static_cast<int32_t>(std::min(ceil_div(fixed, kUnit) * kUnit, int64_t{1} << 30));
+    plan.splits = static_cast<int32_t>(std::max<int64_t>(ceil_div(longest, plan.split_tokens), 1));
+    plan.partial = true;
+  } else if (blocks > 0) {
+    plan.splits = static_cast<int32_t>(std::clamp<int64_t>(
+        std::min(multiprocessors * kBlocksPerSm / blocks, longest / kLeastTokens), 1, kMostSplits));
+    plan.partial = plan.splits > 1;
   }
-  plan.splits = std::max<int64_t>((longest + plan.tokens - 1) / plan.tokens, 1);
-  if (plan.splits > 1) {
-    const auto rows = static_cast<uint64_t>(p.sequences * p.queries * p.query_heads * plan.splits);
-    plan.o_at = 0;
-    plan.lse_at = (rows * static_cast<uint64_t>(p.dim) * 4 + 255) / 256 * 256;
-    plan.workspace_bytes = plan.lse_at + rows * 4;
-  }
-  *reason = format("up to %lld tokens in %lld pieces of %lld, %s", ll(longest), ll(plan.splits), ll(plan.tokens), why);
+  if (plan.partial)
+    plan.workspace_bytes = static_cast<uint64_t>(plan.splits * p.sequences * p.queries * p.query_heads * (p.dim + 1)) * 4;
+  *reason = format("%s; %lld rows a KV head in tiles of %d; ",
+                   p.dtype == DType::f32 ? "FMAs (f32 uses no TF32)" : "mma.sync with tokens on the M side",
+                   ll(rows), plan.tile_rows);
+  *reason += !plan.partial         ? std::string("tokens not split")
+             : plan.split_tokens ? format("splits of %d tokens, whatever the batch is", plan.split_tokens)
+                                 : format("tokens in %d splits to fill the device", plan.splits);
   return plan;
 }
 

@@ -5,10 +5,12 @@
 
 namespace culebra {
 
-// How a device splits a sequence's tokens: `splits` pieces of `tokens` each, whose results are merged in order.
+// How a device goes about it: tiles of query rows of a KV head (query, head of the group), and the tokens in splits.
 struct BitmapAttentionPlan {
-  int64_t tokens = 0, splits = 1;
-  uint64_t o_at = 0, lse_at = 0, workspace_bytes = 0;
+  int32_t tile_rows = 16;
+  int32_t splits = 1, split_tokens = 0;  // split_tokens 0: a sequence's tokens are divided evenly
+  bool partial = false;                  // results of splits go through the workspace
+  uint64_t workspace_bytes = 0;
 };
 
 struct BitmapAttentionParams {
@@ -23,6 +25,7 @@ struct BitmapAttentionParams {
   const int32_t* tail_len = nullptr;
   float scale = 1;
   bool validate = false;
+  bool aligned = false;  // rows of q, o and the tails are whole 16-byte pieces
   BitmapAttentionPlan plan;
   void* workspace = nullptr;
 

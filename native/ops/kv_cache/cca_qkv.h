@@ -1,6 +1,7 @@
 // cca_qkv: its plan and its columns.
 #pragma once
 #include "culebra/kv_cache.h"
+#include "ops/kv_cache/block_divide.h"
 #include "ops/kv_cache/head_rows.h"
 
 namespace culebra {
@@ -19,7 +20,7 @@ struct CcaParams {
   const void* conv2_b = nullptr;
   const float* temp = nullptr;
 
-  CUL_NUMERIC int64_t group() const { return query_heads / kv_heads; }
+  CUL_NUMERIC int64_t group() const { return block_divide(query_heads, kv_heads).quotient; }
   CUL_NUMERIC int64_t heads() const { return query_heads + kv_heads; }
   CUL_NUMERIC int64_t value_half() const { return kv_heads * dim / 2; }
 

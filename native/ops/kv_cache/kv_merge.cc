@@ -1,5 +1,7 @@
 #include "ops/kv_cache/kv_merge.h"
 
+#include "backends/backend.h"
+
 namespace culebra {
 
 KvMergeParams check_kv_merge(const Call& call, const cul_kv_merge_args& args) {

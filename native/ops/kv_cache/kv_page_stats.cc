@@ -40,6 +40,8 @@ PageStatsParams check_kv_page_stats(const Call& call, const cul_kv_page_stats_ar
   p.first_token = first_token.as<const int32_t>();
   p.kv_len = kv_len.as<const int32_t>();
   p.validate = call.validate();
+  p.aligned = p.dim * static_cast<int64_t>(size_of(p.dtype)) % 16 == 0 && rows_aligned(cache) &&
+              rows_aligned(page_min) && rows_aligned(page_max);
   return p;
 }
 

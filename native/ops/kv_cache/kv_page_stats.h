@@ -13,7 +13,7 @@ struct PageStatsParams {
   int64_t page_table_stride = 0;
   const int32_t* first_token = nullptr;
   const int32_t* kv_len = nullptr;
-  bool validate = false;
+  bool validate = false, aligned = false;  // aligned: rows of cache and statistics are whole 16-byte pieces
 
   // A sequence's indices (head_rows.h). Pages of -1 are passed over.
   int64_t index_items() const { return sequences; }

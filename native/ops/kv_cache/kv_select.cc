@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "backends/backend.h"
+
 namespace culebra {
 
 KvSelectParams check_kv_select(const Call& call, const cul_kv_select_args& args) {

@@ -1,5 +1,9 @@
 #include "ops/kv_cache/mla_index_topk.h"
 
+#include <algorithm>
+
+#include "backends/backend.h"
+
 namespace culebra {
 
 IndexTopkParams check_mla_index_topk(const Call& call, const cul_mla_index_topk_args& args) {
@@ -53,7 +57,38 @@ IndexTopkParams check_mla_index_topk(const Call& call, const cul_mla_index_topk_
   p.idx_stride = idx.stride_of(0);
   p.slots = args.slots == 1;
   p.validate = call.validate();
+  if (call.caps().backend == CUL_BACKEND_CPU) {
+    call.workspace(0);
+    return p;
+  }
+  std::string reason;
+  p.plan = plan_mla_index_topk(p, call.caps().multiprocessors, &reason);
+  if (call.plan_only()) call.explain(reason);
+  p.workspace = call.workspace(p.plan.workspace_bytes);
   return p;
+}
+
+// The choice is exact whatever the split is: nothing about it depends on the batch.
+IndexTopkPlan plan_mla_index_topk(const IndexTopkParams& p, int multiprocessors, std::string* reason) {
+  constexpr int64_t kBlocksPerSm = 2, kUnit = 64;
+  const int64_t longest = p.table_pages * p.page_size, least = std::max<int64_t>(2 * p.topk, 1024);
+  const int64_t wanted = multiprocessors * kBlocksPerSm / std::max<int64_t>(p.tokens, 1);
+  IndexTopkPlan plan;
+  plan.splits = std::clamp<int64_t>(std::min(wanted, longest / least), 1, 256);
+  plan.split_keys = ((longest + plan.splits - 1) / plan.splits + kUnit - 1) / kUnit * kUnit;
+  if (plan.splits > 1) {
+    const auto array = [&](int64_t elements) {
+      const uint64_t at = plan.workspace_bytes;
+      plan.workspace_bytes += static_cast<uint64_t>(elements * 4 + 255) / 256 * 256;
+      return at;
+    };
+    plan.keys_at = array(p.tokens * plan.splits * p.topk);
+    plan.positions_at = array(p.tokens * plan.splits * p.topk);
+    plan.counts_at = array(p.tokens * plan.splits);
+  }
+  *reason = format("a query's keys in %lld pieces of up to %lld, %s", ll(plan.splits), ll(plan.split_keys),
+                   plan.splits > 1 ? "to fill the multiprocessors" : "one block a query");
+  return plan;
 }
 
 std::string IndexTopkParams::invalid_text(int64_t i) const {

@@ -13,4 +13,14 @@ culebra_family(kv_cache
     kv_select
     kv_select_cpu
     mla_index_topk
-    mla_index_topk_cpu)
+    mla_index_topk_cpu
+  KERNELS
+    bitmap_kv_attention
+    bitmap_kv_compress
+    cca_qkv
+    kv_merge
+    kv_page_stats
+    kv_select
+    mla_index_topk
+  TESTS
+    kv_cache)

@@ -17,15 +17,15 @@ void validate(const char* op, const P& p, NativeStream stream) {
 
 // A trap is the only way a kernel can fail its device.
 template <class P>
-__global__ void validate_kernel(P p) {
-  const int64_t items = p.index_items();
+__global__ void validate_kernel(P p, int64_t items) {
+  // Items are the host's to count.
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < items; i += int64_t{gridDim.x} * blockDim.x)
     if (!p.valid(i)) __trap();
 }
 
 template <class P>
 void validate(const char*, const P& p, NativeStream stream) {
-  if (p.validate) launch(validate_kernel<P>, dim3(64), dim3(128), 0, stream, p);
+  if (p.validate) launch(validate_kernel<P>, dim3(64), dim3(128), 0, stream, p, p.index_items());
 }
 
 #endif

@@ -2,6 +2,8 @@ culebra_family(sparse_attention
   SOURCES
     block_sparse_attention
     block_sparse_attention_cpu
+    estimated_sparse_attention
+    estimated_sparse_attention_cpu
     neighborhood
     neighborhood_attention
     neighborhood_attention_cpu
@@ -11,8 +13,11 @@ culebra_family(sparse_attention
     nsa_cpu
     nsa_selected_plan
     packed
+    sparse_linear_attention
+    sparse_linear_attention_cpu
   KERNELS
     block_sparse_attention
+    estimated_sparse_attention
     neighborhood_attention
     nsa_attention
     nsa_compress
@@ -20,5 +25,6 @@ culebra_family(sparse_attention
     nsa_kv_order
     nsa_select
     nsa_selected
+    sparse_linear_attention
   TESTS
     sparse_attention)

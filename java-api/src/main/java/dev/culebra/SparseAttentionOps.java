@@ -12,7 +12,7 @@ import java.util.List;
 import org.jspecify.annotations.Nullable;
 
 /** Attention to a part of the keys. */
-abstract class SparseAttentionOps extends KvCacheOps {
+abstract class SparseAttentionOps extends EstimatedAttentionOps {
     private static final int MOST_AXES = 3;
 
     SparseAttentionOps() {}

@@ -18,6 +18,7 @@ public final class Bindings {
         LinearAttentionCases.register(all);
         AttentionCases.register(all);
         KvCacheCases.register(all);
+        EstimatedAttentionCases.register(all);
         SparseAttentionCases.register(all);
         ALL = Collections.unmodifiableMap(all);
     }

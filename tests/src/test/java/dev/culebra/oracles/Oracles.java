@@ -47,6 +47,8 @@ public final class Oracles {
         all.put("mla_index_topk", new MlaIndexTopkOracle());
         all.put("cca_qkv", new CcaQkvOracle());
         SparseAttentionOracles.register(all);
+        all.put("sparse_linear_attention", new SparseLinearAttentionOracle());
+        all.put("estimated_sparse_attention", new EstimatedSparseAttentionOracle());
         all.put("moe_route", new MoeRouteOracle());
         all.put("moe_align", new MoeAlignOracle());
         all.put("moe_permute", new MoePermuteOracle());

@@ -21,9 +21,7 @@ final class Backends {
             .toList();
 
     /** The operators that only the cpu backend has; every other one must be on all of them. */
-    static final Set<String> CPU_ONLY = Set.of(
-            "bitmap_kv_attention", "bitmap_kv_compress", "cca_qkv", "kv_merge", "kv_page_stats", "kv_select",
-            "linear_attention", "local_linear_attention", "mixture_of_memories", "mla_index_topk", "mlstm");
+    static final Set<String> CPU_ONLY = Set.of();
 
     private static final String HOPPER_DEVICE = "simt:1";
 

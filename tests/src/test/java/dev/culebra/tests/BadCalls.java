@@ -19,6 +19,7 @@ final class BadCalls {
         LinearAttentionBadCalls.add(table);
         AttentionBadCalls.add(table);
         KvCacheBadCalls.add(table);
+        EstimatedAttentionBadCalls.add(table);
         SparseAttentionBadCalls.add(table);
         MoeBadCalls.add(table);
         return table.calls;

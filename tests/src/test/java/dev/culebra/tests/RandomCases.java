@@ -14,6 +14,7 @@ final class RandomCases {
             LinearAttentionCases::all,
             AttentionCases::all,
             KvCacheCases::all,
+            EstimatedAttentionCases::all,
             SparseAttentionCases::all,
             MoeCases::all);
 

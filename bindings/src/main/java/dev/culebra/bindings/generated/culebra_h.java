@@ -8105,6 +8105,200 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+    private static final int CUL_SLA_SOFTMAX = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_SLA_SOFTMAX = 0
+     * }
+     */
+    public static int CUL_SLA_SOFTMAX() {
+        return CUL_SLA_SOFTMAX;
+    }
+    private static final int CUL_SLA_ELU1 = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_SLA_ELU1 = 1
+     * }
+     */
+    public static int CUL_SLA_ELU1() {
+        return CUL_SLA_ELU1;
+    }
+    private static final int CUL_SLA_RELU = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_SLA_RELU = 2
+     * }
+     */
+    public static int CUL_SLA_RELU() {
+        return CUL_SLA_RELU;
+    }
+    private static final int CUL_SLA_PAPER = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_SLA_PAPER = 0
+     * }
+     */
+    public static int CUL_SLA_PAPER() {
+        return CUL_SLA_PAPER;
+    }
+    private static final int CUL_SLA_COMPLEMENT = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_SLA_COMPLEMENT = 1
+     * }
+     */
+    public static int CUL_SLA_COMPLEMENT() {
+        return CUL_SLA_COMPLEMENT;
+    }
+    private static final int CUL_SLA_ALL = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_SLA_ALL = 2
+     * }
+     */
+    public static int CUL_SLA_ALL() {
+        return CUL_SLA_ALL;
+    }
+
+    private static class cul_sparse_linear_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_sparse_linear_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_sparse_linear_attention(cul_stream *stream, const cul_sparse_linear_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_sparse_linear_attention$descriptor() {
+        return cul_sparse_linear_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_sparse_linear_attention(cul_stream *stream, const cul_sparse_linear_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_sparse_linear_attention$handle() {
+        return cul_sparse_linear_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_sparse_linear_attention(cul_stream *stream, const cul_sparse_linear_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_sparse_linear_attention$address() {
+        return cul_sparse_linear_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_sparse_linear_attention(cul_stream *stream, const cul_sparse_linear_attention_args *args)
+     * }
+     */
+    public static int cul_sparse_linear_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_sparse_linear_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_sparse_linear_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+    private static final int CUL_ESTIMATE_INT8 = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_ESTIMATE_INT8 = 0
+     * }
+     */
+    public static int CUL_ESTIMATE_INT8() {
+        return CUL_ESTIMATE_INT8;
+    }
+    private static final int CUL_ESTIMATE_FP8 = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.CUL_ESTIMATE_FP8 = 1
+     * }
+     */
+    public static int CUL_ESTIMATE_FP8() {
+        return CUL_ESTIMATE_FP8;
+    }
+
+    private static class cul_estimated_sparse_attention {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_estimated_sparse_attention");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_estimated_sparse_attention(cul_stream *stream, const cul_estimated_sparse_attention_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_estimated_sparse_attention$descriptor() {
+        return cul_estimated_sparse_attention.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_estimated_sparse_attention(cul_stream *stream, const cul_estimated_sparse_attention_args *args)
+     * }
+     */
+    public static MethodHandle cul_estimated_sparse_attention$handle() {
+        return cul_estimated_sparse_attention.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_estimated_sparse_attention(cul_stream *stream, const cul_estimated_sparse_attention_args *args)
+     * }
+     */
+    public static MemorySegment cul_estimated_sparse_attention$address() {
+        return cul_estimated_sparse_attention.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_estimated_sparse_attention(cul_stream *stream, const cul_estimated_sparse_attention_args *args)
+     * }
+     */
+    public static int cul_estimated_sparse_attention(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_estimated_sparse_attention.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_estimated_sparse_attention", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
 
     private static class cul_testing_fail_after {
         public static final FunctionDescriptor DESC = FunctionDescriptor.ofVoid(
