@@ -125,6 +125,7 @@ final class MoeCases {
                 .in("ids", HostTensor.of(DType.I32, new long[] {tokens, slots},
                         builder.random.ints((long) tokens * slots, -1, experts + 1).asDoubleStream().toArray()))
                 .attribute("experts", kind)
+                .attribute("batch_invariant", i % 4 == 2)
                 .attribute("group", group)
                 .attribute("act", act)
                 .attribute("alpha", 1.702)
