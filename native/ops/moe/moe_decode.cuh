@@ -133,16 +133,22 @@ struct DecodeFetch {
   }
 
   CUL_DEVICE_FN void copy_rows() const {
-    unsigned char* const to = stages + stage * p.decode.stage_bytes;
-    const int64_t at = int64_t{step} * DecodeShape::kStepBytes + lane % 4 * 16;
+    unsigned char* const to = stages + stage * p.decode.stage_bytes + stage_chunk(lane / 4, lane % 4);
+    const int64_t begin = int64_t{step} * DecodeShape::kStepBytes, at = begin + lane % 4 * 16;
+    if (aligned && begin + DecodeShape::kStepBytes <= row_bytes) {  // nearly always
 #pragma unroll
+      for (int i = 0; i < 4; ++i) cp_async_stream(shared_address(to + 512 * i), rows[i] ? rows[i] + at : p.w13.data, rows[i] != nullptr);
+      return;
+    }
+#pragma unroll 1
     for (int i = 0; i < 4; ++i) {
-      unsigned char* const chunk = to + stage_chunk(lane / 4 + 8 * i, lane % 4);
-      const bool inside = rows[i] && at < row_bytes;
+      unsigned char* const chunk = to + 512 * i;
+      const uint8_t* const row = i == 0 ? rows[0] : i == 1 ? rows[1] : i == 2 ? rows[2] : rows[3];
+      const bool inside = row && at < row_bytes;
       if (aligned && (!inside || at + 16 <= row_bytes)) {
-        cp_async_stream(shared_address(chunk), inside ? rows[i] + at : p.w13.data, inside);
+        cp_async_stream(shared_address(chunk), inside ? row + at : p.w13.data, inside);
       } else {
-        copy_bytes(chunk, rows[i], at);
+        copy_bytes(chunk, row, at);
       }
     }
   }
