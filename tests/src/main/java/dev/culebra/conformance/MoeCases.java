@@ -89,8 +89,9 @@ final class MoeCases {
                     call.out("y", call.dtype("x"), call.shape("x")), act);
             return;
         }
-        Ops.moeMlp(call.stream(), call.in("x"), experts, call.in("weights"), call.in("ids"),
-                call.out("y", call.dtype("x"), call.shape("x")), act);
+        var y = call.out("y", call.dtype("x"), call.shape("x"));
+        GemmCases.run(call, GemmCases.rows(call.in("x"), call.in("weights"), call.in("ids")), GemmCases.rows(y), (operands, results) ->
+                Ops.moeMlp(call.stream(), operands[0], experts, operands[1], operands[2], results[0], act));
     }
 
     private static void moeGroupedGemm(Call call) {

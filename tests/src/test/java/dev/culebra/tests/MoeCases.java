@@ -122,6 +122,7 @@ final class MoeCases {
         var builder = new CaseBuilder("moe_mlp", seed, kind, act, dtype, "T", tokens, "D", width);
         builder.normal("x", dtype, 1, tokens, width)
                 .attribute("experts", kind)
+                .attribute("batch_invariant", i % 4 == 2)
                 .attribute("group", group)
                 .attribute("act", act)
                 .attribute("alpha", 1.702)
