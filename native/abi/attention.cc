@@ -8,7 +8,8 @@
 
 namespace culebra {
 
-static constexpr Op<AttentionParams> kAttention{"attention", "attention", "f32 f16 bf16", cpu::attention, CUL_CUDA(attention), CUL_SIMT(attention)};
+static constexpr Op<AttentionParams> kAttention{"attention", "attention", "f32 f16 bf16", cpu::attention, CUL_CUDA(attention), CUL_SIMT(attention),
+                                                CUL_KERNELS_80 | CUL_KERNELS_90};
 static constexpr Op<AttentionParams> kPagedAttention{"paged_attention", "attention", "f32 f16 bf16", cpu::attention,
                                                      CUL_CUDA(paged_attention), CUL_SIMT(paged_attention)};
 static constexpr Op<PagedAppendParams> kPagedAppend{"paged_append", "attention", "f32 f16 bf16", cpu::paged_append, CUL_CUDA(paged_append),

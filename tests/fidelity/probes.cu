@@ -129,6 +129,10 @@ struct LdmatrixX4 : Probe<32, 8> {
     for (int i = 0; i < 4; ++i) y[i] = r[i], y[4 + i] = t[i];
   }
 };
+struct Movmatrix : Probe<32, 1> {
+  static constexpr const char* kName = "movmatrix.trans";
+  static CUL_DEVICE_FN void run(uint32_t* y, int lane) { y[0] = movmatrix_trans(random_word(lane)); }
+};
 struct StmatrixX4 : Probe<32, 8, 90> {
   static constexpr const char* kName = "stmatrix.x4";
   template <class = void>
@@ -410,9 +414,9 @@ struct PackedBfloat16 : Probe<256, 5> {
 
 int main(int argc, char** argv) {
   using namespace culebra::CUL_DEVICE_NS::fidelity;
-  return main_of<MmaHalf, MmaBfloat16, MmaInt8, MmaFloat8, SparseMmaHalf, SparseMmaBfloat16, LdmatrixX1, LdmatrixX2, LdmatrixX4, StmatrixX4, CpAsync,
+  return main_of<MmaHalf, MmaBfloat16, MmaInt8, MmaFloat8, SparseMmaHalf, SparseMmaBfloat16, LdmatrixX1, LdmatrixX2, LdmatrixX4, Movmatrix, StmatrixX4, CpAsync,
                  VectorAccess, Shuffles, Votes, Reductions, WarpHelpers, Barriers, Atomics, Lop3, Prmt, Integers,
                  EncodeFloats, DecodeFloats, ConvertIntegers, MinMax, PackedHalf, PackedBfloat16, WgmmaHalf,
-                 WgmmaBfloat16, WgmmaFloat8, WgmmaInt8, Mbarriers, BulkCopies, TensorCopiesPlain, TensorCopiesSwizzled,
+                 WgmmaBfloat16, WgmmaFloat8, WgmmaInt8, WgmmaTransposedHalf, WgmmaTransposedBfloat16, Mbarriers, BulkCopies, TensorCopiesPlain, TensorCopiesSwizzled,
                  TensorCopiesBytes, Clusters>(argc, argv);
 }

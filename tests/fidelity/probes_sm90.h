@@ -109,6 +109,46 @@ struct WgmmaInt8 : Wgmma<int8_t> {
   static constexpr const char* kName = "wgmma.k32.s8";
 };
 
+// B as [k][n], in slices of 64 columns.
+#if CUL_HAS_SM90A
+template <class T, int N>
+CUL_DEVICE_FN void probe_wgmma_transposed(uint32_t* y, int thread) {
+  const SharedTile tile = shared_tile();
+  for (int i = thread; i < 24 * 256; i += 128) reinterpret_cast<uint32_t*>(tile.bytes)[i] = small_elements<T>(static_cast<uint32_t>(i));
+  fence_async_proxy();
+  __syncthreads();
+  float d[N / 2];
+  uint32_t a[4];
+  for (int i = 0; i < N / 2; ++i) d[i] = small_integer(thread * 128 + i);
+  for (int i = 0; i < 4; ++i) a[i] = small_elements<T>(static_cast<uint32_t>(thread * 4 + i));
+  const uint64_t b = wgmma_descriptor_transposed(tile.address, 4096);
+  wgmma_fence();
+  wgmma_transposed<T, N>(d, a, b);
+  wgmma_transposed<T, N>(d, a, wgmma_advance(b, 2048));
+  wgmma_commit();
+  wgmma_wait<0>();
+  for (int i = 0; i < N / 2; ++i) y[0] = fold(y[0], static_cast<uint32_t>(static_cast<int>(d[i] * 4)));
+}
+#endif
+
+template <class T>
+struct WgmmaTransposed : Probe<128, 1, 90> {
+  template <class = void>
+  static CUL_DEVICE_FN void run([[maybe_unused]] uint32_t* y, [[maybe_unused]] int thread) {
+#if CUL_HAS_SM90A
+    probe_wgmma_transposed<T, 64>(y, thread);
+    probe_wgmma_transposed<T, 128>(y, thread);
+    probe_wgmma_transposed<T, 256>(y, thread);
+#endif
+  }
+};
+struct WgmmaTransposedHalf : WgmmaTransposed<half_t> {
+  static constexpr const char* kName = "wgmma.transposed.f16";
+};
+struct WgmmaTransposedBfloat16 : WgmmaTransposed<bfloat16_t> {
+  static constexpr const char* kName = "wgmma.transposed.bf16";
+};
+
 // Arrivals and parities: two groups of threads hand a counter to each other.
 struct Mbarriers : Probe<64, 1, 90> {
   static constexpr const char* kName = "mbarrier";

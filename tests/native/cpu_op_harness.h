@@ -10,11 +10,10 @@
 #include <vector>
 
 #include "abi/dtype.h"
-#include "backends/cpu/simd.h"
 #include "culebra/culebra.h"
 #include "device/numeric.h"
 #include "hwy/aligned_allocator.h"
-#include "hwy/highway.h"
+#include "simd_targets.h"
 
 namespace culebra::testing {
 
@@ -209,19 +208,6 @@ inline double rms_ratio(const Array& out, const std::vector<double>& ref) {
 
 // The contract's tolerance.
 inline double tolerance(DType type) { return type == DType::f32 ? 1e-5 : type == DType::f16 ? 2e-3 : 5e-3; }
-
-// Runs f once per instruction set that this processor has, the best first.
-template <class F>
-void on_every_target(F&& f) {
-  hwy::SetSupportedTargetsForTest(0);
-  for (const int64_t target : {HWY_AVX3_DL, HWY_AVX3, HWY_AVX2, HWY_SSE4, HWY_NEON}) {
-    if (!(hwy::SupportedTargets() & target)) continue;
-    SCOPED_TRACE(hwy::TargetName(target));
-    hwy::SetSupportedTargetsForTest(target);
-    f();
-    hwy::SetSupportedTargetsForTest(0);
-  }
-}
 
 // Numbers from a printed seed.
 class Random {

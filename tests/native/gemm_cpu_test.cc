@@ -10,11 +10,10 @@
 #include <set>
 #include <vector>
 
-#include "backends/cpu/simd.h"
 #include "backends/cpu/thread_pool.h"
 #include "device/numeric.h"
 #include "hwy/aligned_allocator.h"
-#include "hwy/targets.h"
+#include "simd_targets.h"
 #include "ops/gemm/packing/cpu_layout.h"
 #include "ops/gemm/gemm.h"
 #include "ops/gemm/gemm_cpu.h"
@@ -24,20 +23,9 @@
 namespace culebra {
 namespace {
 
-constexpr int kGuard = 5;  // elements between rows, which must stay as they are
+using testing::on_every_target;
 
-// Runs f once per instruction set, the best first.
-template <class F>
-void on_every_target(F f) {
-  hwy::SetSupportedTargetsForTest(0);
-  for (const int64_t target : {HWY_AVX3_DL, HWY_AVX3, HWY_AVX2, HWY_SSE4, HWY_NEON}) {
-    if (!(hwy::SupportedTargets() & HWY_TARGETS & target)) continue;
-    SCOPED_TRACE(hwy::TargetName(target));
-    hwy::SetSupportedTargetsForTest(target);
-    f();
-    hwy::SetSupportedTargetsForTest(0);
-  }
-}
+constexpr int kGuard = 5;  // elements between rows, which must stay as they are
 
 float value_of(const void* data, DType type, int64_t i) {
   if (type == DType::f32) return static_cast<const float*>(data)[i];
@@ -202,7 +190,7 @@ TEST(W4A16GemmCpu, MatchesDouble) {
   ThreadPool pool(3);
   uint32_t seed = 1;
   for (const Case& c : cases) {
-    SCOPED_TRACE(testing::Message() << "seed " << seed << ": M " << c.m << " N " << c.n << " K " << c.k << " group " << c.group);
+    SCOPED_TRACE(::testing::Message() << "seed " << seed << ": M " << c.m << " N " << c.n << " K " << c.k << " group " << c.group);
     W4A16 w(c, seed++);
     on_every_target([&] {
       cpu::w4a16_gemm(w.params(), pool);
@@ -368,7 +356,7 @@ TEST(GemmCpu, MatchesDouble) {
   ThreadPool pool(3);
   uint32_t seed = 101;
   for (const DenseCase& c : cases) {
-    SCOPED_TRACE(testing::Message() << "seed " << seed << ": M " << c.m << " N " << c.n << " K " << c.k);
+    SCOPED_TRACE(::testing::Message() << "seed " << seed << ": M " << c.m << " N " << c.n << " K " << c.k);
     Dense dense(c, seed++);
     for (const bool batch_invariant : {false, true})
       on_every_target([&] {

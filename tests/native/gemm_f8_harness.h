@@ -2,9 +2,8 @@
 #pragma once
 #include <functional>
 
-#include "backends/cpu/simd.h"
 #include "gemm_harness.h"
-#include "hwy/highway.h"
+#include "simd_targets.h"
 
 namespace culebra::testing {
 
@@ -12,14 +11,7 @@ namespace culebra::testing {
 inline void on_backend(int32_t backend, const std::function<void(Context&)>& f) {
   Context context(backend);
   if (backend != CUL_BACKEND_CPU) return f(context);
-  for (const int64_t target : {HWY_AVX3_DL, HWY_AVX3, HWY_AVX2, HWY_SSE4, HWY_NEON}) {
-    hwy::SetSupportedTargetsForTest(0);
-    if (!(hwy::SupportedTargets() & target)) continue;
-    SCOPED_TRACE(hwy::TargetName(target));
-    hwy::SetSupportedTargetsForTest(target);
-    f(context);
-  }
-  hwy::SetSupportedTargetsForTest(0);
+  on_every_target([&] { f(context); });
 }
 
 inline double tolerance(cul_dtype type) {

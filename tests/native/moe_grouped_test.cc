@@ -121,6 +121,8 @@ TEST_P(GroupedGemmTest, int4Experts) {
 TEST_P(GroupedGemmTest, f8Experts) {
   check(GetParam(), {CUL_EXPERTS_F8, kF8, {3, 0, 17, 1, 0}, 200, 256, -1, false, false, false, 16, 3, kBf16}, 8);
   check(GetParam(), {CUL_EXPERTS_F8, kF8, {25, 40}, 272, 200, -1, false, true, true, 3, 0, kF16}, 9);  // halves of 136 columns
+  check(GetParam(), {CUL_EXPERTS_F8, kF8, {30, 0, 45}, 256, 336, -1, false, true, true, 16, 2, kBf16}, 23);
+  check(GetParam(), {CUL_EXPERTS_F8, kF8, {5, 9, 2}, 128, 144, -1, false, true, false, 16, 0, kF32}, 24);
 }
 
 TEST_P(GroupedGemmTest, oneExpertHasAllRows) {
@@ -128,6 +130,12 @@ TEST_P(GroupedGemmTest, oneExpertHasAllRows) {
   counts[29] = 150;
   check(GetParam(), {CUL_EXPERTS_HALF, kBf16, counts, 64, 64, -1, false, false, false, 0, 0, kBf16}, 10);
   check(GetParam(), {CUL_EXPERTS_INT4, kBf16, counts, 64, 64, 32, false, false, true, 0, 0, kBf16}, 11);
+}
+
+// Tiles of 256 rows, and what is left of them: more than half, half, a quarter, a row.
+TEST_P(GroupedGemmTest, manyRowsAnExpert) {
+  check(GetParam(), {CUL_EXPERTS_HALF, kBf16, {256 + 130, 128 + 3, 60, 257}, 64, 64, -1, false, true, false, 0, 1, kF16}, 25);
+  check(GetParam(), {CUL_EXPERTS_F8, kF8, {256 + 100, 140, 200}, 64, 128, -1, false, false, true, 0, 1, kF16}, 26);
 }
 
 TEST_P(GroupedGemmTest, nothingToDo) {
@@ -261,6 +269,13 @@ TEST(GroupedGemmPlan, tilesAreThoseOfTheWorstSpread) {
   EXPECT_EQ(plan.tile_tokens, 128);
   EXPECT_EQ(plan.row_tiles, 39) << "32 of whole rows and seven begun";
   EXPECT_NE(reason.find("512 rows for each of 8 experts"), std::string::npos) << reason;
+  caps.compute_major = 9;
+  p.b.row_stride = 64, p.b.expert_stride = 64 * 256, p.lda = 64, p.a_rows = 4096;
+  plan = plan_grouped_gemm(p, caps, &reason);
+  EXPECT_EQ(plan.design, GemmDesign::hopper);
+  EXPECT_EQ(plan.tile_tokens, 256);
+  p.b.row_stride = 68;
+  EXPECT_EQ(plan_grouped_gemm(p, caps, &reason).design, GemmDesign::marlin) << "rows at 8 bytes";
 }
 
 }  // namespace

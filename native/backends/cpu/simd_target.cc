@@ -2,6 +2,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backends/cpu/simd_target.cc"
+#define CULEBRA_SIMD_INTEGER_DOT
 #include "backends/cpu/simd.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"

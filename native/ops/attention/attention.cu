@@ -1,3 +1,4 @@
+#include "ops/attention/attention_hopper.cuh"
 #include "ops/attention/tile/f32_tile.cuh"
 #include "ops/attention/tile/half_tile.cuh"
 #include "ops/attention/tile/problem.cuh"
@@ -23,6 +24,7 @@ void run_tiles(const AttentionParams& p, const PackedTours& tours, NativeStream 
 void attention(const AttentionParams& p, NativeStream stream) {
   validate(p, stream);
   if (p.query_rows == 0 || p.sequences == 0) return;
+  if (p.plan.design == AttentionDesign::hopper) return attention_hopper(p, stream);
   PackedTours tours;
   const auto bytes = static_cast<int64_t>(size_of(p.dtype));
   tours.rows = rows_of(p);

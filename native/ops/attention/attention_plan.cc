@@ -39,18 +39,37 @@ std::string splits_text(const AttentionPlan& plan) {
 
 }  // namespace
 
+// Why a call is not for the kernel of compute capability 9.0; null where it is.
+const char* not_hopper(const AttentionParams& p, const DeviceCaps& caps) {
+  if (caps.compute_major != 9) return "compute capability below 9.0, or above";
+  if (!p.aligned) return "rows are not aligned to 16 bytes";
+  if (p.scale <= 0) return "scale is not positive";
+  if (p.key_rows == 0) return "no keys";
+  // Copies of the engine step over positive strides.
+  for (const AttentionParams::Rows* x : {&p.q, &p.k, &p.v})
+    if (x->row <= 0 || x->head <= 0) return "a stride is not positive";
+  // Its tiles are 128 queries of one head; the other design's are 64 rows of all heads of a group.
+  const int64_t queries = p.query_rows / std::max<int64_t>(p.sequences, 1);
+  if (!p.batch_invariant && queries * p.group() < 64) return "few queries a sequence";
+  return nullptr;
+}
+
 AttentionPlan plan_attention(const AttentionParams& p, const DeviceCaps& caps, std::string* reason) {
   AttentionPlan plan;
   plan.dim_class = dim_class(p);
-  plan.design = p.dtype == DType::f32 ? AttentionDesign::f32 : AttentionDesign::tile;
-  plan.tile_rows = plan.design == AttentionDesign::f32 ? 16 : 64;
+  const bool f32 = p.dtype == DType::f32;
+  const char* const obstacle = f32 ? "f32" : not_hopper(p, caps);
+  plan.design = f32 ? AttentionDesign::f32 : obstacle ? AttentionDesign::tile : AttentionDesign::hopper;
+  plan.tile_rows = f32 ? 16 : obstacle ? 64 : 128;
   // Two thirds of L2 for the keys and values of the heads that are worked on at the same time.
   const int64_t head_bytes = p.key_rows * (p.dim + p.value_dim) * static_cast<int64_t>(size_of(p.dtype));
   const int64_t fit = static_cast<int64_t>(caps.l2_bytes) * 2 / 3 / std::max<int64_t>(head_bytes, 1);
   plan.section = static_cast<int32_t>(std::clamp<int64_t>(fit, 1, p.kv_heads));
-  *reason = format("%s; tiles of %d rows (query, head of the group); %d of %lld KV heads at a time",
-                   plan.design == AttentionDesign::f32 ? "FMAs (f32 uses no TF32)" : "mma.sync and cp.async", plan.tile_rows, plan.section,
-                   static_cast<long long>(p.kv_heads));
+  *reason = f32        ? std::string("FMAs (f32 uses no TF32)")
+            : obstacle ? format("mma.sync and cp.async (%s)", obstacle)
+                       : std::string("wgmma and the copy engine");
+  *reason += format("; tiles of %d %s; %d of %lld KV heads at a time", plan.tile_rows, obstacle ? "rows (query, head of the group)" : "queries",
+                    plan.section, static_cast<long long>(p.kv_heads));
   return plan;
 }
 

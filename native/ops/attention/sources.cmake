@@ -12,9 +12,11 @@ culebra_family(attention
     paged_append_cpu
   KERNELS
     attention
+    attention_hopper
     merge_states
     mla_attention
     paged_append
     paged_attention
   TESTS
-    attention)
+    attention
+    attention_kernels)

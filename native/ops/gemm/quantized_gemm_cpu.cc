@@ -21,6 +21,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/gemm/quantized_gemm_cpu.cc"
+#define CULEBRA_SIMD_INTEGER_DOT
 #include "backends/cpu/simd.h"
 #include "hwy/foreach_target.h"
 #include "hwy/cache_control.h"

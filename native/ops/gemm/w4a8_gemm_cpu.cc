@@ -14,6 +14,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/gemm/w4a8_gemm_cpu.cc"
+#define CULEBRA_SIMD_INTEGER_DOT
 #include "backends/cpu/simd.h"
 #include "hwy/foreach_target.h"
 #include "hwy/cache_control.h"

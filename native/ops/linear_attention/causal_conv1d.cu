@@ -13,14 +13,15 @@ using Params = CausalConv1dParams;
 // Inputs before a token that its output may use.
 constexpr int kMaxPast = static_cast<int>(Params::kMaxWidth) - 1;
 // Loads that a thread has under way at once.
-constexpr int kAhead = 4;
+constexpr int kAhead = 8;
 // Sequences up to this length are walked by one thread a pack, state and all, in one launch.
 constexpr int64_t kWholeTokens = 16;
 
-// Channels [channel, channel + count) of the tensors: one 16-byte access of T where the rows are aligned.
+// Channels [channel, channel + count) of the tensors: one access where the rows are aligned. Of halves four: eight would be 16 bytes, but
+// their weights and past inputs 180 registers, which left room for 256 threads a multiprocessor.
 template <class T>
 struct Lane {
-  static constexpr int kSize = 16 / static_cast<int>(sizeof(T));
+  static constexpr int kSize = 4;
   using Bits = Vector<T, kSize>;
 
   const Params& p;
@@ -66,7 +67,7 @@ struct Lane {
 
 template <class T>
 CUL_DEVICE_FN float activate(const Params& p, float x) {
-  return p.silu ? x / (1.0f + expf(-x)) : x;
+  return p.silu ? __fdividef(x, 1.0f + __expf(-x)) : x;
 }
 
 // Tokens [begin, end) of one sequence on one pack of channels.
@@ -154,7 +155,7 @@ CUL_DEVICE_FN Lane<T> lane_of(const Params& p, int64_t unit, bool aligned) {
 
 // Computes: y_t = act(bias + sum_j w_j x_(t-W+1+j)) and the last W-1 inputs, a whole sequence a thread
 // Shapes:   x, y [B,T,C]; w [C,W], W 2..4; bias [C]; states [N,C,W-1]
-// Layouts:  inner stride 1, f32, f16 or bf16; 16-byte accesses where tokens are aligned
+// Layouts:  inner stride 1, f32, f16 or bf16; accesses of four elements where tokens are aligned
 // Tiles:    256 threads; a thread has one pack of channels of one sequence
 // Shared:   none
 // Order:    taps oldest first, one FMA chain from the bias
@@ -181,7 +182,7 @@ __global__ void __launch_bounds__(kTileThreads) conv_sequences_kernel(Params p, 
 // Needs:    sm_80. Limit: x and y once, and (W-1) / run of x once more from L2
 // Source:   as above
 template <class T>
-__global__ void __launch_bounds__(kTileThreads) conv_runs_kernel(Params p, int64_t batch, int64_t run, int64_t units, bool aligned) {
+__global__ void __launch_bounds__(kTileThreads, 2) conv_runs_kernel(Params p, int64_t batch, int64_t run, int64_t units, bool aligned) {
   const int64_t tokens = p.sequences.tokens, runs = (tokens + run - 1) / run;
   for_tiles(batch * runs, units, [&](int64_t index, int64_t unit) {
     const Lane<T> lane = lane_of<T>(p, unit, aligned);

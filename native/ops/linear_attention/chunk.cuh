@@ -14,6 +14,24 @@ namespace culebra::CUL_DEVICE_NS {
 CUL_DEVICE_FN constexpr int pitch_of(int columns) { return columns + 8; }
 constexpr int kChunkPitch = kChunk + 8;
 
+// Slots of runs of `unit` tokens (chunks, segments), numbered over all sequences: those of sequence n of a packed row stand from
+// cu_seqlens[n] / unit + n on, as many as it may need and no more than the next one's begin.
+CUL_DEVICE_FN int64_t first_slot(const Sequences& s, int64_t n, int64_t unit) {
+  return s.cu_seqlens ? divide(s.cu_seqlens[n], unit) + n : n * divide(s.tokens + unit - 1, unit);
+}
+CUL_DEVICE_FN int64_t sequence_of_slot(const Sequences& s, int64_t slot, int64_t unit) {
+  if (!s.cu_seqlens) return divide(slot, divide(s.tokens + unit - 1, unit));
+  int64_t low = 0, high = s.count;  // the last one whose slots begin at or before this one
+  while (high - low > 1) {
+    const int64_t middle = (low + high) / 2;
+    if (first_slot(s, middle, unit) <= slot)
+      low = middle;
+    else
+      high = middle;
+  }
+  return low;
+}
+
 // The chunk of a slot.
 struct ChunkSpan {
   SequenceSpan sequence;
@@ -22,32 +40,12 @@ struct ChunkSpan {
 };
 
 CUL_DEVICE_FN ChunkSpan chunk_of_slot(const Sequences& s, int64_t slot) {
-  int64_t n, chunk;
-  if (s.cu_seqlens) {
-    int64_t low = 0, high = s.count;  // the last n whose slots begin at or before this one
-    while (high - low > 1) {
-      const int64_t middle = (low + high) / 2;
-      if (s.cu_seqlens[middle] / kChunk + middle <= slot)
-        low = middle;
-      else
-        high = middle;
-    }
-    n = low;
-    chunk = slot - s.cu_seqlens[n] / kChunk - n;
-  } else {
-    const int64_t chunks = (s.tokens + kChunk - 1) / kChunk;
-    n = divide(slot, chunks);
-    chunk = slot - n * chunks;
-  }
-  ChunkSpan span{sequence_at(s, n), chunk * kChunk, 0};
+  const int64_t n = sequence_of_slot(s, slot, kChunk);
+  ChunkSpan span{sequence_at(s, n), (slot - first_slot(s, n, kChunk)) * kChunk, 0};
   const int64_t left = span.sequence.length - span.begin;
-  span.count = span.sequence.skipped || span.sequence.length <= kRecurrentTokens || left <= 0 ? 0
-               : left < kChunk                                                               ? static_cast<int>(left)
-                                                                                             : kChunk;
+  if (!span.sequence.skipped && span.sequence.length > kRecurrentTokens && left > 0)
+    span.count = left < kChunk ? static_cast<int>(left) : kChunk;
   return span;
-}
-CUL_DEVICE_FN int64_t first_slot(const Sequences& s, int64_t n) {
-  return s.cu_seqlens ? s.cu_seqlens[n] / kChunk + n : n * ((s.tokens + kChunk - 1) / kChunk);
 }
 
 // Eight elements into shared memory, zeros where there are none. Unaligned rows go through registers.

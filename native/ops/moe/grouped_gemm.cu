@@ -65,6 +65,35 @@ __global__ void validate_groups(const int64_t* offsets, int64_t experts, int64_t
 }
 #endif
 
+// The same product of rows that follow each other.
+GroupedGemmParams gathered(const GroupedGemmParams& p, NativeStream stream) {
+  GroupedGemmParams g = p;
+  if (!p.gather) return g;
+  unsigned char* const workspace = static_cast<unsigned char*>(p.workspace);
+  const int64_t* const used = p.offsets + p.experts();
+  void* const rows = workspace + p.plan.rows_offset;
+  if (p.a_scale) {
+    float* const scales = reinterpret_cast<float*>(workspace + p.plan.row_scales_offset);
+    g.a_scale = scales;
+    g.a_scale_stride = (p.k() + 127) / 128;
+    gather_rows<uint8_t>(p.a, p.lda, p.a_rows, p.gather, used, p.rows, p.k(), rows, stream);
+    gather_rows<float, 1>(p.a_scale, p.a_scale_stride, p.a_rows, p.gather, used, p.rows, g.a_scale_stride, scales, stream);
+    g.lda = (p.k() + 15) / 16 * 16;
+  } else {
+    gather_rows<uint16_t>(p.a, p.lda, p.a_rows, p.gather, used, p.rows, p.k(), rows, stream);
+    g.lda = (p.k() + 7) / 8 * 8;
+  }
+  g.a = rows;
+  g.a_rows = p.rows;
+  g.gather = nullptr;
+  return g;
+}
+
+void hopper(const GroupedGemmParams& p, NativeStream stream) {
+  const GroupedGemmParams g = gathered(p, stream);
+  g.b.storage == CUL_EXPERTS_F8 ? grouped_hopper_f8(g, stream) : grouped_hopper_half(g, stream);
+}
+
 }  // namespace
 
 void moe_grouped_gemm(const GroupedGemmParams& p, NativeStream stream) {
@@ -79,17 +108,7 @@ void moe_grouped_gemm(const GroupedGemmParams& p, NativeStream stream) {
   unsigned char* const workspace = static_cast<unsigned char*>(p.workspace);
   launch(list_tiles, dim3(1), dim3(kListThreads), 0, stream, p.offsets, p.experts(), p.rows, p.plan.tile_tokens, p.plan.row_tiles,
          reinterpret_cast<int32_t*>(workspace), reinterpret_cast<GroupedTile*>(workspace + p.plan.tiles_offset));
-  if (p.plan.design == GemmDesign::hopper) {
-    GroupedGemmParams contiguous = p;
-    if (p.gather) {
-      contiguous.a = workspace + p.plan.rows_offset;
-      contiguous.lda = (p.k() + 7) / 8 * 8;
-      gather_rows<uint16_t>(p.a, p.lda, p.a_rows, p.gather, p.offsets + p.experts(), p.rows, p.k(), workspace + p.plan.rows_offset, stream);
-      contiguous.a_rows = p.rows;
-      contiguous.gather = nullptr;
-    }
-    return grouped_hopper_half(contiguous, stream);
-  }
+  if (p.plan.design == GemmDesign::hopper) return hopper(p, stream);
   switch (p.b.storage) {
     case CUL_EXPERTS_HALF: return grouped_half(p, stream);
     case CUL_EXPERTS_INT4: return grouped_int4(p, stream);

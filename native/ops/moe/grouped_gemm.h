@@ -18,7 +18,7 @@ struct GroupedPlan {
   int64_t row_tiles = 0;    // at most: how many there are stands on the device
   int64_t column_tiles = 0;
   uint64_t tiles_offset = 0;  // bytes into the workspace, behind the experts' first tiles
-  uint64_t rows_offset = 0;   // hopper with gather: the rows in order
+  uint64_t rows_offset = 0, row_scales_offset = 0;  // hopper with gather: the rows in order, and their scales
   uint64_t workspace_bytes = 0;
 };
 

@@ -9,6 +9,7 @@ namespace culebra::CUL_DEVICE_NS {
 struct GroupedHopperShape {
   int32_t row_tiles, column_tiles;  // row tiles: at most
   int32_t slices;                   // of k
+  int32_t one_tile;                 // every tile by the same instructions
   int32_t half;                     // > 0: up begins at this row of a matrix; a tile has 64 columns of the gate and 64 of up
 };
 
@@ -40,15 +41,35 @@ CUL_DEVICE_FN HopperBlock grouped_block(const GroupedHopperShape& s, int index) 
   return hopper_block(p, index);
 }
 
+// Rows in boxes that every tile of a family is made of.
+template <class Tile>
+inline constexpr int grouped_box = Tile::kTokens < 64 ? Tile::kTokens : 64;
+
+// One tile of c.
 template <class Tile, class Weights>
-CUL_DEVICE_FN void grouped_finish(const GroupedEpilogue& epilogue, const GroupedTile& tile, const GroupedHopperShape& shape, int column_tile,
-                                  const float* sums) {
+CUL_DEVICE_FN void grouped_tile(unsigned char* shared, const TensorMap& rows, const Weights& weights, const GroupedTile& tile, int column_tile,
+                                const GroupedHopperShape& shape, const GroupedEpilogue& epilogue) {
+  HopperRing<Tile, Weights> ring(shared);
+  const float* const sums =
+      ring.template sums<grouped_box<Tile>>(rows, weights, static_cast<int>(tile.first_row), column_tile, 0, shape.slices);
+  __syncthreads();
   const int columns = shape.half > 0 ? 64 : 128, chunks = columns / 8;
   for (int i = static_cast<int>(threadIdx.x); i < tile.rows * chunks; i += Tile::kThreads) {
     const int row = i / chunks, column = i % chunks * 8;
     const float* const values = sums + row * HopperShared<Tile, Weights>::kSumRow + column;
     epilogue.finish(tile.expert, tile.first_row + row, int64_t{column_tile} * columns + column, values, values + 64);
   }
+}
+
+// The same by instructions of half the rows, or a quarter, where an expert's last tile has no more: half the time.
+template <class Tile, int kLeastRows, class Weights>
+CUL_DEVICE_FN void grouped_fitting_tile(unsigned char* shared, const TensorMap& rows, const Weights& weights, const GroupedTile& tile, int column_tile,
+                                        const GroupedHopperShape& shape, const GroupedEpilogue& epilogue) {
+  using Half = HopperTile<Tile::kGroupTokens / 2, Tile::kTokenGroups, Tile::kColumnGroups, Tile::kStages, Tile::kBlocksPerSm>;
+  if constexpr (Half::kTokens >= kLeastRows)
+    if (tile.rows <= Half::kTokens && !shape.one_tile)
+      return grouped_fitting_tile<Half, kLeastRows>(shared, rows, weights, tile, column_tile, shape, epilogue);
+  grouped_tile<Tile>(shared, rows, weights, tile, column_tile, shape, epilogue);
 }
 
 #endif
@@ -64,10 +85,11 @@ inline GroupedList grouped_list(const GroupedGemmParams& p) {
 }
 inline GroupedHopperShape grouped_shape(const GroupedGemmParams& p, int64_t slice) {
   return {static_cast<int32_t>(p.plan.row_tiles), static_cast<int32_t>(p.plan.column_tiles), static_cast<int32_t>((p.k() + slice - 1) / slice),
-          p.gated() ? static_cast<int32_t>(p.columns()) : 0};
+          p.batch_invariant, p.gated() ? static_cast<int32_t>(p.columns()) : 0};
 }
 
-// grouped_hopper_half.cu
+// grouped_hopper_half.cu, grouped_hopper_f8.cu: of rows that follow each other.
 void grouped_hopper_half(const GroupedGemmParams& p, NativeStream stream);
+void grouped_hopper_f8(const GroupedGemmParams& p, NativeStream stream);
 
 }  // namespace culebra::CUL_DEVICE_NS

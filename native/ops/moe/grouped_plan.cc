@@ -4,6 +4,7 @@
 
 #include "abi/status.h"
 #include "backends/backend.h"
+#include "ops/gemm/hopper/hopper_f8.h"
 #include "ops/gemm/hopper/hopper_plan.h"
 #include "ops/moe/grouped_gemm.h"
 #include "ops/moe/grouped_tiles.h"
@@ -16,11 +17,15 @@ namespace {
 
 // Why the Hopper design does not take a product; null where it does.
 const char* obstacle(const GroupedGemmParams& p, const DeviceCaps& caps) {
-  if (p.b.storage != CUL_EXPERTS_HALF) return "experts are dequantised in registers";
+  const bool f8 = p.dtype == DType::f8e4m3;
+  if (p.b.storage != CUL_EXPERTS_HALF && !f8) return "experts are dequantised in registers";
   if (p.k() == 0) return "k is empty";
+  if (f8 && p.k() % 2) return "k is odd";
+  if (f8 && p.gated() && p.columns() % 64) return "up begins within a block of 64 columns";
   if (std::max(p.rows, p.a_rows) > INT32_MAX || p.experts() * p.n() > INT32_MAX) return "coordinates beyond 31 bits";
-  const bool a_aligned = p.lda % 8 == 0 || p.a_rows <= 1;
-  const bool b_aligned = (p.b.row_stride % 8 == 0 || p.n() <= 1) && (p.b.expert_stride % 8 == 0 || p.experts() <= 1);
+  const int64_t word = f8 ? 16 : 8;  // elements of 16 bytes
+  const auto takes = [&](int64_t stride, int64_t extent) { return extent <= 1 || (stride > 0 && stride % word == 0); };
+  const bool a_aligned = takes(p.lda, p.a_rows), b_aligned = takes(p.b.row_stride, p.n()) && takes(p.b.expert_stride, p.experts());
   return not_hopper(caps, a_aligned && b_aligned);
 }
 
@@ -34,15 +39,23 @@ GroupedPlan plan_grouped_gemm(const GroupedGemmParams& p, const DeviceCaps& caps
   plan.design = why_not ? GemmDesign::marlin : GemmDesign::hopper;
   const bool hopper = !why_not;
   const int64_t mean = ceil_div(p.rows, used);
-  const int32_t large = p.b.storage == CUL_EXPERTS_HALF ? GroupedHalfTile128::kTokens : GroupedTile64::kTokens;
-  static_assert(HopperHalfTile16::kTokens == GroupedTile16::kTokens && HopperHalfTile128::kTokens == GroupedHalfTile128::kTokens);
-  plan.tile_tokens = mean <= GroupedTile16::kTokens && !p.batch_invariant ? GroupedTile16::kTokens : large;
+  // 256 rows ask a quarter less of L2 than 128, and an expert's last tile then is made of as many as it needs.
+  const int32_t few = 16, many = !hopper ? (p.b.storage == CUL_EXPERTS_HALF ? 128 : 64) : mean > 160 && !p.batch_invariant ? 256 : 128;
+  static_assert(GroupedTile16::kTokens == 16 && HopperHalfTile16::kTokens == 16 && HopperF8Tile16::kTokens == 16);
+  static_assert(GroupedTile64::kTokens == 64 && GroupedByteTile64::kTokens == 64 && GroupedHalfTile128::kTokens == 128);
+  static_assert(HopperHalfTile128::kTokens == 128 && HopperF8Tile128::kTokens == 128);
+  static_assert(HopperHalfTile256::kTokens == 256 && HopperF8Tile256::kTokens == 256);
+  plan.tile_tokens = mean <= few && !p.batch_invariant ? few : many;
   // An expert's last tile may be almost empty.
   plan.row_tiles = (p.rows + used * (plan.tile_tokens - 1)) / plan.tile_tokens;
   plan.column_tiles = p.gated() ? ceil_div(p.columns(), kColumnBlock) : ceil_div(p.n(), 2 * kColumnBlock);
   plan.tiles_offset = align256((p.experts() + 1) * 4);
   plan.rows_offset = plan.tiles_offset + align256(plan.row_tiles * static_cast<int64_t>(sizeof(GroupedTile)));
-  plan.workspace_bytes = plan.rows_offset + (hopper && p.gather ? align256(p.rows * ceil_div(p.k(), 8) * 16) : 0);
+  plan.row_scales_offset = plan.workspace_bytes = plan.rows_offset;
+  if (hopper && p.gather) {
+    plan.row_scales_offset += align256(p.rows * ceil_div(p.k() * static_cast<int64_t>(size_of(p.dtype)), 16) * 16);
+    plan.workspace_bytes = plan.row_scales_offset + (p.a_scale ? align256(p.rows * ceil_div(p.k(), 128) * 4) : 0);
+  }
   const auto ll = [](int64_t v) { return static_cast<long long>(v); };
   *reason = hopper ? std::string("wgmma and tensor copies") : format("mma.sync and cp.async (%s)", why_not);
   *reason += format("; %d x %s tiles of one expert's rows (%lld rows for each of %lld experts if spread evenly)%s: up to %lld x %lld blocks for %d "

@@ -175,7 +175,7 @@ void moe_align(const MoeAlignParams& p, NativeStream stream) {
   const bool shared = 4 * int64_t{p.local_experts} <= kSharedBytes;
   const int64_t warps = shared ? std::clamp<int64_t>(kSharedBytes / (4 * p.local_experts), 1, kWarps) : kWarps;
   const dim3 threads(static_cast<unsigned>(warps * 32));
-  const size_t bytes = shared ? static_cast<size_t>(4 * warps * p.local_experts) : 0;
+  const size_t bytes = static_cast<size_t>(shared ? 4 * warps * p.local_experts : 16);
   const int64_t chunk_blocks = (p.chunks + warps - 1) / warps, fill_blocks = p.capacity / (8 * warps * 32);
   const auto blocks = [](int64_t n) { return dim3(static_cast<unsigned>(std::max<int64_t>(n, 1))); };
   launch(count_slots, blocks(std::max(chunk_blocks, std::min<int64_t>(fill_blocks, 1024))), threads, bytes, stream, p, shared);

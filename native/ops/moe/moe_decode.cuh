@@ -1,4 +1,4 @@
-// moe_mlp for few tokens: the kernel. README.md, "Few tokens", has the picture.
+// moe_mlp for few tokens: the kernel. DECODE.md, has the picture.
 #pragma once
 #include "device/async_copy.h"
 #include "device/grid.h"
@@ -133,16 +133,22 @@ struct DecodeFetch {
   }
 
   CUL_DEVICE_FN void copy_rows() const {
-    unsigned char* const to = stages + stage * p.decode.stage_bytes;
-    const int64_t at = int64_t{step} * DecodeShape::kStepBytes + lane % 4 * 16;
+    unsigned char* const to = stages + stage * p.decode.stage_bytes + stage_chunk(lane / 4, lane % 4);
+    const int64_t begin = int64_t{step} * DecodeShape::kStepBytes, at = begin + lane % 4 * 16;
+    if (aligned && begin + DecodeShape::kStepBytes <= row_bytes) {  // nearly always
 #pragma unroll
+      for (int i = 0; i < 4; ++i) cp_async_stream(shared_address(to + 512 * i), rows[i] ? rows[i] + at : p.w13.data, rows[i] != nullptr);
+      return;
+    }
+#pragma unroll 1
     for (int i = 0; i < 4; ++i) {
-      unsigned char* const chunk = to + stage_chunk(lane / 4 + 8 * i, lane % 4);
-      const bool inside = rows[i] && at < row_bytes;
+      unsigned char* const chunk = to + 512 * i;
+      const uint8_t* const row = i == 0 ? rows[0] : i == 1 ? rows[1] : i == 2 ? rows[2] : rows[3];
+      const bool inside = row && at < row_bytes;
       if (aligned && (!inside || at + 16 <= row_bytes)) {
-        cp_async_stream(shared_address(chunk), inside ? rows[i] + at : p.w13.data, inside);
+        cp_async_stream(shared_address(chunk), inside ? row + at : p.w13.data, inside);
       } else {
-        copy_bytes(chunk, rows[i], at);
+        copy_bytes(chunk, row, at);
       }
     }
   }
@@ -237,7 +243,7 @@ CUL_DEVICE_FN void load_rows(T* to, int64_t pitch, const T* from, int64_t stride
 // Order:    a warp's steps ascending, then the warps' sums by the step they began with: it depends on D and I alone. Slots in the order of j.
 // Numerics: weights exact in T (f8 in bf16: exact, too), products f32, each group's sum times its scale in f32; hidden rounded to T once.
 // Needs:    sm_80, a cooperative launch: blocks wait for one another twice. Limit: 3 I D bytes x (2, 1, 1/2) of each selected expert.
-// Source:   README.md, "Few tokens"; one kernel for routing, dispatch and both products: FlashMoE, arXiv:2506.04667.
+// Source:   DECODE.md; one kernel for routing, dispatch and both products: FlashMoE, arXiv:2506.04667.
 template <class T, int kStorage>
 __global__ void __launch_bounds__(kDecodeThreads, 1) moe_decode_kernel(const __grid_constant__ MoeMlpOperands p, int64_t first_token, int tokens) {
   using Format = DecodeFormat<T, kStorage>;

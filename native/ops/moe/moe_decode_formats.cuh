@@ -29,11 +29,12 @@ struct DecodeSums {
   }
 };
 
-CUL_DEVICE_FN int stage_chunk(int row, int chunk) { return row * MoeDecodeShape::kStepBytes + (chunk ^ (row / 2 % 4)) * 16; }
+static_assert(MoeDecodeShape::kStepBytes == 64);
+CUL_DEVICE_FN int stage_chunk(int row, int chunk) { return (row << 6) + ((chunk ^ (row >> 1 & 3)) << 4); }
 
 // Word `t` of a chunk of row g + 8 i.
 CUL_DEVICE_FN uint32_t stage_word(const unsigned char* stage, int g, int i, int chunk, int t) {
-  return *reinterpret_cast<const uint32_t*>(stage + stage_chunk(g + 8 * i, chunk) + 4 * t);
+  return *reinterpret_cast<const uint32_t*>(stage + stage_chunk(g, chunk) + 512 * i + 4 * t);
 }
 
 template <class T, int kStorage>

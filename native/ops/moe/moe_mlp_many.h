@@ -3,6 +3,7 @@
 #pragma once
 #include <string>
 
+#include "ops/gemm/quantize_activations.h"
 #include "ops/moe/grouped_gemm.h"
 #include "ops/moe/moe_align.h"
 #include "ops/moe/moe_combine.h"
@@ -14,8 +15,13 @@ struct MoeMlpParams;
 // The four steps; all between them lies in the workspace.
 struct MoeMlpMany {
   bool any_slots = false;  // else y is zeros
+  bool quantized = false;  // activations become e4m3 before each product
+  QuantizeActivationsParams quantize_x{}, quantize_hidden{};
   MoeAlignParams align;
   int32_t* gather = nullptr;  // [slots]: the token of each sorted row
+  void* hidden = nullptr;     // [slots, hidden_pitch]: half
+  int64_t hidden_pitch = 0;
+  int32_t clear = 0;          // rows behind the last slot's that are read, too
   GroupedGemmParams up;       // hidden[r] = act(w13 x[gather[r]] + b13)
   GroupedGemmParams down;     // rows[r] = w2 hidden[r] + b2
   MoeCombineParams combine;   // y[t] = sum_j weights[t,j] rows[inverse[t k + j]]

@@ -20,6 +20,7 @@ culebra_family(moe
     grouped_f8
     grouped_gemm
     grouped_half
+    grouped_hopper_f8
     grouped_hopper_half
     grouped_int4
     moe_mlp
@@ -35,4 +36,6 @@ culebra_family(moe
   TESTS
     moe
     moe_grouped
-    moe_mlp_many)
+    moe_decode
+    moe_mlp_many
+    moe_route)

@@ -87,10 +87,10 @@ void bulk_copy(uint32_t destination, const void* source, uint32_t bytes, uint32_
 TensorMap make_tensor_map(const TensorMapRequest& request);
 void tensor_copy(uint32_t destination, const TensorMap& map, const int* at, int rank, uint32_t barrier, Here here);
 
-// ---- asynchronous products of a warpgroup; a is null where its descriptor counts
+// ---- asynchronous products of a warpgroup; a is null where its descriptor counts; b_transposed: [k][n]
 enum class ProductType : uint8_t { f16, bf16, e4m3, s8 };
 void warpgroup_product(ProductType type, int columns, void* d, const uint32_t* a, uint64_t a_descriptor,
-                       uint64_t b_descriptor, bool accumulate, Here here);
+                       uint64_t b_descriptor, bool b_transposed, bool accumulate, Here here);
 void wgmma_fence(Here here = Here::current());
 void wgmma_commit(Here here = Here::current());
 void wgmma_wait(int groups, Here here);

@@ -19,7 +19,6 @@ Grid::Grid(const Launch& launch, void (*entry)(const void*), const void* paramet
       blocks_per_cluster(launch.cluster.x * launch.cluster.y * launch.cluster.z),
       parameters(parameters),
       parameter_bytes(parameter_bytes),
-      arrivals(nullptr, nullptr),
       entry_(entry),
       total_clusters_(uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z / blocks_per_cluster),
       random_state_(config.seed * 0x9e3779b97f4a7c15ull | 1) {
@@ -211,22 +210,40 @@ void Grid::abandon() {
   __builtin_unreachable();
 }
 
+namespace {
+
+// The barrier's word of the grid that runs on this thread; null until it is used.
+class GridArrivals {
+ public:
+  ~GridArrivals() { reset(); }
+  unsigned* word() {
+    if (!word_) {
+      word_ = std::make_unique<unsigned>(0);
+      register_global(word_.get(), sizeof(unsigned));
+      mark_initialized(word_.get(), sizeof(unsigned));
+    }
+    return word_.get();
+  }
+  void reset() {
+    if (word_) unregister_global(word_.get());
+    word_ = nullptr;
+  }
+
+ private:
+  std::unique_ptr<unsigned> word_;
+};
+thread_local GridArrivals arrivals;
+
+}  // namespace
+
 unsigned* grid_arrivals(Here here) {
   EmulatorScope scope;
-  Grid& grid = scope.self.block->grid;
+  const Grid& grid = scope.self.block->grid;
   const uint64_t blocks = uint64_t{grid.launch.grid.x} * grid.launch.grid.y * grid.launch.grid.z;
   if (blocks > grid.config.max_resident_blocks)
     fail(Site(Op::atomic, here), "a barrier of %llu blocks, of which only %u run at once", static_cast<unsigned long long>(blocks),
          grid.config.max_resident_blocks);
-  if (!grid.arrivals) {
-    grid.arrivals = {new unsigned(0), [](unsigned* word) {
-                       unregister_global(word);
-                       delete word;
-                     }};
-    register_global(grid.arrivals.get(), sizeof(unsigned));
-    mark_initialized(grid.arrivals.get(), sizeof(unsigned));
-  }
-  return grid.arrivals.get();
+  return arrivals.word();
 }
 
 void check_launch(const Launch& launch) {
@@ -248,6 +265,9 @@ void check_launch(const Launch& launch) {
 
 void run_grid(const Launch& launch, void (*entry)(const void*), const void* parameters, size_t parameter_bytes) {
   check_launch(launch);
+  const struct Reset {
+    ~Reset() { arrivals.reset(); }
+  } when_done;
   Grid grid(launch, entry, parameters, parameter_bytes);
   grid.run();
   if (std::string findings = grid.findings(); !findings.empty()) throw DeviceError(findings);

@@ -46,7 +46,7 @@ struct Product {
   };
   ProductType type;
   int columns;
-  bool accumulate, a_in_registers;
+  bool accumulate, a_in_registers, b_transposed;
   uint64_t a, b;  // descriptors
   unsigned group;
   ClockRef known;  // when it was issued
@@ -55,7 +55,7 @@ struct Product {
 
   bool same_instruction(const Product& other) const {
     return type == other.type && columns == other.columns && accumulate == other.accumulate &&
-           a_in_registers == other.a_in_registers && a == other.a && b == other.b && site.same_place(other.site);
+           a_in_registers == other.a_in_registers && b_transposed == other.b_transposed && a == other.a && b == other.b && site.same_place(other.site);
   }
 };
 

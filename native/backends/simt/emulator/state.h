@@ -224,9 +224,6 @@ class Grid {
   const void* parameters;
   size_t parameter_bytes;
 
-  // Null until the grid's barrier is used.
-  std::unique_ptr<unsigned, void (*)(unsigned*)> arrivals;
-
   std::string findings() const;
 
  private:

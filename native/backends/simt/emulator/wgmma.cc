@@ -47,6 +47,17 @@ const char* operand_piece(Block& block, uint64_t descriptor, uint32_t row, uint3
   return bytes;
 }
 
+// 16 bytes of row k of a B of which 64 columns lie side by side: columns 8 piece to 8 piece + 7.
+const char* transposed_piece(Block& block, uint64_t descriptor, uint32_t k, uint32_t piece, const Actor& unit, const Site& site) {
+  const auto field = [&](int bit) { return static_cast<uint32_t>(descriptor >> bit & 0x3fff) << 4; };
+  uint32_t address = field(0) + piece / 8 * field(16) + k / 8 * field(32) + k % 8 * 128 + piece % 8 * 16;
+  address ^= (address >> 7 & 7) << 4;
+  const char* bytes = shared_bytes(block, address, 16, 16, site);
+  if (unit.known) block.shadow.check_proxy_fences(block, unit, address, 16, site);
+  if (block.grid.tracking) block.shadow.access(unit, address, 16, Access::read, site);
+  return bytes;
+}
+
 void check_descriptor(uint64_t descriptor, const Site& site) {
   const uint64_t mode = descriptor >> 62;
   if (mode > 1 || (descriptor >> 49 & 7))
@@ -119,7 +130,14 @@ void multiply(const Product& product, Block& block, const Warp& warp, const Acto
 
   for (int column = 0; column < columns; column += 8) {
     Sum b[kDepth][8];
-    for (int i = 0; i < 8; ++i) fetch(product.b, column + i, [&](int k, Sum x) { b[k][i] = x; });
+    if (product.b_transposed) {
+      for (int k = 0; k < kDepth; ++k) {
+        const char* bytes = transposed_piece(block, product.b, static_cast<uint32_t>(k), static_cast<uint32_t>(column) / 8, unit, product.site);
+        for (int i = 0; i < 8; ++i) b[k][i] = Math::value(bytes + i * Math::kBytes);
+      }
+    } else {
+      for (int i = 0; i < 8; ++i) fetch(product.b, column + i, [&](int k, Sum x) { b[k][i] = x; });
+    }
     for (int row = 0; row < kRows; ++row)
       for (int k = 0; k < kDepth; ++k)
         for (int i = 0; i < 8; ++i) d[row][column + i] += a[row][k] * b[k][i];
@@ -250,7 +268,7 @@ void take_registers(Thread& self, const Product& product) {
 }  // namespace
 
 void warpgroup_product(ProductType type, int columns, void* d, const uint32_t* a, uint64_t a_descriptor,
-                       uint64_t b_descriptor, bool accumulate, Here here) {
+                       uint64_t b_descriptor, bool b_transposed, bool accumulate, Here here) {
   EmulatorScope scope;
   Thread& self = scope.self;
   const Site site(Op::wgmma, here);
@@ -260,11 +278,14 @@ void warpgroup_product(ProductType type, int columns, void* d, const uint32_t* a
          self.block->threads.size());
   if (!a) check_descriptor(a_descriptor, site);
   check_descriptor(b_descriptor, site);
+  if (b_transposed && ((type != ProductType::f16 && type != ProductType::bf16) || b_descriptor >> 62 != 1))
+    fail(site, "a transposed B is of 16-bit elements, swizzled");
   Product product{};
   product.type = type;
   product.columns = columns;
   product.accumulate = accumulate;
   product.a_in_registers = a != nullptr;
+  product.b_transposed = b_transposed;
   product.a = a_descriptor;
   product.b = b_descriptor;
   product.site = site;

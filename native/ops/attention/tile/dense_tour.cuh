@@ -72,6 +72,7 @@ struct IntervalTour {
 };
 
 struct PackedTour : IntervalTour {
+  static constexpr bool kPlainKeys = true;
   ByteRows k, v;
   int64_t first_key;
 

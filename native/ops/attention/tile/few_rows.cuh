@@ -111,12 +111,12 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm) few_rows_a
       for (int i = 0; i < kRowTiles; ++i) mma_m16n8k16<T>(s[i], a, q[i][c][0], q[i][c][1]);
     }
     const bool edge = first < span.begin || first + kKeys > span.end || tour.edge(max(first, span.begin), min(first + kKeys, span.end));
+    scores.apply(s);
     uint32_t weights[kRowTiles][2];
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) {
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        s[i][j] = scores(s[i][j]);
         const int n = first + lane / 4 + j / 2 * 8;
         if (edge && (n < span.begin || n >= span.end || !tour.sees(rows[i][j % 2], n))) s[i][j] = kNoScore;
       }

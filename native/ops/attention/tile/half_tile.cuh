@@ -81,18 +81,21 @@ CUL_DEVICE_FN void attend_half(const Problem& p, const Tour& tour, KeySpan span,
     }
 
     const bool edge = first < span.begin || first + kKeys > span.end || tour.edge(max(first, span.begin), min(first + kKeys, span.end));
+    scores.apply(s);
+    if (edge) {
+#pragma unroll
+      for (int i = 0; i < kKeys / 8; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          const int n = first + i * 8 + lane % 4 * 2 + j % 2;
+          if (n < span.begin || n >= span.end || !tour.sees(rows[j / 2], n)) s[i][j] = kNoScore;
+        }
+    }
     float highest[2] = {kNoScore, kNoScore};
 #pragma unroll
     for (int i = 0; i < kKeys / 8; ++i)
 #pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        s[i][j] = scores(s[i][j]);
-        if (edge) {
-          const int n = first + i * 8 + lane % 4 * 2 + j % 2;
-          if (n < span.begin || n >= span.end || !tour.sees(rows[j / 2], n)) s[i][j] = kNoScore;
-        }
-        highest[j / 2] = fmaxf(highest[j / 2], s[i][j]);
-      }
+      for (int j = 0; j < 4; ++j) highest[j / 2] = fmaxf(highest[j / 2], s[i][j]);
     float factor[2], base[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {

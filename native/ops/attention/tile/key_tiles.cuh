@@ -60,7 +60,7 @@ CUL_DEVICE_FN void fetch_rows(T* tile, int dim, bool aligned, const void* anywhe
 template <int kRows, int kThreads, int kDim, class T, class Chunk>
 CUL_DEVICE_FN void make_rows(T* tile, int dim, int thread, Chunk chunk) {
   constexpr int kChunks = kDim / 8;
-#pragma unroll 4
+#pragma unroll 8
   for (int i = thread; i < kRows * kChunks; i += kThreads) {
     const int row = i / kChunks, c = i % kChunks * 8;
     if (c < (dim + 15) / 16 * 16) store_vector(tile + row * row_pitch<kDim> + c, c < dim ? chunk(row, c) : Eight<T>{});
@@ -88,7 +88,8 @@ CUL_DEVICE_FN void fetch_keys(T* tile, const Problem& p, const Tour& tour, const
         return tour.template v_chunk<T>(place, first + i, c);
     });
   } else {
-    if (p.f8)
+    constexpr bool kMayBeF8 = !requires { Tour::kPlainKeys; };
+    if (kMayBeF8 && p.f8)
       make_rows<kKeys, kThreads, kDim>(tile, dim, thread, [&](int i, int c) { return f8_chunk<T>(row(i), c, dim, p.aligned); });
     else
       fetch_rows<kKeys, kThreads, kDim>(tile, dim, p.aligned, p.anywhere, thread, row);

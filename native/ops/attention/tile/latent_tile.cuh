@@ -8,14 +8,19 @@
 
 namespace culebra::CUL_DEVICE_NS {
 
-// Eight channels of a u8 token (mla_attention.h), from c on. aligned: the token lies at a multiple of 16 bytes; otherwise at any address.
+// A u8 token (mla_attention.h). aligned: it lies at a multiple of 16 bytes; otherwise at any address.
+CUL_DEVICE_FN uint32_t token_bits(const unsigned char* token, int at, int count) {
+  uint32_t bits = 0;
+  for (int i = 0; i < count; ++i) bits |= static_cast<uint32_t>(token[at + i]) << (8 * i);
+  return bits;
+}
+CUL_DEVICE_FN float token_scale(const unsigned char* token, int group, bool aligned) {
+  const int at = kLatentScalesAt + 4 * group;
+  return aligned ? *reinterpret_cast<const float*>(token + at) : numeric::bits_float(token_bits(token, at, 4));
+}
+// Eight channels from c on, not yet scaled: exact in any T.
 template <class T>
 CUL_DEVICE_FN Eight<T> latent_chunk(const unsigned char* token, int c, bool aligned) {
-  const auto bytes = [&](int at, int count) {
-    uint32_t bits = 0;
-    for (int i = 0; i < count; ++i) bits |= static_cast<uint32_t>(token[at + i]) << (8 * i);
-    return bits;
-  };
   Eight<T> to;
   if (c >= kLatentValueDim) {
     const int at = kLatentTailAt + 2 * (c - kLatentValueDim);
@@ -24,14 +29,12 @@ CUL_DEVICE_FN Eight<T> latent_chunk(const unsigned char* token, int c, bool alig
       tail = load_vector<8>(reinterpret_cast<const bfloat16_t*>(token + at));
     } else {
 #pragma unroll
-      for (int i = 0; i < 8; ++i) tail[i] = bfloat16_t{static_cast<uint16_t>(bytes(at + 2 * i, 2))};
+      for (int i = 0; i < 8; ++i) tail[i] = bfloat16_t{static_cast<uint16_t>(token_bits(token, at + 2 * i, 2))};
     }
 #pragma unroll
     for (int i = 0; i < 8; ++i) to[i] = from_float<T>(to_float(tail[i]));
     return to;
   }
-  const int scale_at = kLatentScalesAt + c / kLatentScaleChannels * 4;
-  const float scale = aligned ? *reinterpret_cast<const float*>(token + scale_at) : numeric::bits_float(bytes(scale_at, 4));
   Vector<float8_e4m3_t, 8> values;
   if (aligned) {
     values = load_vector<8>(reinterpret_cast<const float8_e4m3_t*>(token + c));
@@ -40,7 +43,7 @@ CUL_DEVICE_FN Eight<T> latent_chunk(const unsigned char* token, int c, bool alig
     for (int i = 0; i < 8; ++i) values[i] = float8_e4m3_t{token[c + i]};
   }
 #pragma unroll
-  for (int i = 0; i < 8; ++i) to[i] = from_float<T>(to_float(values[i]) * scale);
+  for (int i = 0; i < 8; ++i) to[i] = from_float<T>(to_float(values[i]));
   return to;
 }
 
@@ -63,7 +66,15 @@ struct LatentTour : IntervalTour {
   CUL_DEVICE_FN Eight<T> k_chunk(const KeyPlace& place, int, int c) const {
     Eight<T> to{};
     if (!place.k) return to;
-    if (bytes) return latent_chunk<T>(static_cast<const unsigned char*>(place.k), c, aligned != 0);
+    if (bytes) {
+      const auto* const token = static_cast<const unsigned char*>(place.k);
+      to = latent_chunk<T>(token, c, aligned != 0);
+      if (c >= kLatentValueDim) return to;
+      const float scale = token_scale(token, c / static_cast<int>(kLatentScaleChannels), aligned != 0);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) to[i] = from_float<T>(to_float(to[i]) * scale);
+      return to;
+    }
 #pragma unroll
     for (int i = 0; i < 8; ++i) to[i] = static_cast<const T*>(place.k)[c + i];
     return to;
@@ -104,20 +115,22 @@ struct LatentTile {
   using Element = T;
   static constexpr int kDim = 576, kValueDim = 512, kPitch = kDim + 8, kChunks = kDim / 8;
   static constexpr int kWarps = 8, kThreads = 32 * kWarps, kRows = 16, kKeys = 32, kStages = 2;
-  static constexpr int kScorePitch = kKeys + 4, kWeightPitch = kKeys + 8;
+  static constexpr int kScorePitch = kKeys + 8, kGroups = 4;  // of channels with a scale of their own
   static constexpr int kTileBytes = kKeys * kPitch * 2, kKeysAt = kRows * kPitch * 2, kScoresAt = kKeysAt + kStages * kTileBytes;
-  static constexpr int kWeightsAt = kScoresAt + 2 * kRows * kScorePitch * 4, kFactorsAt = kWeightsAt + kRows * kWeightPitch * 2;
-  static constexpr int kPlacesAt = kFactorsAt + kRows * 4, kSharedBytes = kPlacesAt + kStages * kKeys * static_cast<int>(sizeof(KeyPlace));
+  static constexpr int kFactorsAt = kScoresAt + 2 * kRows * kScorePitch * 4, kScalesAt = kFactorsAt + kRows * 4;
+  static constexpr int kPlacesAt = kScalesAt + kStages * kKeys * kGroups * 4;
+  static constexpr int kSharedBytes = kPlacesAt + kStages * kKeys * static_cast<int>(sizeof(KeyPlace));
   static_assert(kSharedBytes <= 99 << 10, "sm_86 and sm_89 have 99 KB for a block");
 };
 
 // Computes: softmax attention of 16 query rows over the latent keys of their tour, or of one split of them.
 // Shapes:   up to 16 rows of 576; keys of 576, whose first 512 channels are the values.
 // Layouts:  rows anywhere, as the tour says; tokens in T, or of 656 bytes, which are widened to T on their way.
-// Tiles:    16 rows x 32 keys. Products: a warp has 8 keys and half of the channels; results: 64 channels a warp.
-// Shared:   the queries, two stages of keys, rows padded by 16 bytes; scores of both halves, weights, one factor a row.
-// Order:    channels ascending in each half, then the halves; keys as the tour numbers them, two a thread, 16 threads a row.
-// Numerics: scores and sums f32, weights rounded to T; e4m3 times its scale rounded to T; exponentials by ex2.approx.
+// Tiles:    16 rows x 32 keys. Products: a warp has 8 keys and 256 or 320 channels; results: 64 channels a warp.
+// Shared:   the queries, two stages of keys, rows padded by 16 bytes; scores of both halves, then weights; a key's scales, a row's factor.
+// Order:    channels ascending by runs of 128 in each half, then the halves; keys as the tour numbers them, two a thread, 16 threads a row.
+// Numerics: scores and sums f32, weights rounded to T. e4m3 enters exactly: scales multiply sums of 128 channels, and weights before they are
+//           rounded. Exponentials by ex2.approx.
 // Needs:    sm_80 (cp.async, mma.m16n8k16). Limit: the cache's bytes, once for each 16 rows, from HBM only once.
 // Source:   DeepSeek-V2, arXiv:2405.04434 (absorbed form); the kernel ours.
 template <class T>
@@ -133,8 +146,8 @@ __global__ void __launch_bounds__(LatentTile<T>::kThreads, 2) latent_attention(P
   const Scores scores(p.scale, p.softcap);
   T* const q = reinterpret_cast<T*>(shared);
   float* const products = reinterpret_cast<float*>(shared + Tile::kScoresAt);  // [halves][rows][kScorePitch]
-  T* const weights = reinterpret_cast<T*>(shared + Tile::kWeightsAt);          // [rows][kWeightPitch]
   float* const factors = reinterpret_cast<float*>(shared + Tile::kFactorsAt);
+  float* const scales = reinterpret_cast<float*>(shared + Tile::kScalesAt);  // [stages][keys][groups]
   KeyPlace* const places = reinterpret_cast<KeyPlace*>(shared + Tile::kPlacesAt);
   const auto keys = [&](int step) { return reinterpret_cast<T*>(shared + Tile::kKeysAt + step % Tile::kStages * Tile::kTileBytes); };
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
@@ -145,6 +158,10 @@ __global__ void __launch_bounds__(LatentTile<T>::kThreads, 2) latent_attention(P
   };
   const auto fetch = [&](int step) {
     T* const to = keys(step);
+    if (p.f8 && thread < kKeys * Tile::kGroups) {
+      const auto* const token = static_cast<const unsigned char*>(places[step % 2 * kKeys + thread / Tile::kGroups].k);
+      scales[step % 2 * kKeys * Tile::kGroups + thread] = token ? token_scale(token, thread % Tile::kGroups, p.aligned != 0) : 0.0f;
+    }
     for (int i = thread; i < kKeys * Tile::kChunks; i += Tile::kThreads) {
       const int row = i / Tile::kChunks, c = i % Tile::kChunks * 8;
       const void* const from = places[step % 2 * kKeys + row].k;
@@ -189,12 +206,22 @@ __global__ void __launch_bounds__(LatentTile<T>::kThreads, 2) latent_attention(P
     float s[4] = {};
     const int tile = warp % 4, half = warp / 4;
     const T* const k = keys(step);
-#pragma unroll 6
-    for (int c = half * (Tile::kDim / 2); c < (half + 1) * (Tile::kDim / 2); c += 16) {
-      uint32_t a[4], b[2];
-      ldmatrix_x4(a, shared_address(q + lane % 16 * kPitch + c + lane / 16 * 8));
-      ldmatrix_x2(b, shared_address(k + (tile * 8 + lane % 8) * kPitch + c + lane / 8 % 2 * 8));
-      mma_m16n8k16<T>(s, a, b[0], b[1]);
+    const float* const scale = scales + step % 2 * kKeys * Tile::kGroups;
+#pragma unroll 1
+    for (int run = half * 2; run < half * 3 + 2; ++run) {  // of 128 channels; the last of 64
+      float sum[4] = {};
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const int c = run * 128 + i * 16;
+        if (c >= Tile::kDim) break;
+        uint32_t a[4], b[2];
+        ldmatrix_x4(a, shared_address(q + lane % 16 * kPitch + c + lane / 16 * 8));
+        ldmatrix_x2(b, shared_address(k + (tile * 8 + lane % 8) * kPitch + c + lane / 8 % 2 * 8));
+        mma_m16n8k16<T>(sum, a, b[0], b[1]);
+      }
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        s[j] = fmaf(sum[j], p.f8 && run < Tile::kGroups ? scale[(tile * 8 + lane % 4 * 2 + j % 2) * Tile::kGroups + run] : 1.0f, s[j]);
     }
 #pragma unroll
     for (int j = 0; j < 4; ++j)
@@ -205,7 +232,7 @@ __global__ void __launch_bounds__(LatentTile<T>::kThreads, 2) latent_attention(P
     float x[2];
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
-      const float* const product = products + row * Tile::kScorePitch + pair + j;
+      float* const product = products + row * Tile::kScorePitch + pair + j;
       x[j] = scores(product[0] + product[Tile::kRows * Tile::kScorePitch]);
       const int n = first + pair + j;
       if (edge && (n < span.begin || n >= span.end || !tour.sees(seen, n))) x[j] = kNoScore;
@@ -214,7 +241,7 @@ __global__ void __launch_bounds__(LatentTile<T>::kThreads, 2) latent_attention(P
     x[0] = fast_exp2(x[0] - base);
     x[1] = fast_exp2(x[1] - base);
     softmax.d += x[0] + x[1];
-    *reinterpret_cast<uint32_t*>(weights + row * Tile::kWeightPitch + pair) = pack2<T>(x[0], x[1]);
+    *reinterpret_cast<float2*>(products + row * Tile::kScorePitch + pair) = make_float2(x[0], x[1]);
     if (pair == 0) factors[row] = factor;
     __syncthreads();
 
@@ -224,7 +251,16 @@ __global__ void __launch_bounds__(LatentTile<T>::kThreads, 2) latent_attention(P
 #pragma unroll
     for (int i = 0; i < kKeys / 16; ++i) {
       uint32_t a[4];
-      ldmatrix_x4(a, shared_address(weights + lane % 16 * Tile::kWeightPitch + i * 16 + lane / 16 * 8));
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const int key = i * 16 + lane % 4 * 2 + j / 2 * 8;
+        float2 weight = *reinterpret_cast<const float2*>(products + (lane / 4 + j % 2 * 8) * Tile::kScorePitch + key);
+        if (p.f8) {
+          weight.x *= scale[key * Tile::kGroups + warp / 2];
+          weight.y *= scale[(key + 1) * Tile::kGroups + warp / 2];
+        }
+        a[j] = pack2<T>(weight.x, weight.y);
+      }
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
         uint32_t b[4];

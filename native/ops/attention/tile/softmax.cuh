@@ -23,6 +23,17 @@ struct Scores {
       : scale(softcap > 0 ? scale / softcap : scale * kLog2e), cap(softcap > 0 ? softcap * kLog2e : 0) {}
 
   CUL_DEVICE_FN float operator()(float product) const { return cap > 0 ? cap * tanhf(product * scale) : product * scale; }
+  // All of a fragment: one branch for it, not one for each.
+  template <int kA, int kB>
+  CUL_DEVICE_FN void apply(float (&s)[kA][kB]) const {
+    if (cap > 0) {
+#pragma unroll
+      for (int i = 0; i < kA * kB; ++i) s[i / kB][i % kB] = cap * tanhf(s[i / kB][i % kB] * scale);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kA * kB; ++i) s[i / kB][i % kB] *= scale;
+    }
+  }
 };
 
 struct Softmax {

@@ -30,6 +30,9 @@
 //     Row row(int r) const;             // also for r >= rows(): any state, the results of such rows are not stored
 //     bool sees(const Row&, int n) const;    // begin() <= n < end()
 //
+//     // ---- optional: keys and values are never e4m3 (Problem::f8), which need not be compiled then
+//     static constexpr bool kPlainKeys = true;
+//
 //     // ---- optional: factors of every product q . k, and of every result (scales of an f8 cache)
 //     float key_scale() const; float value_scale() const;
 //

@@ -29,30 +29,23 @@ struct HopperF8Scales {
   int32_t k_blocks;
 };
 
-struct HopperF8 {
+// What the accumulators need to know of where weights come from.
+struct HopperF8Source {
   using Element = void;  // bias has c's type
   static constexpr int kColumns = 128, kSliceBytes = kColumns * kF8SliceBytes;
   static constexpr int kFetchWarps = 1, kInFlight = 0;
+  static constexpr int kHalves = 1;  // 2: the two times 64 columns of a tile have scales of their own
 
-  TensorMap rows;  // of b, in boxes of kColumns x 128 k
   HopperF8Scales scales;
-  int32_t read_once;  // no other block reads these weights
 
 #if CUL_HAS_SM90A
-  CUL_DEVICE_FN int finished_columns() const { return kColumns; }
   CUL_DEVICE_FN uint32_t fetched_bytes() const { return kSliceBytes; }
-  CUL_DEVICE_FN void fetch(uint32_t slice, int column_tile, int index, int, uint32_t landed) const {
-    if (read_once)
-      tensor_copy_2d_stream(slice, rows, index * kSliceRows, column_tile * kColumns, landed);
-    else
-      tensor_copy_2d(slice, rows, index * kSliceRows, column_tile * kColumns, landed);
-  }
   // Of a block of 128 k, which may lie behind the last one; 1 where scales are not of blocks.
   CUL_DEVICE_FN float a_block_scale(int64_t token, int block) const {
     if (!scales.of_blocks) return 1.0f;
     return token < scales.m && block < scales.k_blocks ? scales.a[token * scales.a_row + block] : 0.0f;
   }
-  CUL_DEVICE_FN float b_block_scale(int column_tile, int block) const {
+  CUL_DEVICE_FN float b_block_scale(int column_tile, int, int block) const {
     if (!scales.of_blocks) return 1.0f;
     return block < scales.k_blocks ? scales.b[column_tile * scales.b_row + block] : 0.0f;
   }
@@ -61,6 +54,21 @@ struct HopperF8 {
   }
   CUL_DEVICE_FN float b_channel_scale(int64_t column) const {
     return scales.of_blocks ? 1.0f : column < scales.n ? scales.b[column * scales.b_row] : 0.0f;
+  }
+#endif
+};
+
+struct HopperF8 : HopperF8Source {
+  TensorMap rows;     // of b, in boxes of kColumns x 128 k
+  int32_t read_once;  // no other block reads these weights
+
+#if CUL_HAS_SM90A
+  CUL_DEVICE_FN int finished_columns() const { return kColumns; }
+  CUL_DEVICE_FN void fetch(uint32_t slice, int column_tile, int index, int, uint32_t landed) const {
+    if (read_once)
+      tensor_copy_2d_stream(slice, rows, index * kSliceRows, column_tile * kColumns, landed);
+    else
+      tensor_copy_2d(slice, rows, index * kSliceRows, column_tile * kColumns, landed);
   }
 #endif
 };
@@ -80,19 +88,20 @@ CUL_DEVICE_FN void multiply_f8_slice(float (&d)[N / 2], uint64_t a, uint64_t b) 
 
 // Two warpgroups of 64 columns; the tokens are theirs in common. A lane reads the scales of every 32nd token and has those that it
 // needs from the other lanes: a quarter of the tile's, which reading would cost more instructions than the product.
-struct HopperF8Columns : HopperF8 {
+template <class Source>
+struct HopperF8ColumnsOf : Source {
 #if CUL_HAS_SM90A
   template <int kTokens>
   struct Accumulator {
     static constexpr int kOwn = (kTokens + 31) / 32;
-    const HopperF8* weights = nullptr;
+    const Source* weights = nullptr;
     int warp, lane, column_tile = 0, slice = 0;
     int64_t token = 0;  // the tile's first
     float total[kTokens / 2] = {}, sum[kTokens / 2];
     float a_scale[kOwn], b_scale;  // of the next slice: a product lasts no longer than a read
 
     CUL_DEVICE_FN Accumulator(int warp, int lane) : warp(warp), lane(lane) {}
-    CUL_DEVICE_FN void start(const HopperF8& policy, int64_t first_token, int tile, int first_slice) {
+    CUL_DEVICE_FN void start(const Source& policy, int64_t first_token, int tile, int first_slice) {
       weights = &policy;
       token = first_token;
       column_tile = tile;
@@ -100,12 +109,12 @@ struct HopperF8Columns : HopperF8 {
       read_scales();
     }
     CUL_DEVICE_FN void read_scales() {
-      b_scale = weights->b_block_scale(column_tile, slice);
+      b_scale = weights->b_block_scale(column_tile, warp / 4, slice);
 #pragma unroll
       for (int i = 0; i < kOwn; ++i) a_scale[i] = weights->a_block_scale(token + lane + i * 32, slice);
     }
 
-    CUL_DEVICE_FN void multiply(const HopperF8&, const unsigned char* data, uint64_t tokens) {
+    CUL_DEVICE_FN void multiply(const Source&, const unsigned char* data, uint64_t tokens) {
       float own[kOwn];
 #pragma unroll
       for (int i = 0; i < kOwn; ++i) own[i] = a_scale[i] * b_scale;
@@ -125,7 +134,7 @@ struct HopperF8Columns : HopperF8 {
 
     CUL_DEVICE_FN void store(float* sums, int row) const {
       const int column = warp * 16 + lane / 4;
-      const int64_t channel = int64_t{column_tile} * kColumns + column;
+      const int64_t channel = int64_t{column_tile} * Source::kColumns + column;
       const float low = weights->b_channel_scale(channel), high = weights->b_channel_scale(channel + 8);
 #pragma unroll
       for (int i = 0; i < kTokens / 2; ++i) {
@@ -137,21 +146,25 @@ struct HopperF8Columns : HopperF8 {
   };
 #endif
 };
+using HopperF8Columns = HopperF8ColumnsOf<HopperF8>;
 
 // Warpgroups of 64 or 128 tokens; the 128 columns are theirs in common.
-struct HopperF8Rows : HopperF8 {
+template <class Source>
+struct HopperF8RowsOf : Source {
+  static constexpr int kColumns = Source::kColumns, kHalves = Source::kHalves;
+
 #if CUL_HAS_SM90A
   template <int kTokens>
   struct Accumulator {
     static constexpr int kTiles = kTokens / 64;
-    const HopperF8* weights = nullptr;
+    const Source* weights = nullptr;
     int warp, lane, column_tile = 0, slice = 0;
     int64_t token = 0;  // the lane's first; it has 2 of every 64
     float total[kTiles][kColumns / 2] = {}, sum[kColumns / 2];
-    float a_scale[kTiles][2], b_scale;  // of the next slice: a product lasts no longer than a read
+    float a_scale[kTiles][2], b_scale[kHalves];  // of the next slice: a product lasts no longer than a read
 
     CUL_DEVICE_FN Accumulator(int warp, int lane) : warp(warp), lane(lane) {}
-    CUL_DEVICE_FN void start(const HopperF8& policy, int64_t first_token, int tile, int first_slice) {
+    CUL_DEVICE_FN void start(const Source& policy, int64_t first_token, int tile, int first_slice) {
       weights = &policy;
       token = first_token + warp * 16 + lane / 4;
       column_tile = tile;
@@ -159,15 +172,18 @@ struct HopperF8Rows : HopperF8 {
       read_scales();
     }
     CUL_DEVICE_FN void read_scales() {
-      b_scale = weights->b_block_scale(column_tile, slice);
+#pragma unroll
+      for (int half = 0; half < kHalves; ++half) b_scale[half] = weights->b_block_scale(column_tile, half, slice);
 #pragma unroll
       for (int i = 0; i < 2 * kTiles; ++i) a_scale[i / 2][i % 2] = weights->a_block_scale(token + i / 2 * 64 + i % 2 * 8, slice);
     }
 
-    CUL_DEVICE_FN void multiply(const HopperF8&, const unsigned char* data, uint64_t tokens) {
-      float scale[kTiles][2];
+    CUL_DEVICE_FN void multiply(const Source&, const unsigned char* data, uint64_t tokens) {
+      float scale[kHalves][kTiles][2];
 #pragma unroll
-      for (int i = 0; i < 2 * kTiles; ++i) scale[i / 2][i % 2] = b_scale * a_scale[i / 2][i % 2];
+      for (int half = 0; half < kHalves; ++half)
+#pragma unroll
+        for (int i = 0; i < 2 * kTiles; ++i) scale[half][i / 2][i % 2] = b_scale[half] * a_scale[i / 2][i % 2];
       ++slice;
       read_scales();
       const uint64_t columns = wgmma_descriptor(shared_address(data));
@@ -175,7 +191,7 @@ struct HopperF8Rows : HopperF8 {
       for (int tile = 0; tile < kTiles; ++tile) {
         multiply_f8_slice<kColumns>(sum, wgmma_advance(tokens, tile * 64 * kF8SliceBytes), columns);
 #pragma unroll
-        for (int i = 0; i < kColumns / 2; ++i) total[tile][i] = fmaf(sum[i], scale[tile][i / 2 % 2], total[tile][i]);
+        for (int i = 0; i < kColumns / 2; ++i) total[tile][i] = fmaf(sum[i], scale[i * kHalves / (kColumns / 2)][tile][i / 2 % 2], total[tile][i]);
       }
     }
     CUL_DEVICE_FN void finish() {}
@@ -196,5 +212,6 @@ struct HopperF8Rows : HopperF8 {
   };
 #endif
 };
+using HopperF8Rows = HopperF8RowsOf<HopperF8>;
 
 }  // namespace culebra::CUL_DEVICE_NS

@@ -103,6 +103,8 @@ class HopperRing {
 
   // The products of slices [first_slice, first_slice + slices), each thread its part of [kTokens][kSumRow] at the beginning of shared
   // memory: a barrier must follow. Before the next tile, fence_async_proxy and a barrier: its copies land there.
+  // tokens: in boxes of kBox rows.
+  template <int kBox = Tile::kTokens>
   CUL_DEVICE_FN float* sums(const TensorMap& tokens, const Weights& weights, int first_token, int column_tile, int first_slice, int slices) {
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
     const auto slot = [](int turn) { return turn % Tile::kStages; };
@@ -113,7 +115,9 @@ class HopperRing {
       const uint32_t data = stages_ + stage * Shared::kStageBytes, landed = full_ + 8 * stage;
       mbarrier_arrive_expect_bytes(landed, weights.fetched_bytes() + (warp == 0 ? Shared::kTokenBytes : 0));
       weights.fetch(data + Shared::kTokenBytes, column_tile, first_slice + slice, warp, landed);
-      if (warp == 0) tensor_copy_2d(data, tokens, (first_slice + slice) * kSliceRows, first_token, landed);
+      if (warp == 0)
+        for (int row = 0; row < Tile::kTokens; row += kBox)
+          tensor_copy_2d(data + row * kSliceRows * 2, tokens, (first_slice + slice) * kSliceRows, first_token + row, landed);
     };
     const bool fetches = warp < Weights::kFetchWarps && lane == 0;
     if (fetches)

@@ -7,6 +7,7 @@ import dev.culebra.bindings.generated.cul_moe_mlp_args;
 import dev.culebra.bindings.generated.cul_moe_permute_args;
 import dev.culebra.bindings.generated.cul_moe_route_args;
 import dev.culebra.bindings.generated.culebra_h;
+import java.lang.foreign.MemorySegment;
 import org.jspecify.annotations.Nullable;
 
 /** Mixture of experts. */
@@ -151,27 +152,72 @@ abstract class MoeOps extends PackedGemmOps {
             ExpertActivation act) {
         var args = stream.begin("moe_mlp", cul_moe_mlp_args.sizeof());
         try {
-            cul_moe_mlp_args.x(args, stream.in(x, "x"));
-            cul_moe_mlp_args.w13(args, stream.in(experts.w13(), "w13"));
-            cul_moe_mlp_args.w13_scales(args, stream.optional(experts.w13Scales(), "w13_scales"));
-            cul_moe_mlp_args.w13_zeros(args, stream.optional(experts.w13Zeros(), "w13_zeros"));
-            cul_moe_mlp_args.w2(args, stream.in(experts.w2(), "w2"));
-            cul_moe_mlp_args.w2_scales(args, stream.optional(experts.w2Scales(), "w2_scales"));
-            cul_moe_mlp_args.w2_zeros(args, stream.optional(experts.w2Zeros(), "w2_zeros"));
-            cul_moe_mlp_args.b13(args, stream.optional(experts.b13(), "b13"));
-            cul_moe_mlp_args.b2(args, stream.optional(experts.b2(), "b2"));
+            experts(stream, args, x, experts, y, act);
             cul_moe_mlp_args.weights(args, stream.in(weights, "weights"));
             cul_moe_mlp_args.ids(args, stream.in(ids, "ids"));
-            cul_moe_mlp_args.y(args, stream.out(y, "y"));
-            cul_moe_mlp_args.experts(args, experts.kind().ordinal());
-            cul_moe_mlp_args.group(args, experts.group());
-            cul_moe_mlp_args.act(args, act.kind().ordinal());
-            cul_moe_mlp_args.alpha(args, act.alpha());
-            cul_moe_mlp_args.limit(args, act.limit());
             while (stream.again(culebra_h.cul_moe_mlp(stream.handle(), args))) {}
         } finally {
             stream.end();
         }
+    }
+
+    /**
+     * As {@link #moeRoute} and then {@link #moeMlp(Stream, Tensor, ExpertWeights, Tensor, Tensor, Tensor, ExpertActivation)}
+     * with its weights and ids: for few tokens in one kernel.
+     *
+     * @param x [T, D], half
+     * @param experts the experts' weights; the last {@code shared} of the E are the shared experts
+     * @param logits [T, E - shared], half or f32
+     * @param bias f32 [E - shared], of the selection only; null: none
+     * @param route k, score, groups
+     * @param y [T, D] as x; overlaps no input
+     * @param act of the gate
+     * @throws ArgumentException if a shape, a type or an option does not fit
+     */
+    public static void moeMlp(
+            Stream stream,
+            Tensor x,
+            ExpertWeights experts,
+            Tensor logits,
+            @Nullable Tensor bias,
+            RouteOptions route,
+            Tensor y,
+            ExpertActivation act) {
+        var args = stream.begin("moe_mlp", cul_moe_mlp_args.sizeof());
+        try {
+            experts(stream, args, x, experts, y, act);
+            cul_moe_mlp_args.logits(args, stream.in(logits, "logits"));
+            cul_moe_mlp_args.route_bias(args, stream.optional(bias, "route_bias"));
+            cul_moe_mlp_args.k(args, route.k());
+            cul_moe_mlp_args.score(args, route.score().ordinal());
+            cul_moe_mlp_args.n_group(args, route.groups());
+            cul_moe_mlp_args.topk_group(args, route.topkGroups());
+            cul_moe_mlp_args.renormalize(args, route.renormalize() ? 1 : 0);
+            cul_moe_mlp_args.n_shared(args, route.shared());
+            cul_moe_mlp_args.scale(args, route.scale());
+            while (stream.again(culebra_h.cul_moe_mlp(stream.handle(), args))) {}
+        } finally {
+            stream.end();
+        }
+    }
+
+    private static void experts(
+            Stream stream, MemorySegment args, Tensor x, ExpertWeights experts, Tensor y, ExpertActivation act) {
+        cul_moe_mlp_args.x(args, stream.in(x, "x"));
+        cul_moe_mlp_args.w13(args, stream.in(experts.w13(), "w13"));
+        cul_moe_mlp_args.w13_scales(args, stream.optional(experts.w13Scales(), "w13_scales"));
+        cul_moe_mlp_args.w13_zeros(args, stream.optional(experts.w13Zeros(), "w13_zeros"));
+        cul_moe_mlp_args.w2(args, stream.in(experts.w2(), "w2"));
+        cul_moe_mlp_args.w2_scales(args, stream.optional(experts.w2Scales(), "w2_scales"));
+        cul_moe_mlp_args.w2_zeros(args, stream.optional(experts.w2Zeros(), "w2_zeros"));
+        cul_moe_mlp_args.b13(args, stream.optional(experts.b13(), "b13"));
+        cul_moe_mlp_args.b2(args, stream.optional(experts.b2(), "b2"));
+        cul_moe_mlp_args.y(args, stream.out(y, "y"));
+        cul_moe_mlp_args.experts(args, experts.kind().ordinal());
+        cul_moe_mlp_args.group(args, experts.group());
+        cul_moe_mlp_args.act(args, act.kind().ordinal());
+        cul_moe_mlp_args.alpha(args, act.alpha());
+        cul_moe_mlp_args.limit(args, act.limit());
     }
 
     /**

@@ -54,6 +54,11 @@ final class Checkpoint {
         }
     }
 
+    /** The extents of a tensor that is there. */
+    long[] shape(String name) {
+        return entry(name).extents();
+    }
+
     /** The type of a tensor that was checked. */
     DType dtype(String name) {
         return entry(name).dtype().orElseThrow();

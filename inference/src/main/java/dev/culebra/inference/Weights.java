@@ -118,7 +118,7 @@ final class Weights {
         return linear(inputs, List.of(Rows.all(name, outputs)));
     }
 
-    /** The experts of a layer, {@code prefix.0.gate_proj} and so on. */
+    /** The experts of a layer, in any of the ways that {@link ExpertSource} reads. */
     Weight<ExpertWeights> experts(String prefix, ModelConfig.Experts experts, long hidden) {
         var source = new ExpertSource(checkpoint, quantization, prefix, experts, hidden);
         return declare(source.bytes(), source::load);

@@ -25,21 +25,22 @@ final class MoeCases {
     }
 
     private static void moeRoute(Call call) {
-        var attributes = call.attributes();
-        var k = attributes.integer("k", 0);
-        var shared = attributes.integer("n_shared", 0);
-        var options = new RouteOptions(
-                k,
+        var options = routing(call.attributes());
+        var tokens = call.size("logits", 0);
+        var slots = Math.max(0, options.k()) + Math.max(0, options.shared());
+        Ops.moeRoute(call.stream(), call.in("logits"), call.in("bias"),
+                call.out("weights", DType.F32, tokens, slots), call.out("ids", DType.I32, tokens, slots), options);
+    }
+
+    private static RouteOptions routing(Attributes attributes) {
+        return new RouteOptions(
+                attributes.integer("k", 0),
                 attributes.oneOf("score", RouteOptions.Score.SOFTMAX),
                 attributes.integer("n_group", 1),
                 attributes.integer("topk_group", 1),
                 attributes.flag("renormalize", false),
-                shared,
+                attributes.integer("n_shared", 0),
                 attributes.number("scale", 1));
-        var tokens = call.size("logits", 0);
-        var slots = Math.max(0, k) + Math.max(0, shared);
-        Ops.moeRoute(call.stream(), call.in("logits"), call.in("bias"),
-                call.out("weights", DType.F32, tokens, slots), call.out("ids", DType.I32, tokens, slots), options);
     }
 
     private static void moeAlign(Call call) {
@@ -83,6 +84,11 @@ final class MoeCases {
                     call.in("w13_q"), call.in("w13_scales"), call.in("w13_zeros"),
                     call.in("w2_q"), call.in("w2_scales"), call.in("w2_zeros"), call.in("b13"), call.in("b2"));
         };
+        if (call.has("logits")) {
+            Ops.moeMlp(call.stream(), call.in("x"), experts, call.in("logits"), call.in("bias"), routing(attributes),
+                    call.out("y", call.dtype("x"), call.shape("x")), act);
+            return;
+        }
         Ops.moeMlp(call.stream(), call.in("x"), experts, call.in("weights"), call.in("ids"),
                 call.out("y", call.dtype("x"), call.shape("x")), act);
     }

@@ -2,8 +2,10 @@ package dev.culebra.oracles;
 
 import dev.culebra.ExpertActivation;
 import dev.culebra.ExpertWeights.Kind;
+import java.util.Arrays;
+import java.util.Map;
 
-/** {@code y = sum_j w (w2 (act(gate) * up) + b2)} with {@code (gate, up) = w13 x + b13} of the expert of slot j. */
+/** Given logits, a {@link MoeRouteOracle} first. {@code y = sum_j w (w2 (act(gate) * up) + b2)} with {@code (gate, up) = w13 x + b13} of the expert of slot j. */
 final class MoeMlpOracle implements Oracle {
     @Override
     public void solve(Problem p) {
@@ -21,9 +23,15 @@ final class MoeMlpOracle implements Oracle {
         var alpha = p.attributes().number("alpha", 1);
         var limit = p.attributes().number("limit", 0);
         var x = p.values("x");
-        var weights = p.values("weights");
-        var ids = p.ints("ids");
-        var slots = p.size("ids", 1);
+        if (p.has("logits")) {
+            new MoeRouteOracle().solve(p);
+        }
+        var routing = p.has("logits") ? p.outputs() : Map.of("weights", p.in("weights"), "ids", p.in("ids"));
+        var weights = routing.get("weights").doubles();
+        var slots = Math.toIntExact(routing.get("ids").size(1));
+        var ids = new int[weights.length];
+        Arrays.setAll(ids, slot -> Math.toIntExact(routing.get("ids").integer(slot)));
+        p.outputs().clear();
         var y = new double[tokens * width];
         for (var slot = 0; slot < ids.length; slot++) {
             var e = ids[slot];

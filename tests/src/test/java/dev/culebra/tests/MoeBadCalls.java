@@ -67,6 +67,12 @@ final class MoeBadCalls {
         table.bad("moe_mlp", "w2 has another width", Refused.SHAPE, on -> Ops.moeMlp(on.stream, on.zeros(BF16, 3, 64),
                 ExpertWeights.half(on.zeros(BF16, 4, 64, 64), on.zeros(BF16, 4, 64, 16)), on.zeros(F32, 3, 2), on.zeros(I32, 3, 2),
                 on.zeros(BF16, 3, 64), ExpertActivation.SILU), "w2", "16", "32");
+        table.bad("moe_mlp", "logits of another number of experts", Refused.SHAPE, on -> Ops.moeMlp(on.stream, on.zeros(BF16, 3, 64),
+                ExpertWeights.half(on.zeros(BF16, 4, 64, 64), on.zeros(BF16, 4, 64, 32)), on.zeros(F32, 3, 5), null, RouteOptions.top(2),
+                on.zeros(BF16, 3, 64), ExpertActivation.SILU), "logits", "[3, 5]", "4");
+        table.bad("moe_mlp", "more experts a token than there are", Refused.RANGE, on -> Ops.moeMlp(on.stream, on.zeros(BF16, 3, 64),
+                ExpertWeights.half(on.zeros(BF16, 4, 64, 64), on.zeros(BF16, 4, 64, 32)), on.zeros(F32, 3, 4), null, RouteOptions.top(5),
+                on.zeros(BF16, 3, 64), ExpertActivation.SILU), "k is 5", "4");
         table.bad("moe_mlp", "f32 activations", Refused.DTYPE, on -> Ops.moeMlp(on.stream, on.zeros(F32, 3, 64),
                 ExpertWeights.half(on.zeros(F32, 4, 64, 64), on.zeros(F32, 4, 64, 32)), on.zeros(F32, 3, 2), on.zeros(I32, 3, 2),
                 on.zeros(F32, 3, 64), ExpertActivation.SILU), "x", "f32");

@@ -121,9 +121,6 @@ final class MoeCases {
         var group = i % 2 == 0 ? 32 : -1;
         var builder = new CaseBuilder("moe_mlp", seed, kind, act, dtype, "T", tokens, "D", width);
         builder.normal("x", dtype, 1, tokens, width)
-                .uniform("weights", DType.F32, 0, 1, tokens, slots)
-                .in("ids", HostTensor.of(DType.I32, new long[] {tokens, slots},
-                        builder.random.ints((long) tokens * slots, -1, experts + 1).asDoubleStream().toArray()))
                 .attribute("experts", kind)
                 .attribute("group", group)
                 .attribute("act", act)
@@ -133,6 +130,21 @@ final class MoeCases {
         matrices(builder, "w2", kind, dtype, group, experts, width, inner);
         if (i % 2 == 0) {
             builder.normal("b13", dtype, 1, experts, 2 * inner).normal("b2", dtype, 1, experts, width);
+        }
+        if (i % 4 == 1) {
+            // The last expert is a shared one. Logits on a grid, another order each row: no two scores are nearly equal.
+            var logits = HostTensor.zeros(DType.F32, tokens, experts - 1);
+            for (var t = 0; t < tokens; t++) {
+                var order = builder.random.ints(0, experts - 1).distinct().limit(experts - 1).toArray();
+                for (var e = 0; e < experts - 1; e++) {
+                    logits.set(t * (experts - 1L) + e, order[e] / 2.0);
+                }
+            }
+            builder.in("logits", logits).attribute("k", slots).attribute("n_shared", 1).attribute("renormalize", true);
+        } else {
+            builder.uniform("weights", DType.F32, 0, 1, tokens, slots)
+                    .in("ids", HostTensor.of(DType.I32, new long[] {tokens, slots},
+                            builder.random.ints((long) tokens * slots, -1, experts + 1).asDoubleStream().toArray()));
         }
         // Chained products with half intermediates; f8 experts may quantise the activations.
         return builder.check("y", Metric.RMS_RATIO, kind.equals("f8") ? 0.06 : 1.5 * CaseBuilder.bound(dtype)).build(dtype);

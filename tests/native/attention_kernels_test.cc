@@ -1,0 +1,369 @@
+// attention and paged_attention on every device: what the conformance cases do not reach.
+#include "attention_harness.h"
+
+namespace culebra {
+namespace {
+
+using namespace testing;
+
+class AttentionKernels : public ::testing::TestWithParam<DeviceChoice> {};
+INSTANTIATE_TEST_SUITE_P(Devices, AttentionKernels, ::testing::ValuesIn(devices_here()), device_test_name);
+
+struct Window {
+  bool causal;
+  int32_t left, right;
+  bool sees(int64_t position, int64_t key) const {
+    if (left >= 0 && key < position - left) return false;
+    return causal ? key <= position : right < 0 || key <= position + right;
+  }
+};
+
+// Packed sequences of the given lengths; rows of k and v behind the last sequence are NaN.
+struct Packed {
+  Packed(Context& context, cul_dtype type, std::vector<int64_t> queries, std::vector<int64_t> keys, int64_t Hq, int64_t Hkv, int64_t D,
+         int64_t pad = 0)
+      : queries(std::move(queries)), keys(std::move(keys)), Hq(Hq), Hkv(Hkv), D(D),
+        Tq(std::accumulate(this->queries.begin(), this->queries.end(), int64_t{0})),
+        Tk(std::accumulate(this->keys.begin(), this->keys.end(), int64_t{0})),
+        q(context, type, {Tq, Hq, D}, [this](int64_t) { return normal(random); }, pad),
+        k(context, type, {Tk + 3, Hkv, D}, [this](int64_t i) { return i < Tk * this->Hkv * this->D ? normal(random) : NAN; }, pad),
+        v(context, type, {Tk + 3, Hkv, D}, [this](int64_t i) { return i < Tk * this->Hkv * this->D ? normal(random) : NAN; }, pad),
+        cu_q(context, kI32, {static_cast<int64_t>(this->queries.size()) + 1}, [this](int64_t i) { return start(this->queries, i); }),
+        cu_k(context, kI32, {static_cast<int64_t>(this->keys.size()) + 1}, [this](int64_t i) { return start(this->keys, i); }),
+        o(context, type, {Tq, Hq, D}, nullptr, pad), lse(context, kF32, {Tq, Hq}) {}
+
+  static double start(const std::vector<int64_t>& lengths, int64_t i) {
+    return static_cast<double>(std::accumulate(lengths.begin(), lengths.begin() + i, int64_t{0}));
+  }
+  cul_attention_args args(const Window& window) {
+    cul_attention_args a{};
+    a.q = q;
+    a.k = k;
+    a.v = v;
+    a.cu_q = cu_q;
+    a.cu_k = cu_k;
+    a.o = o;
+    a.lse = lse;
+    a.causal = window.causal;
+    a.window_left = window.left;
+    a.window_right = window.right;
+    return a;
+  }
+  // f(row of o, query's head row of o and lse in double). round: what a plain implementation in this type would do to weights.
+  void reference(const Window& window, std::vector<double>& ref, std::vector<double>& logs) {
+    const auto qs = q.numbers(), ks = k.numbers(), vs = v.numbers();
+    ref.assign(static_cast<size_t>(Tq * Hq * D), 0);
+    logs.assign(static_cast<size_t>(Tq * Hq), 0);
+    int64_t q0 = 0, k0 = 0;
+    for (size_t b = 0; b < queries.size(); q0 += queries[b], k0 += keys[b], ++b)
+      for (int64_t i = 0; i < queries[b]; ++i)
+        for (int64_t h = 0; h < Hq; ++h) {
+          const int64_t row = (q0 + i) * Hq + h, group = h / (Hq / Hkv), position = i + keys[b] - queries[b];
+          const auto key = [&](int64_t j) { return static_cast<size_t>(((k0 + j) * Hkv + group) * D); };
+          logs[static_cast<size_t>(row)] = attend(
+              keys[b], D, [&](int64_t j) { return window.sees(position, j); },
+              [&](int64_t j) {
+                double sum = 0;
+                for (int64_t d = 0; d < D; ++d) sum += qs[static_cast<size_t>(row * D + d)] * ks[key(j) + static_cast<size_t>(d)];
+                return sum / std::sqrt(static_cast<double>(D));
+              },
+              [&](int64_t j, int64_t d) { return vs[key(j) + static_cast<size_t>(d)]; }, &ref[static_cast<size_t>(row * D)]);
+        }
+  }
+  void expect(Context& context, const Window& window, double bound, double log_bound, uint32_t flags = 0) {
+    cul_attention_args a = args(window);
+    ASSERT_EQ(context.run(cul_attention, a, flags), CUL_OK) << cul_last_error();
+    std::vector<double> ref, logs;
+    reference(window, ref, logs);
+    const auto out = o.numbers(), log = lse.numbers();
+    double worst = 0;
+    for (size_t i = 0; i < ref.size(); ++i) worst = std::max(worst, std::isnan(out[i]) ? kInfinite : std::abs(out[i] - ref[i]));
+    EXPECT_LE(worst, bound) << "causal " << window.causal << ", left " << window.left << ", right " << window.right;
+    for (size_t i = 0; i < logs.size(); ++i)
+      ASSERT_TRUE(std::isinf(logs[i]) ? log[i] == logs[i] : std::abs(log[i] - logs[i]) <= log_bound) << log[i] << " for " << logs[i] << ", row " << i;
+  }
+
+  std::mt19937 random{7};
+  std::normal_distribution<double> normal;
+  std::vector<int64_t> queries, keys;
+  int64_t Hq, Hkv, D, Tq, Tk;
+  Field q, k, v, cu_q, cu_k, o, lse;
+};
+
+// Each length below 40 with the same number of keys, fewer and more.
+TEST_P(AttentionKernels, windowsAtTheBordersOfEveryLength) {
+  std::vector<int64_t> queries, keys;
+  for (int64_t length = 0; length < 40; ++length) {
+    queries.push_back(length);
+    keys.push_back(std::max<int64_t>(length + length % 3 * 5 - 5, 0));
+  }
+  Context context(GetParam());
+  Packed packed(context, kF16, queries, keys, 2, 1, 16);
+  for (const Window& window : {Window{true, -1, -1}, Window{false, 3, 2}, Window{false, 0, 0}, Window{true, 7, -1}})
+    packed.expect(context, window, 4e-3, 1e-3, CUL_OP_BATCH_INVARIANT);  // on 9.0: its own kernel, however few the queries
+}
+
+// Several tiles and key steps in both designs, channels that fill no class, rows that only an element aligns.
+TEST_P(AttentionKernels, longSequencesOfAnyWidth) {
+  Context context(GetParam());
+  for (const int64_t D : {72, 128, 200})
+    for (const int64_t pad : {0, 1}) {
+      if (pad && D != 72) continue;
+      Packed packed(context, kBf16, {150, 0, 33}, {290, 4, 33}, 3, 1, D, pad);
+      packed.expect(context, {true, 170, -1}, 3e-2, 1e-3);
+      if (D == 72) packed.expect(context, {false, -1, 20}, 3e-2, 1e-3);
+    }
+}
+
+// The error is at most twice that of attention whose scores and weights are rounded to the type, plus the rounding of o.
+TEST_P(AttentionKernels, errorStaysWithinTwiceThatOfPlainAttention) {
+  Context context(GetParam());
+  Packed packed(context, kBf16, {70}, {140}, 2, 2, 64);
+  cul_attention_args a = packed.args({true, -1, -1});
+  ASSERT_EQ(context.run(cul_attention, a), CUL_OK) << cul_last_error();
+  std::vector<double> ref, logs;
+  packed.reference({true, -1, -1}, ref, logs);
+  const auto qs = packed.q.numbers(), ks = packed.k.numbers(), vs = packed.v.numbers(), out = packed.o.numbers();
+  const auto rounded = [](double x) { return static_cast<double>(to_float(from_float<bfloat16_t>(static_cast<float>(x)))); };
+  double error = 0, plain = 0, rounding = 0;
+  for (int64_t i = 0; i < 70; ++i)
+    for (int64_t h = 0; h < 2; ++h) {
+      const int64_t row = i * 2 + h, keys = 71 + i;
+      std::vector<double> weights(static_cast<size_t>(keys)), sums(64);
+      double max = -kInfinite, sum = 0;
+      for (int64_t j = 0; j < keys; ++j) {
+        double s = 0;
+        for (int64_t d = 0; d < 64; ++d) s += qs[static_cast<size_t>(row * 64 + d)] * ks[static_cast<size_t>((j * 2 + h) * 64 + d)];
+        max = std::max(max, weights[static_cast<size_t>(j)] = rounded(s / 8));
+      }
+      for (double& w : weights) sum += w = std::exp(w - max);
+      for (int64_t j = 0; j < keys; ++j)
+        for (int64_t d = 0; d < 64; ++d)
+          sums[static_cast<size_t>(d)] += rounded(weights[static_cast<size_t>(j)] / sum) * vs[static_cast<size_t>((j * 2 + h) * 64 + d)];
+      for (int64_t d = 0; d < 64; ++d) {
+        const auto at = static_cast<size_t>(row * 64 + d);
+        error = std::max(error, std::abs(out[at] - ref[at]));
+        plain = std::max(plain, std::abs(rounded(sums[static_cast<size_t>(d)]) - ref[at]));
+        rounding = std::max(rounding, std::abs(rounded(ref[at]) - ref[at]));
+      }
+    }
+  EXPECT_LE(error, 2 * plain + 2 * rounding);
+}
+
+// More rows than 65535, whatever dimension of a grid they might be in.
+TEST_P(AttentionKernels, seventyThousandQueries) {
+  if (GetParam().index > 0) GTEST_SKIP() << "the first device's tiles are enough";
+  Context context(GetParam());
+  Packed packed(context, kF16, {70000}, {3}, 1, 1, 8);
+  cul_attention_args a = packed.args({false, -1, -1});
+  ASSERT_EQ(context.run(cul_attention, a), CUL_OK) << cul_last_error();
+  std::vector<double> ref, logs;
+  packed.reference({false, -1, -1}, ref, logs);
+  const auto out = packed.o.numbers();
+  for (size_t i = 0; i < ref.size(); ++i) ASSERT_NEAR(out[i], ref[i], 4e-3) << i;
+}
+
+TEST_P(AttentionKernels, twentyRunsHaveTheSameBits) {
+  Context context(GetParam());
+  Packed packed(context, kBf16, {40, 90}, {140, 90}, 4, 2, 64);
+  cul_attention_args a = packed.args({true, -1, -1});
+  std::vector<std::byte> first;
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_EQ(context.run(cul_attention, a), CUL_OK) << cul_last_error();
+    if (i == 0) first = packed.o.bytes();
+    ASSERT_EQ(packed.o.bytes(), first) << i;
+  }
+}
+
+// ---------------------------------------------------------------------------------------------- pages
+
+// Sequences on shuffled pages, the first page shared by all that have one; every other row of the cache is NaN.
+struct Pages {
+  Pages(Context& context, cul_dtype type, cul_dtype stored, std::vector<int64_t> lengths, int64_t Sq, int64_t Hq, int64_t Hkv, int64_t D,
+        int64_t page, int64_t spare_columns = 1)
+      : lengths(std::move(lengths)), Sq(Sq), Hq(Hq), Hkv(Hkv), D(D), page(page), B(static_cast<int64_t>(this->lengths.size())),
+        columns(*std::max_element(this->lengths.begin(), this->lengths.end()) / page + 1 + spare_columns), count(1 + B * columns),
+        q(context, type, {B, Sq, Hq, D}, [this](int64_t) { return normal(random); }),
+        k(context, stored, {count, page, Hkv, D}, [](int64_t) { return NAN; }), v(context, stored, {count, page, Hkv, D}, [](int64_t) { return NAN; }),
+        k_scale(context, kF32, {Hkv}, [](int64_t h) { return 0.7 + 0.1 * static_cast<double>(h); }),
+        v_scale(context, kF32, {Hkv}, [](int64_t h) { return 1.3 - 0.1 * static_cast<double>(h); }),
+        table(context, kI32, {B, columns}, [](int64_t) { return -1; }),
+        kv_len(context, kI32, {B}, [this](int64_t b) { return static_cast<double>(this->lengths[static_cast<size_t>(b)]); }),
+        o(context, type, {B, Sq, Hq, D}), lse(context, kF32, {B, Sq, Hq}), f8(dtype_of(stored) == DType::f8e4m3) {
+    std::vector<int64_t> free(static_cast<size_t>(count - 1));
+    std::iota(free.begin(), free.end(), 1);
+    std::shuffle(free.begin(), free.end(), random);
+    std::vector<bool> written(static_cast<size_t>(count * page));
+    for (int64_t b = 0; b < B; ++b)
+      for (int64_t j = 0; j < this->lengths[static_cast<size_t>(b)]; ++j) {
+        if (j % page == 0) {
+          table.set(b * columns + j / page, j == 0 ? 0.0 : static_cast<double>(free.back()));
+          if (j > 0) free.pop_back();
+        }
+        if (written[static_cast<size_t>(cell(b, j))]) continue;
+        written[static_cast<size_t>(cell(b, j))] = true;
+        for (int64_t i = 0; i < Hkv * D; ++i) {
+          k.set(cell(b, j) * Hkv * D + i, normal(random));
+          v.set(cell(b, j) * Hkv * D + i, normal(random));
+        }
+      }
+    k.upload();
+    v.upload();
+    table.upload();
+  }
+  int64_t cell(int64_t b, int64_t j) const { return static_cast<int64_t>(table[b * columns + j / page]) * page + j % page; }
+  cul_paged_attention_args args() {
+    cul_paged_attention_args a{};
+    a.q = q;
+    a.k_cache = k;
+    a.v_cache = v;
+    if (f8) {
+      a.k_scale = k_scale;
+      a.v_scale = v_scale;
+    }
+    a.page_table = table;
+    a.kv_len = kv_len;
+    a.o = o;
+    a.lse = lse;
+    a.causal = 1;
+    a.window_left = a.window_right = -1;
+    return a;
+  }
+  void expect(Context& context, int32_t split, double bound) {
+    cul_paged_attention_args a = args();
+    a.split_kv_tokens = split;
+    ASSERT_EQ(context.run(cul_paged_attention, a), CUL_OK) << cul_last_error();
+    const auto qs = q.numbers(), ks = k.numbers(), vs = v.numbers(), out = o.numbers(), log = lse.numbers();
+    std::vector<double> ref(static_cast<size_t>(D));
+    for (int64_t b = 0; b < B; ++b)
+      for (int64_t i = 0; i < Sq; ++i)
+        for (int64_t h = 0; h < Hq; ++h) {
+          const int64_t row = (b * Sq + i) * Hq + h, group = h / (Hq / Hkv), keys = lengths[static_cast<size_t>(b)];
+          const auto at = [&](int64_t j) { return static_cast<size_t>((cell(b, j) * Hkv + group) * D); };
+          const double expected = attend(
+              keys, D, [&](int64_t j) { return j <= i + keys - Sq; },
+              [&](int64_t j) {
+                double sum = 0;
+                for (int64_t d = 0; d < D; ++d) sum += qs[static_cast<size_t>(row * D + d)] * ks[at(j) + static_cast<size_t>(d)];
+                return sum * (f8 ? k_scale[group] : 1) / std::sqrt(static_cast<double>(D));
+              },
+              [&](int64_t j, int64_t d) { return vs[at(j) + static_cast<size_t>(d)] * (f8 ? v_scale[group] : 1); }, ref.data());
+          const double got = log[static_cast<size_t>(row)];
+          ASSERT_TRUE(std::isinf(expected) ? got == expected : std::abs(got - expected) < 2e-3) << got << " for " << expected;
+          for (int64_t d = 0; d < D; ++d) {
+            const double x = out[static_cast<size_t>(row * D + d)];
+            ASSERT_TRUE(std::abs(x - ref[static_cast<size_t>(d)]) <= bound) << x << " for " << ref[static_cast<size_t>(d)] << ", head " << h;
+          }
+        }
+  }
+
+  std::mt19937 random{11};
+  std::normal_distribution<double> normal;
+  std::vector<int64_t> lengths;
+  int64_t Sq, Hq, Hkv, D, page, B, columns, count;
+  Field q, k, v, k_scale, v_scale, table, kv_len, o, lse;
+  bool f8;
+};
+
+TEST_P(AttentionKernels, groupsOfAnySize) {
+  Context context(GetParam());
+  for (int64_t group = 1; group <= 16; ++group) {
+    SCOPED_TRACE(group);
+    Pages pages(context, kF16, kF16, {0, 1, 41, 17}, group % 3 == 0 ? 2 : 1, group, 1, 24, 4);
+    pages.expect(context, group % 2 ? 0 : 16, 4e-3);
+  }
+}
+
+// Enough rows for the tile loop, two KV heads, every cache type, splits that leave some without keys.
+TEST_P(AttentionKernels, manyRowsAndEveryCache) {
+  Context context(GetParam());
+  for (const cul_dtype type : {kF16, kBf16, kF32})
+    for (const cul_dtype stored : {type, kF8}) {
+      Pages pages(context, type, stored, {150, 3, 0}, 3, 12, 2, 40, 16);
+      pages.expect(context, 64, dtype_of(type) == DType::f32 ? 1e-5 : 2e-2);
+    }
+  Pages wide(context, kBf16, kBf16, {40, 90}, 1, 4, 2, 136, 8);
+  wide.expect(context, 0, 2e-2);
+}
+
+// With a fixed split, and with batch_invariant, a sequence's bits depend on nothing but itself: not on its batch, nor on the table's width.
+TEST_P(AttentionKernels, sequencesKeepTheirBitsAlone) {
+  Context context(GetParam());
+  for (const int32_t split : {0, 64})
+    for (const int64_t Hq : {2, 20}) {
+      Pages all(context, kBf16, kBf16, {70, 300, 5}, 1, Hq, 1, 32, 16, 90);
+      cul_paged_attention_args a = all.args();
+      a.split_kv_tokens = split;
+      const uint32_t flags = split ? 0 : static_cast<uint32_t>(CUL_OP_BATCH_INVARIANT);
+      ASSERT_EQ(context.run(cul_paged_attention, a, flags), CUL_OK) << cul_last_error();
+      const auto together = all.o.numbers();
+      for (int64_t b = 0; b < 3; ++b) {
+        const int64_t columns = all.lengths[static_cast<size_t>(b)] / 16 + 1, row = Hq * 32;
+        Field q(context, kBf16, {1, 1, Hq, 32}, [&](int64_t i) { return all.q[b * row + i]; }), o(context, kBf16, {1, 1, Hq, 32});
+        Field table(context, kI32, {1, columns}, [&](int64_t i) { return all.table[b * all.columns + i]; });
+        Field length(context, kI32, {1}, [&](int64_t) { return static_cast<double>(all.lengths[static_cast<size_t>(b)]); });
+        a.q = q;
+        a.o = o;
+        a.lse = nullptr;
+        a.page_table = table;
+        a.kv_len = length;
+        ASSERT_EQ(context.run(cul_paged_attention, a, flags), CUL_OK) << cul_last_error();
+        EXPECT_EQ(o.numbers(), std::vector<double>(together.begin() + b * row, together.begin() + (b + 1) * row)) << b;
+      }
+    }
+}
+
+// A batch whose slots are all empty is captured; what the lengths say at each launch counts.
+TEST_P(AttentionKernels, zeroLengthRequestsInACapturedGraph) {
+  Context context(GetParam());
+  Pages pages(context, kBf16, kBf16, {300, 9, 0}, 1, 4, 2, 32, 16);
+  cul_paged_attention_args a = pages.args();
+  ASSERT_EQ(context.run(cul_paged_attention, a), CUL_OK) << cul_last_error();
+  const auto expected = pages.o.bytes();
+  for (int64_t b = 0; b < 3; ++b) pages.kv_len.set(b, 0);
+  pages.kv_len.upload();
+
+  a.call = {sizeof a, CUL_OP_PLAN_ONLY, nullptr, 0};
+  ASSERT_EQ(cul_paged_attention(context.stream, &a), CUL_OK) << cul_last_error();
+  const uint64_t bytes = cul_last_workspace_bytes();
+  void* workspace = nullptr;
+  if (bytes) {
+    ASSERT_EQ(cul_memory_alloc(context.device, bytes, &workspace), CUL_OK);
+  }
+  a.call = {sizeof a, 0, workspace, bytes};
+  cul_graph* graph = nullptr;
+  ASSERT_EQ(cul_graph_begin_capture(context.stream), CUL_OK) << cul_last_error();
+  ASSERT_EQ(cul_paged_attention(context.stream, &a), CUL_OK) << cul_last_error();
+  ASSERT_EQ(cul_graph_end_capture(context.stream, &graph), CUL_OK) << cul_last_error();
+  ASSERT_EQ(cul_graph_launch(graph, context.stream), CUL_OK) << cul_last_error();
+  for (const double x : pages.o.numbers()) ASSERT_EQ(x, 0);
+  for (const double x : pages.lse.numbers()) ASSERT_EQ(x, -kInfinite);
+  for (int64_t b = 0; b < 3; ++b) pages.kv_len.set(b, static_cast<double>(pages.lengths[static_cast<size_t>(b)]));
+  pages.kv_len.upload();
+  ASSERT_EQ(cul_graph_launch(graph, context.stream), CUL_OK) << cul_last_error();
+  EXPECT_EQ(pages.o.bytes(), expected);
+  EXPECT_EQ(cul_stream_synchronize(context.stream), CUL_OK);
+  EXPECT_EQ(cul_graph_destroy(graph), CUL_OK);
+  if (workspace) {
+    EXPECT_EQ(cul_memory_free(context.device, workspace), CUL_OK);
+  }
+}
+
+TEST_P(AttentionKernels, indicesThatLeadOutsideFailUnderTheValidator) {
+  const auto failure = [&](const std::function<void(Pages&)>& change) {
+    Context context(GetParam());
+    Pages pages(context, kF16, kF16, {20, 9}, 1, 2, 1, 16, 4);
+    change(pages);
+    pages.table.upload();
+    pages.kv_len.upload();
+    cul_paged_attention_args a = pages.args();
+    return context.run(cul_paged_attention, a, CUL_OP_VALIDATE);
+  };
+  EXPECT_EQ(failure([](Pages&) {}), CUL_OK) << cul_last_error();
+  EXPECT_EQ(failure([](Pages& p) { p.table.set(1, 1000); }), CUL_DEVICE_ERROR);
+  EXPECT_EQ(failure([](Pages& p) { p.table.set(1, -1); }), CUL_DEVICE_ERROR);
+  EXPECT_EQ(failure([](Pages& p) { p.kv_len.set(0, 1000); }), CUL_DEVICE_ERROR);
+}
+
+}  // namespace
+}  // namespace culebra
