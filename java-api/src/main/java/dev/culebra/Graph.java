@@ -64,7 +64,7 @@ public final class Graph implements AutoCloseable {
      * @throws ArgumentException if the stream is of another device
      */
     public synchronized void launch(Stream stream) {
-        stream.enter("graph_launch");
+        stream.enterCalls("graph_launch");
         try {
             check(stream);
             if (stream.isCapturing()) {
@@ -83,7 +83,7 @@ public final class Graph implements AutoCloseable {
             stream.counters().graphLaunches++;
             markLast(stream);
         } finally {
-            stream.exit();
+            stream.end();
         }
     }
 

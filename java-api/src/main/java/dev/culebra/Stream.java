@@ -428,7 +428,7 @@ public final class Stream implements AutoCloseable {
         if (recording.calls() != null) {
             exit();
             throw new UnsupportedException(Status.UNSUPPORTED, name, device.backend(),
-                    name + ": prepared calls cannot be part of other ones");
+                    name + ": cannot be part of prepared calls");
         }
         beginEvent();
     }

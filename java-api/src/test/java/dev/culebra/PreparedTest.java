@@ -133,7 +133,8 @@ class PreparedTest {
                 var event = device.openEvent()) {
             var x = scope.zeros(stream, DType.F32, 3);
             var y = scope.zeros(stream, DType.F32, 3);
-            try (var other = stream.prepare(() -> Ops.scale(stream, x, y, 1))) {
+            try (var other = stream.prepare(() -> Ops.scale(stream, x, y, 1));
+                    var graph = stream.capture(() -> Ops.scale(stream, x, y, 1))) {
                 for (Runnable work : new Runnable[] {
                     stream::synchronize,
                     () -> stream.record(event),
@@ -143,6 +144,7 @@ class PreparedTest {
                     () -> stream.prepare(() -> {}),
                     () -> stream.capture(() -> {}),
                     other::run,
+                    () -> graph.launch(stream),
                 }) {
                     assertThrows(UnsupportedException.class, () -> stream.prepare(work));
                     Ops.add(stream, x, x, y);

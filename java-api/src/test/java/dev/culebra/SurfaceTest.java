@@ -12,6 +12,7 @@ import dev.culebra.bindings.generated.culebra_h;
 import dev.culebra.internal.Numeric;
 import java.io.IOException;
 import java.nio.file.Path;
+import java.util.List;
 import jdk.jfr.Configuration;
 import jdk.jfr.Recording;
 import jdk.jfr.consumer.RecordingFile;
@@ -173,14 +174,22 @@ class SurfaceTest {
             recording.enable("dev.culebra.Wait").withoutThreshold();
             recording.start();
             var x = scope.floats(stream, new float[] {1, 2}, 2);
-            Ops.scale(stream, x, scope.allocate(DType.F32, 2), 2);
+            var y = scope.allocate(DType.F32, 2);
+            Runnable work = () -> Ops.scale(stream, x, y, 2);
+            work.run();
+            try (var graph = stream.capture(work); var prepared = stream.prepare(work)) {
+                graph.launch(stream);
+                prepared.run();
+            }
             stream.synchronize();
             recording.stop();
             recording.dump(file);
         }
         var events = RecordingFile.readAllEvents(file);
-        assertTrue(events.stream().anyMatch(event -> event.getEventType().getName().equals("dev.culebra.Op")
-                && event.getString("op").equals("scale") && event.getString("backend").equals("cpu")));
+        for (var op : List.of("scale", "graph_launch", "prepared_run")) {
+            assertTrue(events.stream().anyMatch(event -> event.getEventType().getName().equals("dev.culebra.Op")
+                    && event.getString("op").equals(op) && event.getString("backend").equals("cpu")), op);
+        }
         assertEquals(2, events.stream().filter(event -> event.getEventType().getName().equals("dev.culebra.Allocation")
                 && event.getLong("bytes") == 8).count());
         assertTrue(events.stream().anyMatch(event -> event.getEventType().getName().equals("dev.culebra.Copy")));
