@@ -20,9 +20,6 @@ final class Backends {
             .filter(name -> !name.isEmpty())
             .toList();
 
-    /** The operators that only the cpu backend has; every other one must be on all of them. */
-    static final Set<String> CPU_ONLY = Set.of();
-
     private static final String HOPPER_DEVICE = "simt:1";
 
     private Backends() {}
