@@ -67,7 +67,7 @@ CUL_DEVICE_FN void operand_of(const float* d, uint32_t (&a)[4]) {
 
 #endif
 
-// Computes: what scan_kernel (chunk_scan.cu) computes
+// Computes: what scan_kernel (chunk_scan.cu) computes, with the delta rule
 // Shapes:   the records of the preparing kernels as images; K <= kKeys, 64 rows of the state a block
 // Layouts:  as scan_kernel's
 // Tiles:    a warpgroup has 64 rows of S^T in registers, which as operand A meet images of k, q, M, P and k^T: m64n64k16, and m64nKk16
@@ -81,7 +81,8 @@ __global__ void __launch_bounds__(kThreads, 1) scan_hopper_kernel(Params p, Scan
 #if CUL_HAS_SM90A
   CUL_DYNAMIC_SHARED(unsigned char, shared, 1024);
   constexpr int kSteps = kKeys / 16;
-  const ScanItem item(p, run);
+  constexpr bool kSplit = !numeric::is_half<T>;  // M in two parts. A branch around wgmma would have the compiler serialize it
+  const ScanItem& item = shared_item(p, run);
   if (item.nothing) return;
   if (item.seq.skipped) return clear_sequence<T>(p, item, kRows);
   const ChunkLayout& layout = run.layout;
@@ -129,10 +130,6 @@ __global__ void __launch_bounds__(kThreads, 1) scan_hopper_kernel(Params p, Scan
     }
     __syncwarp();
     T* const v = values_of(turn);
-    uint32_t values[4][4];
-#pragma unroll
-    for (int step = 0; step < 4; ++step)
-      ldmatrix_x4_trans(values[step], shared_address(v + (16 * step + lane / 16 * 8 + lane % 8) * kValuePitch + lane / 8 % 2 * 8));
     mbarrier_wait(full + 8 * slot, static_cast<uint32_t>(turn / kStages) & 1u);
 
     float o[32], r[32];
@@ -141,39 +138,35 @@ __global__ void __launch_bounds__(kThreads, 1) scan_hopper_kernel(Params p, Scan
 #pragma unroll
       for (int step = 0; step < kSteps; ++step) operand_of<T>(s + 8 * step, state[step]);
       wgmma_fence();
-      if (layout.delta) multiply<T, 64, kSteps>(r, state, operands + static_cast<uint32_t>(layout.keys_at()), false);
+      multiply<T, 64, kSteps>(r, state, operands + static_cast<uint32_t>(layout.keys_at()), false);
       multiply<T, 64, kSteps>(o, state, operands + static_cast<uint32_t>(layout.queries_at()), false);
       wgmma_commit();
       wgmma_wait<0>();
     }
-    if (layout.delta) {
-      uint32_t x[4][4];
+    uint32_t values[4][4];
 #pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        const float2 f = *reinterpret_cast<const float2*>(factors + 8 * j);
+    for (int step = 0; step < 4; ++step)
+      ldmatrix_x4_trans(values[step], shared_address(v + (16 * step + lane / 16 * 8 + lane % 8) * kValuePitch + lane / 8 % 2 * 8));
+    uint32_t x[4][4];
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          const uint32_t pair = values[j / 2][j % 2 * 2 + i];
-          r[4 * j + 2 * i] = fmaf(-f.x, r[4 * j + 2 * i], low_float<T>(pair));
-          r[4 * j + 2 * i + 1] = fmaf(-f.y, r[4 * j + 2 * i + 1], high_float<T>(pair));
-        }
-      }
+    for (int j = 0; j < 8; ++j) {
+      const float2 f = *reinterpret_cast<const float2*>(factors + 8 * j);
 #pragma unroll
-      for (int step = 0; step < 4; ++step) operand_of<T>(r + 8 * step, x[step]);
-      wgmma_fence();
-      multiply<T, 64, 4>(r, x, part(layout.inverse_at(0)), false);
-      if (layout.split) multiply<T, 64, 4>(r, x, part(layout.inverse_at(1)), true);
-      wgmma_commit();
-      wgmma_wait<0>();
-#pragma unroll
-      for (int step = 0; step < 4; ++step) operand_of<T>(r + 8 * step, values[step]);
-    } else {
-#pragma unroll
-      for (int i = 0; i < 16; ++i) {
-        r[2 * i] = low_float<T>(values[i / 4][i % 4]);
-        r[2 * i + 1] = high_float<T>(values[i / 4][i % 4]);
+      for (int i = 0; i < 2; ++i) {
+        const uint32_t pair = values[j / 2][j % 2 * 2 + i];
+        r[4 * j + 2 * i] = fmaf(-f.x, r[4 * j + 2 * i], low_float<T>(pair));
+        r[4 * j + 2 * i + 1] = fmaf(-f.y, r[4 * j + 2 * i + 1], high_float<T>(pair));
       }
     }
+#pragma unroll
+    for (int step = 0; step < 4; ++step) operand_of<T>(r + 8 * step, x[step]);
+    wgmma_fence();
+    multiply<T, 64, 4>(r, x, part(layout.inverse_at(0)), false);
+    if constexpr (kSplit) multiply<T, 64, 4>(r, x, part(layout.inverse_at(1)), true);
+    wgmma_commit();
+    wgmma_wait<0>();
+#pragma unroll
+    for (int step = 0; step < 4; ++step) operand_of<T>(r + 8 * step, values[step]);
 
     const float* const decay = reinterpret_cast<const float*>(shared + slot * stage_size + layout.decay_at()) + lane % 4 * 2;
 #pragma unroll
