@@ -125,7 +125,6 @@ void run_scan(const Params& p, ScanRun run, NativeStream stream) {
   const dim3 block(32 * static_cast<unsigned>(plan.warps));
   const int64_t units = (plan.segment_chunks ? plan.segments : p.sequences.count) * p.value_heads;
   const auto scan = [&] {
-    if (plan.hopper) return scan_hopper(p, run, units, stream);
     launch(scan_kernel<T, kKeys>, dim3(static_cast<unsigned>(units * run.slices)), block, shared, stream, p, run);
   };
   if (plan.segment_chunks) {
