@@ -144,6 +144,19 @@ CUL_DEVICE_FN void run_chunk(const ScanTiles& t, unsigned char* stage, bool outp
       }
   }
 
+  // What the state gains, before the output needs registers.
+  uint32_t gained[4][4];
+#pragma unroll
+  for (int step = 0; step < 4; ++step) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float2 f = *reinterpret_cast<const float2*>(factors + 2 * kChunk + 16 * step + 8 * half);
+      float (&sums)[4] = r[2 * step + half];
+      sums[0] *= f.x, sums[1] *= f.y, sums[2] *= f.x, sums[3] *= f.y;
+    }
+    operand_of<T>(r[2 * step], r[2 * step + 1], gained[step]);
+  }
+
   if (output) {
     float o[8][4];
     read_state<T, kKeys>(s, reinterpret_cast<const T*>(stage + t.queries()), lane, o);
@@ -174,19 +187,11 @@ CUL_DEVICE_FN void run_chunk(const ScanTiles& t, unsigned char* stage, bool outp
 #pragma unroll
   for (int step = 0; step < 4; ++step) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float2 f = *reinterpret_cast<const float2*>(factors + 2 * kChunk + 16 * step + 8 * half);
-      float (&sums)[4] = r[2 * step + half];
-      sums[0] *= f.x, sums[1] *= f.y, sums[2] *= f.x, sums[3] *= f.y;
-    }
-    uint32_t a[4];
-    operand_of<T>(r[2 * step], r[2 * step + 1], a);
-#pragma unroll
     for (int pair = 0; pair < kKeys / 16; ++pair) {
       uint32_t b[4];
       ldmatrix_x4_trans(b, gains_at + static_cast<uint32_t>((16 * step * pitch_of(kKeys) + 16 * pair) * 2));
-      mma_m16n8k16<T>(s[2 * pair], a, b[0], b[1]);
-      mma_m16n8k16<T>(s[2 * pair + 1], a, b[2], b[3]);
+      mma_m16n8k16<T>(s[2 * pair], gained[step], b[0], b[1]);
+      mma_m16n8k16<T>(s[2 * pair + 1], gained[step], b[2], b[3]);
     }
   }
 }
