@@ -24,7 +24,7 @@ template <int kKeys, bool kLoad>
 CUL_DEVICE_FN void move_rows(const RecurrenceParams::States& where, float* state, int64_t row, int64_t rows, int64_t columns, int lane,
                              float (&s)[kKeys / 8][4]) {
 #pragma unroll
-  for (int j = 0; j < kKeys / 8; ++j)
+  for (int j = 0; j < kKeys / 8; ++j) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int64_t v = row + i / 2 * 8, k = 8 * j + lane % 4 * 2 + i % 2;
@@ -35,6 +35,8 @@ CUL_DEVICE_FN void move_rows(const RecurrenceParams::States& where, float* state
       else if (inside)
         *cell = s[j][i];
     }
+    if (j % 4 == 3) __syncwarp();  // no more accesses under way than there are registers for addresses
+  }
 }
 
 // Sums of m16n8k16 become operand A of the next product: two tiles of 8 columns are 16 of k.

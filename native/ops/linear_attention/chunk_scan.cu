@@ -32,15 +32,17 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1) scan_kernel(Params p, ScanR
 
   const auto stage_of = [&](int64_t chunk) { return shared + (run.plan.stages == 2 ? chunk % 2 : 0) * run.tiles.bytes(); };
   const auto fetch = [&](int64_t chunk) { copy_chunk<T>(p, run, item, chunk, stage_of(chunk), thread, threads); };
-  fetch(item.begin_chunk);
-  for (int64_t chunk = item.begin_chunk; chunk < item.end_chunk; ++chunk) {
+  // One chunk ahead with two stages. There is one place that fetches: each would keep addresses in registers.
+  const int ahead = run.plan.stages - 1;
+  for (int64_t chunk = item.begin_chunk - ahead; chunk < item.end_chunk; ++chunk) {
+    const bool more = chunk + ahead < item.end_chunk;
+    if (more) fetch(chunk + ahead);
+    if (chunk < item.begin_chunk) continue;
     unsigned char* const stage = stage_of(chunk);
-    if (run.plan.stages == 2 && chunk + 1 < item.end_chunk) {
-      fetch(chunk + 1);
+    if (more && ahead)
       cp_async_wait<1>();
-    } else {
+    else
       cp_async_wait<0>();
-    }
     __syncthreads();
     run_chunk<T, kKeys>(run.tiles, stage, !run.gather, warp, lane, s);
     if (!run.gather)
@@ -48,7 +50,6 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1) scan_kernel(Params p, ScanR
                       item.first_row + 16 * warp, lane);
     item.store_checkpoint<kKeys>(p, run, chunk, row, lane, s);
     __syncthreads();  // the stage is free
-    if (run.plan.stages == 1 && chunk + 1 < item.end_chunk) fetch(chunk + 1);
   }
   item.store<kKeys>(p, run, row, lane, s);
 }
@@ -125,7 +126,6 @@ void run_scan(const Params& p, ScanRun run, NativeStream stream) {
   const dim3 block(32 * static_cast<unsigned>(plan.warps));
   const int64_t units = (plan.segment_chunks ? plan.segments : p.sequences.count) * p.value_heads;
   const auto scan = [&] {
-    if (plan.hopper) return scan_hopper(p, run, units, stream);
     launch(scan_kernel<T, kKeys>, dim3(static_cast<unsigned>(units * run.slices)), block, shared, stream, p, run);
   };
   if (plan.segment_chunks) {

@@ -6,10 +6,12 @@ namespace culebra::CUL_DEVICE_NS {
 
 // A record's bytes as they are; a multiple of 16.
 CUL_DEVICE_FN void copy_bytes(unsigned char* to, const unsigned char* from, int bytes, int thread, int threads) {
+#pragma unroll 1
   for (int i = thread * 16; i < bytes; i += threads * 16) cp_async_l2(shared_address(to + i), from + i);
 }
 // The blocks of a 64 x 64 matrix on and below the diagonal.
 CUL_DEVICE_FN void copy_triangle(unsigned char* to, const unsigned char* from, int thread, int threads) {
+#pragma unroll 1
   for (int i = thread; i < kChunk * 8; i += threads) {
     const int row = i / 8, column = i % 8 * 8;
     if (column <= row / 16 * 16 + 15)
@@ -61,6 +63,8 @@ CUL_DEVICE_FN void read_state(const float (&s)[kKeys / 8][4], const T* tile, int
   for (int j = 0; j < 8; ++j)
 #pragma unroll
     for (int i = 0; i < 4; ++i) x[j][i] = 0;
+  // One address and constants beside it: addresses of their own cost registers.
+  const uint32_t at = shared_address(tile + pair_row(lane) * pitch_of(kKeys) + pair_column(lane));
 #pragma unroll
   for (int step = 0; step < kKeys / 16; ++step) {
     uint32_t a[4];
@@ -68,7 +72,7 @@ CUL_DEVICE_FN void read_state(const float (&s)[kKeys / 8][4], const T* tile, int
 #pragma unroll
     for (int pair = 0; pair < 4; ++pair) {
       uint32_t b[4];
-      ldmatrix_x4(b, shared_address(tile + (16 * pair + pair_row(lane)) * pitch_of(kKeys) + 16 * step + pair_column(lane)));
+      ldmatrix_x4(b, at + static_cast<uint32_t>((16 * pair * pitch_of(kKeys) + 16 * step) * 2));
       mma_m16n8k16<T>(x[2 * pair], a, b[0], b[1]);
       mma_m16n8k16<T>(x[2 * pair + 1], a, b[2], b[3]);
     }
@@ -78,12 +82,13 @@ CUL_DEVICE_FN void read_state(const float (&s)[kKeys / 8][4], const T* tile, int
 // y[rows][i] += sum over j <= i of x[rows][j] lower[i][j].
 template <class T>
 CUL_DEVICE_FN void times_triangle(const uint32_t (&x)[4][4], const T* lower, int lane, float (&y)[8][4]) {
+  const uint32_t at = shared_address(lower + pair_row(lane) * kChunkPitch + pair_column(lane));
 #pragma unroll
   for (int step = 0; step < 4; ++step)
 #pragma unroll
     for (int pair = step; pair < 4; ++pair) {
       uint32_t b[4];
-      ldmatrix_x4(b, shared_address(lower + (16 * pair + pair_row(lane)) * kChunkPitch + 16 * step + pair_column(lane)));
+      ldmatrix_x4(b, at + static_cast<uint32_t>((16 * pair * kChunkPitch + 16 * step) * 2));
       mma_m16n8k16<T>(y[2 * pair], x[step], b[0], b[1]);
       mma_m16n8k16<T>(y[2 * pair + 1], x[step], b[2], b[3]);
     }
@@ -93,7 +98,6 @@ CUL_DEVICE_FN void times_triangle(const uint32_t (&x)[4][4], const T* lower, int
 template <class T, int kKeys>
 CUL_DEVICE_FN void run_chunk(const ScanTiles& t, unsigned char* stage, bool output, int warp, int lane, float (&s)[kKeys / 8][4]) {
   const float* const factors = reinterpret_cast<const float*>(stage + t.factors()) + lane % 4 * 2;
-  const T* const gains = reinterpret_cast<const T*>(stage + t.gains());
   T* const v = reinterpret_cast<T*>(stage + t.v()) + 16 * warp;
   const int v_pitch = t.values + 8;
 
@@ -140,6 +144,19 @@ CUL_DEVICE_FN void run_chunk(const ScanTiles& t, unsigned char* stage, bool outp
       }
   }
 
+  // What the state gains, before the output needs registers.
+  uint32_t gained[4][4];
+#pragma unroll
+  for (int step = 0; step < 4; ++step) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float2 f = *reinterpret_cast<const float2*>(factors + 2 * kChunk + 16 * step + 8 * half);
+      float (&sums)[4] = r[2 * step + half];
+      sums[0] *= f.x, sums[1] *= f.y, sums[2] *= f.x, sums[3] *= f.y;
+    }
+    operand_of<T>(r[2 * step], r[2 * step + 1], gained[step]);
+  }
+
   if (output) {
     float o[8][4];
     read_state<T, kKeys>(s, reinterpret_cast<const T*>(stage + t.queries()), lane, o);
@@ -158,6 +175,8 @@ CUL_DEVICE_FN void run_chunk(const ScanTiles& t, unsigned char* stage, bool outp
     __syncwarp();
   }
 
+  const uint32_t gains_at =
+      shared_address(reinterpret_cast<const T*>(stage + t.gains()) + lane % 16 * pitch_of(kKeys) + lane / 16 * 8);
   // The state: its decay, then what the chunk adds.
   const float* const decay = reinterpret_cast<const float*>(stage + t.decay()) + lane % 4 * 2;
 #pragma unroll
@@ -168,19 +187,11 @@ CUL_DEVICE_FN void run_chunk(const ScanTiles& t, unsigned char* stage, bool outp
 #pragma unroll
   for (int step = 0; step < 4; ++step) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float2 f = *reinterpret_cast<const float2*>(factors + 2 * kChunk + 16 * step + 8 * half);
-      float (&sums)[4] = r[2 * step + half];
-      sums[0] *= f.x, sums[1] *= f.y, sums[2] *= f.x, sums[3] *= f.y;
-    }
-    uint32_t a[4];
-    operand_of<T>(r[2 * step], r[2 * step + 1], a);
-#pragma unroll
     for (int pair = 0; pair < kKeys / 16; ++pair) {
       uint32_t b[4];
-      ldmatrix_x4_trans(b, shared_address(gains + (16 * step + lane % 16) * pitch_of(kKeys) + 16 * pair + lane / 16 * 8));
-      mma_m16n8k16<T>(s[2 * pair], a, b[0], b[1]);
-      mma_m16n8k16<T>(s[2 * pair + 1], a, b[2], b[3]);
+      ldmatrix_x4_trans(b, gains_at + static_cast<uint32_t>((16 * step * pitch_of(kKeys) + 16 * pair) * 2));
+      mma_m16n8k16<T>(s[2 * pair], gained[step], b[0], b[1]);
+      mma_m16n8k16<T>(s[2 * pair + 1], gained[step], b[2], b[3]);
     }
   }
 }
