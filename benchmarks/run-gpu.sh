@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one call: run it from the repository's root on the GPU machine.
-#   [PART=tests|benchmarks] [MARLIN=FOLDER] [GEMM_MINUTES=4] benchmarks/run-gpu.sh BUNDLE.tar.xz RESULTS_FOLDER
+#   [PART=tests|benchmarks] [MARLIN=FOLDER] [GEMM_MINUTES=4] [LINEAR_ATTENTION_MINUTES=4] benchmarks/run-gpu.sh BUNDLE.tar.xz RESULTS_FOLDER
 # PART: one half alone, for machines whose calls are limited to ten minutes. MARLIN: a folder with the built package of
 # github.com/IST-DASLab/marlin, a peer of the matrix products beside torch's cuBLAS. GEMM_MINUTES: for the matrix products' rows.
 # Leaves one JSON a step, a log and a summary; commit them under benchmarks/results/<device>/. Fails if any step failed.
@@ -40,6 +40,10 @@ run_benchmarks() {
   step gemm 540 python3 benchmarks/gemm/bench_gemm.py --library "$library" --output "$results/gemm.json" --minutes "${GEMM_MINUTES:-4}" \
     --commit "$commit" ${MARLIN:+--marlin "$MARLIN"}
   [ -f "$results/gemm.json" ] && step gemm-plot 10 python3 benchmarks/plot_speedup.py "$results/gemm.json" "$results/gemm.svg"
+  step linear-attention 420 python3 benchmarks/linear_attention/bench_linear_attention.py --library "$library" \
+    --output "$results/linear_attention.json" --minutes "${LINEAR_ATTENTION_MINUTES:-4}" --commit "$commit"
+  [ -f "$results/linear_attention.json" ] && step linear-plot 10 python3 benchmarks/linear_attention/plot.py "$results/linear_attention.json" \
+    "$results/linear_attention.svg"
   step bench 120 "$culebra" bench --backend cuda --json
   step jmh 240 "$work/culebra-bundle/runtime/bin/java" --sun-misc-unsafe-memory-access=allow \
     -Dculebra.library="$library" -jar "$(find "$work/culebra-bundle" -name "*benchmarks.jar")" \

@@ -60,7 +60,7 @@ class Case:
         self.operations = B * T * HV * per_token
         own = sum(a.bytes for a in inputs.values())
         copies = [inputs]
-        while len(copies) * own < ROTATED_BYTES and lib.backend != "simt":
+        while len(copies) * own < ROTATED_BYTES and len(copies) < 64 and lib.backend != "simt":
             copies.append({n: a.copy() for n, a in inputs.items()})
         self.calls = []
         for arrays in copies:

@@ -138,12 +138,34 @@ struct Problem {
   Tensor q, k, v, o, beta, g, initial, final, index;
 };
 
+// simt's second device, which emulates compute capability 9.0, counts as a backend.
+constexpr int32_t kHopper = CUL_BACKEND_COUNT;
+std::vector<int32_t> devices() {
+  std::vector<int32_t> list = glue_testing::backends();
+  if (list.back() == CUL_BACKEND_SIMT) list.push_back(kHopper);
+  return list;
+}
+struct Device : Machine {
+  explicit Device(int32_t choice) : Machine(choice == kHopper ? CUL_BACKEND_SIMT : choice) {
+    if (choice != kHopper) return;
+    cul_stream_destroy(stream);
+    EXPECT_EQ(cul_device_close(device), CUL_OK);
+    EXPECT_EQ(cul_device_open(CUL_BACKEND_SIMT, 1, nullptr, &device), CUL_OK) << cul_last_error();
+    EXPECT_EQ(cul_stream_create(device, &stream), CUL_OK) << cul_last_error();
+    cul_device_info info{};
+    info.struct_size = sizeof info;
+    EXPECT_EQ(cul_device_get_info(device, &info), CUL_OK);
+    id = info.id;
+  }
+};
+
 class Recurrences : public ::testing::TestWithParam<int32_t> {};
-INSTANTIATE_TEST_SUITE_P(Backends, Recurrences, ::testing::ValuesIn(glue_testing::backends()),
-                         [](const auto& info) { return cul_backend_name(info.param); });
+INSTANTIATE_TEST_SUITE_P(Devices, Recurrences, ::testing::ValuesIn(devices()), [](const auto& info) {
+  return info.param == kHopper ? std::string("hopper") : std::string(cul_backend_name(info.param));
+});
 
 TEST_P(Recurrences, haveEveryLengthAroundAChunk) {
-  Machine m(GetParam());
+  Device m(GetParam());
   for (const Operator& op : kOperators)
     for (const int64_t T : {1, 16, 17, 64, 65, 130}) {
       SCOPED_TRACE(::testing::Message() << op.name << " T " << T);
@@ -154,7 +176,7 @@ TEST_P(Recurrences, haveEveryLengthAroundAChunk) {
 }
 
 TEST_P(Recurrences, takeRowsThatAreNotAligned) {
-  Machine m(GetParam());
+  Device m(GetParam());
   for (const Operator& op : kOperators)
     for (const DType type : {DType::bf16, DType::f32}) {
       SCOPED_TRACE(op.name);
@@ -165,7 +187,7 @@ TEST_P(Recurrences, takeRowsThatAreNotAligned) {
 }
 
 TEST_P(Recurrences, standHostileGatesAndKeys) {
-  Machine m(GetParam());
+  Device m(GetParam());
   const double gates[] = {0, -5, -30, -1000};
   for (const Operator& op : kOperators)
     for (int hostile = 0; hostile < 4; ++hostile) {
@@ -185,7 +207,7 @@ TEST_P(Recurrences, standHostileGatesAndKeys) {
 }
 
 TEST_P(Recurrences, neverLetATokenChangeAnEarlierOutput) {
-  Machine m(GetParam());
+  Device m(GetParam());
   for (const Operator& op : kOperators)
     for (const int64_t changed : {37, 81}) {
       SCOPED_TRACE(op.name);
@@ -202,7 +224,7 @@ TEST_P(Recurrences, neverLetATokenChangeAnEarlierOutput) {
 }
 
 TEST_P(Recurrences, giveAPackedSequenceTheBitsItHasAlone) {
-  Machine m(GetParam());
+  Device m(GetParam());
   const std::vector<int32_t> lengths = {0, 1, 70, 16, 0, 130, 3};
   for (const Operator& op : kOperators)
     for (const DType type : {DType::f16, DType::f32}) {
@@ -231,25 +253,37 @@ TEST_P(Recurrences, giveAPackedSequenceTheBitsItHasAlone) {
 }
 
 TEST_P(Recurrences, cutLongSequencesWhereHeadsAreFew) {
-  Machine m(GetParam());
+  Device m(GetParam());
+  const int64_t T = 1541, V = GetParam() == kHopper ? 48 : 8;
+  for (const Operator& op : {kOperators[0], kOperators[3], kOperators[4]}) {
+    SCOPED_TRACE(op.name);
+    Problem p(m, op, DType::bf16, {1, T, 1, 1, 16, V}, op.channel_gate ? std::vector<int32_t>{T} : std::vector<int32_t>{});
+    p.run();
+    EXPECT_EQ(GetParam() != CUL_BACKEND_CPU, p.plan.find("are cut after") != std::string::npos) << p.plan;
+    p.expect_reference(5e-3);
+    if (!op.token_gate || op.delta) continue;
+    const auto once = p.outputs(0, T);
+    p.run();
+    EXPECT_EQ(p.outputs(0, T), once);
+    p.run(CUL_OP_BATCH_INVARIANT);
+    EXPECT_EQ(p.plan.find("are cut"), std::string::npos) << p.plan;
+  }
+}
+
+TEST_P(Recurrences, haveRowsForAWarpgroup) {
+  Device m(GetParam());
   for (const Operator& op : kOperators)
-    for (const bool packed : {false, true}) {
-      SCOPED_TRACE(op.name);
-      Problem p(m, op, DType::bf16, {1, 1541, 1, 1, 16, 8}, packed ? std::vector<int32_t>{1541} : std::vector<int32_t>{});
-      p.run(CUL_OP_BATCH_INVARIANT);
-      EXPECT_EQ(p.plan.find("are cut"), std::string::npos) << p.plan;
-      p.expect_reference(5e-3);
+    for (const int64_t T : {40, 150}) {
+      SCOPED_TRACE(::testing::Message() << op.name << " T " << T);
+      Problem p(m, op, T == 40 ? DType::f16 : DType::bf16, {1, T, 1, 2, T == 40 ? 40 : 96, T == 40 ? 48 : 72});
       p.run();
-      EXPECT_EQ(GetParam() == CUL_BACKEND_SIMT, p.plan.find("are cut after") != std::string::npos) << p.plan;
-      p.expect_reference(5e-3);
-      const auto once = p.outputs(0, 1541);
-      p.run();
-      EXPECT_EQ(p.outputs(0, 1541), once);
+      EXPECT_EQ(GetParam() == kHopper && op.delta, p.plan.find("wgmma") != std::string::npos) << p.plan;
+      p.expect_reference(glue_testing::bound_of(p.type));
     }
 }
 
 TEST_P(Recurrences, haveMoreHeadsThanAGridIsHigh) {
-  Machine m(GetParam());
+  Device m(GetParam());
   Problem p(m, kOperators[3], DType::bf16, {33000, 1, 1, 2, 8, 8}, {}, 0);
   p.run();
   p.expect_reference(5e-3);

@@ -67,7 +67,7 @@ struct Lane {
 
 template <class T>
 CUL_DEVICE_FN float activate(const Params& p, float x) {
-  return p.silu ? x / (1.0f + expf(-x)) : x;
+  return p.silu ? __fdividef(x, 1.0f + __expf(-x)) : x;
 }
 
 // Tokens [begin, end) of one sequence on one pack of channels.
@@ -163,7 +163,7 @@ CUL_DEVICE_FN Lane<T> lane_of(const Params& p, int64_t unit, bool aligned) {
 // Needs:    sm_80. For short sequences: decoding is one launch. Limit: x, y and the states once
 // Source:   Dao, causal-conv1d (the operator)
 template <class T>
-__global__ void __launch_bounds__(kTileThreads, 3) conv_sequences_kernel(Params p, int64_t units, bool aligned) {
+__global__ void __launch_bounds__(kTileThreads) conv_sequences_kernel(Params p, int64_t units, bool aligned) {
   for_tiles(p.sequences.count, units, [&](int64_t n, int64_t unit) {
     const SequenceSpan seq = sequence_at(p.sequences, n);
     const Lane<T> lane = lane_of<T>(p, unit, aligned);
@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(kTileThreads, 3) conv_sequences_kernel(Params 
 // Needs:    sm_80. Limit: x and y once, and (W-1) / run of x once more from L2
 // Source:   as above
 template <class T>
-__global__ void __launch_bounds__(kTileThreads, 3) conv_runs_kernel(Params p, int64_t batch, int64_t run, int64_t units, bool aligned) {
+__global__ void __launch_bounds__(kTileThreads, 2) conv_runs_kernel(Params p, int64_t batch, int64_t run, int64_t units, bool aligned) {
   const int64_t tokens = p.sequences.tokens, runs = (tokens + run - 1) / run;
   for_tiles(batch * runs, units, [&](int64_t index, int64_t unit) {
     const Lane<T> lane = lane_of<T>(p, unit, aligned);
@@ -209,7 +209,7 @@ __global__ void __launch_bounds__(kTileThreads, 3) conv_runs_kernel(Params p, in
 // Needs:    sm_80; after conv_runs_kernel, which reads the states that this one may overwrite
 // Source:   as above
 template <class T>
-__global__ void __launch_bounds__(kTileThreads, 3) conv_states_kernel(Params p, int64_t units, bool aligned) {
+__global__ void __launch_bounds__(kTileThreads) conv_states_kernel(Params p, int64_t units, bool aligned) {
   for_tiles(p.sequences.count, units, [&](int64_t n, int64_t unit) {
     store_state(lane_of<T>(p, unit, aligned), sequence_at(p.sequences, n));
   });

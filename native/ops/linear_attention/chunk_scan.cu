@@ -9,26 +9,6 @@ using Params = RecurrenceParams;
 
 constexpr int kMaxWarps = 4;
 
-struct ScanRun : ScanSource {
-  ScanPlan plan;
-  float* partials;  // of segments
-  bool gather;      // what segments do to a state; else outputs
-  int64_t slices;   // with gather also those of the transition
-};
-
-// A skipped sequence: output and checkpoints 0.
-template <class T>
-CUL_DEVICE_FN void clear_sequence(const Params& p, const SequenceSpan& seq, int64_t head, int64_t first_row, int rows, int64_t checkpoint0) {
-  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
-  const int64_t used = p.value_dim - first_row < rows ? p.value_dim - first_row : rows;
-  for (int64_t i = thread; i < seq.length * used; i += threads)
-    head_row<T>(p.o, seq.batch, seq.begin + i / used, head)[first_row + i % used] = from_float<T>(0.0f);
-  if (!p.checkpoint_every) return;
-  for (int64_t c = 0; c < seq.length / p.checkpoint_every && checkpoint0 + c < p.checkpoint_count; ++c)
-    for (int64_t i = thread; i < used * p.key_dim; i += threads)
-      state_of(p.checkpoints, checkpoint0 + c, head)[(first_row + i / p.key_dim) * p.checkpoints.v_stride + i % p.key_dim * p.checkpoints.k_stride] = 0;
-}
-
 // Computes: chunk by chunk R = M (V - e^b K S) or V; O = e^b Q S + P R; S = e^(b_C) S + (e^(b_C - b) K)^T R
 // Shapes:   the records of prepare_kernel; q, k [B,T,H,K], v, o [B,T,HV,V]; states [N,HV,V,K] or [N,HV,K,V]; K <= kKeys, any V
 // Layouts:  inner stride 1; 16-byte copies where rows are aligned
@@ -43,52 +23,19 @@ template <class T, int kKeys>
 __global__ void __launch_bounds__(32 * kMaxWarps, 1) scan_kernel(Params p, ScanRun run) {
   CUL_DYNAMIC_SHARED(unsigned char, shared, 128);
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x), warp = thread / 32, lane = thread % 32;
-  const int64_t unit = divide(blockIdx.x, run.slices), slot = divide(unit, p.value_heads), head = unit - slot * p.value_heads;
-  const int64_t slice = blockIdx.x - unit * run.slices;
-  const bool cut = run.plan.segment_chunks > 0;
-  const int64_t n = cut ? sequence_of_slot(p.sequences, slot, run.plan.segment_chunks * kChunk) : slot;
-  const SequenceSpan seq = sequence_at(p.sequences, n);
-  const int64_t all_chunks = (seq.length + kChunk - 1) / kChunk;
-  const int64_t begin_chunk = cut ? (slot - first_slot(p.sequences, n, run.plan.segment_chunks * kChunk)) * run.plan.segment_chunks : 0;
-  const int64_t end_chunk = cut && begin_chunk + run.plan.segment_chunks < all_chunks ? begin_chunk + run.plan.segment_chunks : all_chunks;
-  // What the last segment does to the state nobody asks.
-  if (seq.length <= kRecurrentTokens || begin_chunk >= all_chunks || (run.gather && end_chunk == all_chunks)) return;
-  const int64_t checkpoint0 = first_checkpoint(p, n);
-  if (seq.skipped) {
-    if (begin_chunk == 0 && !run.gather) clear_sequence<T>(p, seq, head, slice * run.tiles.values, run.tiles.values, checkpoint0);
-    return;
-  }
-
-  // Rows of the state; or, behind them, of the transition: what becomes of the unit vectors where nothing is added.
-  const bool transition = slice >= run.plan.slices;
-  const int64_t first_row = (transition ? slice - run.plan.slices : slice) * run.tiles.values, row = first_row + 16 * warp + lane / 4;
-  const int64_t rows = transition ? kKeys : p.value_dim;
-  const Params::States partial{run.partials, 0, 0, kKeys, 1, 0};
-  float* const partial_state =
-      run.partials + (unit * (p.value_dim + (run.layout.delta ? kKeys : 0)) + (transition ? p.value_dim : 0)) * kKeys;
+  const ScanItem item(p, run);
+  if (item.nothing) return;
+  if (item.seq.skipped) return clear_sequence<T>(p, item, run.tiles.values);
+  const int64_t row = item.first_row + 16 * warp + lane / 4;
   float s[kKeys / 8][4];
-  if (cut && !run.gather) {
-    move_rows<kKeys, true>(partial, partial_state, row, rows, kKeys, lane, s);
-  } else if (!cut && p.initial.data) {
-    move_rows<kKeys, true>(p.initial, state_of(p.initial, seq.read_row, head), row, rows, p.key_dim, lane, s);
-  } else {
-#pragma unroll
-    for (int j = 0; j < kKeys / 8; ++j)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) s[j][i] = transition && row + i / 2 * 8 == 8 * j + lane % 4 * 2 + i % 2 ? 1.0f : 0.0f;
-  }
+  item.load<kKeys>(p, run, row, lane, s);
 
-  const int64_t columns = transition ? 0 : p.value_dim - first_row;
   const auto stage_of = [&](int64_t chunk) { return shared + (run.plan.stages == 2 ? chunk % 2 : 0) * run.tiles.bytes(); };
-  const auto fetch = [&](int64_t chunk) {
-    const int64_t left = seq.length - chunk * kChunk;
-    copy_chunk<T>(p, run, seq, n, head, first_row, columns, chunk, left < kChunk ? static_cast<int>(left) : kChunk, stage_of(chunk), thread,
-                  threads);
-  };
-  fetch(begin_chunk);
-  for (int64_t chunk = begin_chunk; chunk < end_chunk; ++chunk) {
+  const auto fetch = [&](int64_t chunk) { copy_chunk<T>(p, run, item, chunk, stage_of(chunk), thread, threads); };
+  fetch(item.begin_chunk);
+  for (int64_t chunk = item.begin_chunk; chunk < item.end_chunk; ++chunk) {
     unsigned char* const stage = stage_of(chunk);
-    if (run.plan.stages == 2 && chunk + 1 < end_chunk) {
+    if (run.plan.stages == 2 && chunk + 1 < item.end_chunk) {
       fetch(chunk + 1);
       cp_async_wait<1>();
     } else {
@@ -96,23 +43,14 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1) scan_kernel(Params p, ScanR
     }
     __syncthreads();
     run_chunk<T, kKeys>(run.tiles, stage, !run.gather, warp, lane, s);
-    const int64_t begin = chunk * kChunk, end = begin + kChunk;
     if (!run.gather)
-      store_output<T>(p, run.o_aligned, reinterpret_cast<const T*>(stage + run.tiles.v()) + 16 * warp, run.tiles.values + 8,
-                      head_row<T>(p.o, seq.batch, seq.begin + begin, head) + first_row + 16 * warp, p.value_dim - first_row - 16 * warp,
-                      seq.length < end ? static_cast<int>(seq.length - begin) : kChunk, lane);
-    if (!run.gather && p.checkpoint_every && end <= seq.length && end % p.checkpoint_every == 0) {
-      const int64_t at = checkpoint0 + end / p.checkpoint_every - 1;
-      if (at < p.checkpoint_count)
-        move_rows<kKeys, false>(p.checkpoints, state_of(p.checkpoints, at, head), row, rows, p.key_dim, lane, s);
-    }
+      store_output<T>(p, run.o_aligned, reinterpret_cast<const T*>(stage + run.tiles.v()) + 16 * warp, run.tiles.values + 8, item, chunk,
+                      item.first_row + 16 * warp, lane);
+    item.store_checkpoint<kKeys>(p, run, chunk, row, lane, s);
     __syncthreads();  // the stage is free
-    if (run.plan.stages == 1 && chunk + 1 < end_chunk) fetch(chunk + 1);
+    if (run.plan.stages == 1 && chunk + 1 < item.end_chunk) fetch(chunk + 1);
   }
-  if (run.gather)
-    move_rows<kKeys, false>(partial, partial_state, row, rows, kKeys, lane, s);
-  else if (p.final.data && end_chunk == all_chunks)
-    move_rows<kKeys, false>(p.final, state_of(p.final, seq.write_row, head), row, rows, p.key_dim, lane, s);
+  item.store<kKeys>(p, run, row, lane, s);
 }
 
 constexpr int kCombinedRows = 16;
@@ -186,17 +124,21 @@ void run_scan(const Params& p, ScanRun run, NativeStream stream) {
   const size_t shared = static_cast<size_t>(plan.stages * run.tiles.bytes());
   const dim3 block(32 * static_cast<unsigned>(plan.warps));
   const int64_t units = (plan.segment_chunks ? plan.segments : p.sequences.count) * p.value_heads;
+  const auto scan = [&] {
+    if (plan.hopper) return scan_hopper(p, run, units, stream);
+    launch(scan_kernel<T, kKeys>, dim3(static_cast<unsigned>(units * run.slices)), block, shared, stream, p, run);
+  };
   if (plan.segment_chunks) {
     run.gather = true;
     run.slices = plan.slices + (run.layout.delta ? kKeys / run.tiles.values : 0);
-    launch(scan_kernel<T, kKeys>, dim3(static_cast<unsigned>(units * run.slices)), block, shared, stream, p, run);
+    scan();
     const int64_t row_blocks = (p.value_dim + kCombinedRows - 1) / kCombinedRows;
     launch(combine_kernel<kKeys>, dim3(static_cast<unsigned>(p.sequences.count * p.value_heads * row_blocks)), dim3(kKeys), 0, stream, p, run,
            row_blocks);
   }
   run.gather = false;
   run.slices = plan.slices;
-  launch(scan_kernel<T, kKeys>, dim3(static_cast<unsigned>(units * run.slices)), block, shared, stream, p, run);
+  scan();
 }
 
 }  // namespace

@@ -1,16 +1,8 @@
 // The second kernel of the chunkwise form, chunk by chunk: tiles, and what one chunk does to 16 rows of the state.
 #pragma once
-#include "ops/linear_attention/chunk.cuh"
+#include "ops/linear_attention/chunk_item.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
-
-// Where a chunk's bytes come from.
-struct ScanSource {
-  ChunkLayout layout;
-  ScanTiles tiles;
-  const unsigned char* records;
-  bool keys_aligned, v_aligned, o_aligned;
-};
 
 // A record's bytes as they are; a multiple of 16.
 CUL_DEVICE_FN void copy_bytes(unsigned char* to, const unsigned char* from, int bytes, int thread, int threads) {
@@ -26,13 +18,16 @@ CUL_DEVICE_FN void copy_triangle(unsigned char* to, const unsigned char* from, i
 }
 
 template <class T>
-CUL_DEVICE_FN void copy_chunk(const RecurrenceParams& p, const ScanSource& run, const SequenceSpan& seq, int64_t n, int64_t head,
-                              int64_t first_row, int64_t columns, int64_t chunk, int count, unsigned char* stage, int thread, int threads) {
+CUL_DEVICE_FN void copy_chunk(const RecurrenceParams& p, const ScanRun& run, const ScanItem& item, int64_t chunk, unsigned char* stage,
+                              int thread, int threads) {
+  const SequenceSpan& seq = item.seq;
+  const int64_t head = item.head;
+  const int count = item.count(chunk);
   const ScanTiles& t = run.tiles;
   const ChunkLayout& layout = run.layout;
   const int64_t token = seq.begin + chunk * kChunk;
   const unsigned char* const record =
-      run.records + ((first_slot(p.sequences, n, kChunk) + chunk) * p.value_heads + head) * layout.record_bytes();
+      run.records + ((first_slot(p.sequences, item.n, kChunk) + chunk) * p.value_heads + head) * layout.record_bytes();
   T* const queries = reinterpret_cast<T*>(stage + t.queries());
   T* const gains = reinterpret_cast<T*>(stage + t.gains());
   if (layout.channel) {
@@ -53,19 +48,10 @@ CUL_DEVICE_FN void copy_chunk(const RecurrenceParams& p, const ScanSource& run, 
   copy_triangle(stage + t.scores(), record + layout.scores_at(), thread, threads);
   if (t.delta) copy_triangle(stage + t.inverse(0), record + layout.inverse_at(0), thread, threads);
   if (t.split) copy_triangle(stage + t.inverse(1), record + layout.inverse_at(1), thread, threads);
-  copy_tokens(reinterpret_cast<T*>(stage + t.v()), head_row<const T>(p.v, seq.batch, token, head) + first_row, p.v.token, count, t.values,
-              columns, run.v_aligned, thread, threads);
+  copy_tokens(reinterpret_cast<T*>(stage + t.v()), head_row<const T>(p.v, seq.batch, token, head) + item.first_row, p.v.token, count,
+              t.values, item.columns(p), run.v_aligned, thread, threads);
   copy_bytes(stage + t.factors(), record + layout.factors_at(), 3 * kChunk * 4 + layout.keys * 4, thread, threads);
   cp_async_commit();
-}
-
-// Sums of m16n8k16 become operand A of the next product: two tiles of 8 columns are 16 of k.
-template <class T>
-CUL_DEVICE_FN void operand_of(const float (&low)[4], const float (&high)[4], uint32_t (&a)[4]) {
-  a[0] = pack2<T>(low[0], low[1]);
-  a[1] = pack2<T>(low[2], low[3]);
-  a[2] = pack2<T>(high[0], high[1]);
-  a[3] = pack2<T>(high[2], high[3]);
 }
 
 // x[16 rows of the state][64 tokens] = state tile^T.
@@ -100,24 +86,6 @@ CUL_DEVICE_FN void times_triangle(const uint32_t (&x)[4][4], const T* lower, int
       ldmatrix_x4(b, shared_address(lower + (16 * pair + pair_row(lane)) * kChunkPitch + 16 * step + pair_column(lane)));
       mma_m16n8k16<T>(y[2 * pair], x[step], b[0], b[1]);
       mma_m16n8k16<T>(y[2 * pair + 1], x[step], b[2], b[3]);
-    }
-}
-
-// This warp's rows row, row + 8 of a state of rows x columns, columns 8 j + 2 (lane % 4) and the next.
-template <int kKeys, bool kLoad>
-CUL_DEVICE_FN void move_rows(const RecurrenceParams::States& where, float* state, int64_t row, int64_t rows, int64_t columns, int lane,
-                             float (&s)[kKeys / 8][4]) {
-#pragma unroll
-  for (int j = 0; j < kKeys / 8; ++j)
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int64_t v = row + i / 2 * 8, k = 8 * j + lane % 4 * 2 + i % 2;
-      const bool inside = v < rows && k < columns;
-      float* const cell = state + v * where.v_stride + k * where.k_stride;
-      if constexpr (kLoad)
-        s[j][i] = inside ? *cell : 0.0f;
-      else if (inside)
-        *cell = s[j][i];
     }
 }
 
@@ -213,23 +181,6 @@ CUL_DEVICE_FN void run_chunk(const ScanTiles& t, unsigned char* stage, bool outp
       ldmatrix_x4_trans(b, shared_address(gains + (16 * step + lane % 16) * pitch_of(kKeys) + 16 * pair + lane / 16 * 8));
       mma_m16n8k16<T>(s[2 * pair], a, b[0], b[1]);
       mma_m16n8k16<T>(s[2 * pair + 1], a, b[2], b[3]);
-    }
-  }
-}
-
-// `count` tokens of 16 columns of o from where run_chunk left them.
-template <class T>
-CUL_DEVICE_FN void store_output(const RecurrenceParams& p, bool aligned, const T* tile, int pitch, T* out, int64_t columns, int count, int lane) {
-  const int column = lane % 2 * 8;
-  if (column >= columns) return;
-  for (int row = lane / 2; row < count; row += 16) {
-    const Vector<T, 8> piece = load_vector<8>(tile + row * pitch + column);
-    T* const to = out + row * p.o.token + column;
-    if (aligned) {
-      store_vector(to, piece);
-    } else {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) to[i] = piece[i];
     }
   }
 }

@@ -235,7 +235,7 @@ CUL_DEVICE_FN void step(const Stage<kLanes>& stage, Stage<kLanes>& out, int i, i
 // Needs:    sm_80. Limit: 8 K V bytes a head and call for the states; beyond some ten tokens the chain of steps
 // Source:   Yang et al., arXiv:2412.06464 (gated delta rule); Kimi team, arXiv:2510.26692 (channel decay)
 template <int kLanes, bool kDelta>
-__global__ void __launch_bounds__(32 * kMaxWarps, 3) recurrent_kernel(Params p, Launched l) {
+__global__ void __launch_bounds__(32 * kMaxWarps, 2) recurrent_kernel(Params p, Launched l) {
   using G = Geometry<kLanes>;
   CUL_SHARED(Stage<kLanes>, stage, [1]);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, warps = static_cast<int>(blockDim.x) / 32;
