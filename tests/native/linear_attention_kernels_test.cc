@@ -270,14 +270,13 @@ TEST_P(Recurrences, cutLongSequencesWhereHeadsAreFew) {
   }
 }
 
-TEST_P(Recurrences, haveRowsForAWarpgroup) {
+TEST_P(Recurrences, haveRowsForSeveralWarps) {
   Device m(GetParam());
   for (const Operator& op : kOperators)
     for (const int64_t T : {40, 150}) {
       SCOPED_TRACE(::testing::Message() << op.name << " T " << T);
       Problem p(m, op, T == 40 ? DType::f16 : DType::bf16, {1, T, 1, 2, T == 40 ? 40 : 96, T == 40 ? 48 : 72});
       p.run();
-      EXPECT_EQ(GetParam() == kHopper && op.delta, p.plan.find("wgmma") != std::string::npos) << p.plan;
       p.expect_reference(glue_testing::bound_of(p.type));
     }
 }

@@ -12,8 +12,6 @@ using Params = CausalConv1dParams;
 
 // Inputs before a token that its output may use.
 constexpr int kMaxPast = static_cast<int>(Params::kMaxWidth) - 1;
-// Loads that a thread has under way at once.
-constexpr int kAhead = 8;
 // Sequences up to this length are walked by one thread a pack, state and all, in one launch.
 constexpr int64_t kWholeTokens = 16;
 
@@ -22,6 +20,7 @@ constexpr int64_t kWholeTokens = 16;
 template <class T>
 struct Lane {
   static constexpr int kSize = 4;
+  static constexpr int kAhead = 16 / static_cast<int>(sizeof(T));  // loads under way at once
   using Bits = Vector<T, kSize>;
 
   const Params& p;
@@ -73,7 +72,7 @@ CUL_DEVICE_FN float activate(const Params& p, float x) {
 // Tokens [begin, end) of one sequence on one pack of channels.
 template <class T>
 CUL_DEVICE_FN void convolve(const Lane<T>& lane, const SequenceSpan& seq, int64_t begin, int64_t end) {
-  constexpr int kSize = Lane<T>::kSize;
+  constexpr int kSize = Lane<T>::kSize, kAhead = Lane<T>::kAhead;
   using Bits = typename Lane<T>::Bits;
   const Params& p = lane.p;
   if (seq.skipped) {

@@ -55,11 +55,9 @@ template <class T>
 CUL_DEVICE_FN void store_triangles(const ChunkScratch& s, const ChunkLayout& layout, unsigned char* record, int thread, int threads) {
   for (int i = thread; i < kChunk * (kChunk / 8); i += threads) {
     const int row = i / 8, column = i % 8 * 8;
-    const bool defined = column <= row / 16 * 16 + 15;
-    if (!defined && !layout.images) continue;
-    const int64_t at = layout.element_at(row, column, kChunk);
-    *reinterpret_cast<uint4*>(record + layout.scores_at() + at) =
-        defined ? *reinterpret_cast<const uint4*>(&s.scores[row][column]) : make_uint4(0, 0, 0, 0);
+    if (column > row / 16 * 16 + 15) continue;
+    const int64_t at = (row * kChunk + column) * 2;
+    *reinterpret_cast<uint4*>(record + layout.scores_at() + at) = *reinterpret_cast<const uint4*>(&s.scores[row][column]);
     if (!layout.delta) continue;
     uint32_t high[4], low[4];
 #pragma unroll

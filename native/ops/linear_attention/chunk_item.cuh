@@ -115,6 +115,15 @@ struct ScanItem {
   }
 };
 
+// The block's item in shared memory, where it takes no registers from the products. All threads call.
+CUL_DEVICE_FN const ScanItem& shared_item(const RecurrenceParams& p, const ScanRun& run) {
+  CUL_SHARED(unsigned char, storage, [sizeof(ScanItem)]);
+  const ScanItem item(p, run);
+  if (threadIdx.x == 0) *reinterpret_cast<ScanItem*>(storage) = item;
+  __syncthreads();
+  return *reinterpret_cast<const ScanItem*>(storage);
+}
+
 // 16 columns of a chunk's output, from column first of o on, out of a tile [64][pitch]; by one warp.
 template <class T>
 CUL_DEVICE_FN void store_output(const RecurrenceParams& p, bool aligned, const T* tile, int pitch, const ScanItem& item, int64_t chunk,

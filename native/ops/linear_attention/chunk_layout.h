@@ -10,42 +10,25 @@ namespace culebra {
 inline constexpr int kChunk = 64;  // tokens
 inline constexpr int64_t kMaxChunkKeys = 128;
 
-// Of one chunk and value head: a record of record_bytes, its parts behind one another. Matrices are [64][columns] of q's type, dense; of
-// those with 64 columns only the 16 x 16 blocks on and below the diagonal are defined. As images, for wgmma: 128-byte rows of 64 columns,
-// swizzled (image_at), zeros above the diagonal; keys that the state gains are transposed, a row a channel; and where gates are not of
-// channels, q and k are there too, a record for each chunk and q/k head.
+// Of one chunk and value head: a record of record_bytes, its parts behind one another. Matrices are dense, [64][columns], of q's type; of
+// those with 64 columns only the 16 x 16 blocks on and below the diagonal are defined.
 struct ChunkLayout {
   int32_t keys = 0;         // columns of the key side: 64 or 128, beyond K zeros
   bool delta = false;       // there is a triangular inverse
   bool split = false;       // it has a second part, which holds what rounding the first took away
   bool channel = false;     // decay of channels: q and k with their decay applied
-  bool images = false;
   int64_t slots = 0;        // of chunks
-  int64_t key_records_at = 0;  // in the workspace, behind the records
 
   // Factors of rows: of S k, of S q, of what the state gains; then the chunk's decay of each channel. f32.
   CUL_NUMERIC int64_t factors_at() const { return 0; }
   CUL_NUMERIC int64_t decay_at() const { return 3 * kChunk * 4; }
-  CUL_NUMERIC int64_t factor_bytes() const { return decay_at() + keys * 4; }
-  CUL_NUMERIC int64_t scores_at() const { return images ? 2048 : factor_bytes(); }
+  CUL_NUMERIC int64_t scores_at() const { return decay_at() + keys * 4; }
   CUL_NUMERIC int64_t inverse_at(int part) const { return scores_at() + (1 + part) * kChunk * kChunk * 2; }
-  CUL_NUMERIC int64_t triangles_end() const { return inverse_at(delta ? split ? 2 : 1 : 0); }
-  // q and k, in records of value heads or, from 0 on, of q/k heads. Keys as they read the state only with the delta rule.
-  CUL_NUMERIC int64_t key_bytes() const { return int64_t{kChunk} * keys * 2; }
-  CUL_NUMERIC int64_t operands_at() const { return channel ? triangles_end() : 0; }
-  CUL_NUMERIC int64_t queries_at() const { return operands_at(); }
-  CUL_NUMERIC int64_t gains_at() const { return operands_at() + key_bytes(); }  // keys as the state gains them
-  CUL_NUMERIC int64_t keys_at() const { return operands_at() + 2 * key_bytes(); }
-  CUL_NUMERIC int64_t operand_bytes() const { return key_bytes() * (delta ? 3 : 2); }
-  CUL_NUMERIC int64_t record_bytes() const { return triangles_end() + (channel ? operand_bytes() : 0); }
-  CUL_NUMERIC int64_t key_record_bytes() const { return images && !channel ? operand_bytes() : 0; }
-
-  // Byte of an element of an image.
-  CUL_NUMERIC static int64_t image_at(int row, int column) {
-    return column / 64 * (kChunk * 128) + row * 128 + ((column % 64 / 8) ^ (row % 8)) * 16 + column % 8 * 2;
-  }
-  CUL_NUMERIC int64_t element_at(int row, int column, int columns) const {
-    return images ? image_at(row, column) : (int64_t{row} * columns + column) * 2;
+  CUL_NUMERIC int64_t queries_at() const { return inverse_at(delta ? split ? 2 : 1 : 0); }
+  CUL_NUMERIC int64_t gains_at() const { return queries_at() + int64_t{kChunk} * keys * 2; }  // keys as the state gains them
+  CUL_NUMERIC int64_t keys_at() const { return gains_at() + int64_t{kChunk} * keys * 2; }     // as they read it
+  CUL_NUMERIC int64_t record_bytes() const {
+    return queries_at() + (channel ? int64_t{kChunk} * keys * 2 * (delta ? 3 : 2) : 0);
   }
 
   // Slots of runs of `unit` tokens: chunk.cuh says which run has which.
@@ -77,7 +60,6 @@ struct ScanTiles {
 // How the second kernel is launched. Where sequences are cut in segments, it runs twice: for what each segment adds and does to a state,
 // and, when those are combined, for the outputs.
 struct ScanPlan {
-  bool hopper = false;     // wgmma on images; a block has four warps and 64 rows
   int warps = 4;           // 16 rows of the state each
   int stages = 2;          // chunks in shared memory at once
   ScanTiles tiles;

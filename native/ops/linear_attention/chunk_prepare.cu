@@ -9,24 +9,6 @@ using Params = RecurrenceParams;
 
 constexpr int kThreads = 128;
 
-// q and k of a chunk as images; keys that the state gains transposed.
-template <class T>
-CUL_DEVICE_FN void store_images(const ChunkLayout& layout, const T* q_tile, const T* k_tile, unsigned char* record, int thread) {
-  const int pitch = pitch_of(layout.keys);
-  for (int i = thread; i < kChunk * (layout.keys / 8); i += kThreads) {
-    const int row = i / (layout.keys / 8), column = i % (layout.keys / 8) * 8;
-    const int64_t at = ChunkLayout::image_at(row, column);
-    store_vector(reinterpret_cast<T*>(record + layout.queries_at() + at), load_vector<8>(q_tile + row * pitch + column));
-    if (layout.delta)
-      store_vector(reinterpret_cast<T*>(record + layout.keys_at() + at), load_vector<8>(k_tile + row * pitch + column));
-    const int channel = i % layout.keys, token = i / layout.keys * 8;
-    Vector<T, 8> tokens;
-#pragma unroll
-    for (int j = 0; j < 8; ++j) tokens[j] = k_tile[(token + j) * pitch + channel];
-    store_vector(reinterpret_cast<T*>(record + layout.gains_at() + ChunkLayout::image_at(channel, token)), tokens);
-  }
-}
-
 // Computes: of a chunk: b = cumsum g; P = tril(scale q k^T e^(b_i - b_j)); M = (I + tril(beta k k^T e^(b_i - b_j), -1))^-1 diag(beta);
 //           the row factors e^b, scale e^b, e^(b_C - b) with the norms of k and q in them
 // Shapes:   64 tokens, K up to 128; a record of chunk_layout.h for each value head
@@ -91,8 +73,6 @@ __global__ void __launch_bounds__(kThreads, 2) prepare_kernel(Params p, ChunkLay
 
   const int64_t group = divide(p.value_heads, p.key_heads);
   const int64_t first = (blockIdx.x - unit * splits) * heads;
-  if (layout.images && first == 0)
-    store_images(layout, q_tile, k_tile, records + layout.key_records_at + unit * layout.key_record_bytes(), thread);
   for (int64_t h = first; h < first + heads && h < group; ++h) {
     const int64_t head = key_head * group + h;
     unsigned char* const record = records + (slot * p.value_heads + head) * layout.record_bytes();

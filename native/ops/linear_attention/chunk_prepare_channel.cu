@@ -64,22 +64,15 @@ CUL_DEVICE_FN void decay_operands(const Params& p, const ChunkLayout& layout, co
     for (int j = 0; j < 8; ++j) {
       const float b = tiles.b[row][column + j], key = to_float(k[j]) * k_norm, decay = __expf(b);
       query[j] = from_float<T>(to_float(q[j]) * q_factor * decay);
-      if (!layout.images) gain[j] = from_float<T>(key * __expf(tiles.b[kChunk - 1][column + j] - b));
+      gain[j] = from_float<T>(key * __expf(tiles.b[kChunk - 1][column + j] - b));
       read[j] = from_float<T>(key * decay);
       to_end[j] = from_float<T>(key * __expf(tiles.b[row | 15][column + j] - b));
     }
-    const int64_t at = layout.element_at(row, column, kKeys);
+    const int64_t at = (int64_t{row} * kKeys + column) * 2;
     store_vector(reinterpret_cast<T*>(record + layout.queries_at() + at), query);
-    if (!layout.images) store_vector(reinterpret_cast<T*>(record + layout.gains_at() + at), gain);
+    store_vector(reinterpret_cast<T*>(record + layout.gains_at() + at), gain);
     if (layout.delta) store_vector(reinterpret_cast<T*>(record + layout.keys_at() + at), read);
     store_vector(&tiles.key_to_block_end[row][column], to_end);
-    if (!layout.images) continue;
-    const int channel = i % kKeys, token = i / kKeys * 8;
-    const float end = tiles.b[kChunk - 1][channel];
-#pragma unroll
-    for (int j = 0; j < 8; ++j)
-      gain[j] = from_float<T>(to_float(tiles.k[token + j][channel]) * s.k_norm[token + j] * __expf(end - tiles.b[token + j][channel]));
-    store_vector(reinterpret_cast<T*>(record + layout.gains_at() + ChunkLayout::image_at(channel, token)), gain);
   }
   for (int i = thread; i < kKeys; i += kThreads)
     reinterpret_cast<float*>(record + layout.decay_at())[i] = __expf(tiles.b[kChunk - 1][i]);

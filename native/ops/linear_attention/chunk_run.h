@@ -6,8 +6,6 @@ namespace culebra::CUL_DEVICE_NS {
 
 void prepare_chunks(const RecurrenceParams& p, NativeStream stream);
 void prepare_channel_chunks(const RecurrenceParams& p, NativeStream stream);
-struct ScanRun;
-void scan_hopper(const RecurrenceParams& p, const ScanRun& run, int64_t units, NativeStream stream);
 void scan_chunks(const RecurrenceParams& p, NativeStream stream);
 
 }  // namespace culebra::CUL_DEVICE_NS

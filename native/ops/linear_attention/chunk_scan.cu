@@ -23,7 +23,7 @@ template <class T, int kKeys>
 __global__ void __launch_bounds__(32 * kMaxWarps, 1) scan_kernel(Params p, ScanRun run) {
   CUL_DYNAMIC_SHARED(unsigned char, shared, 128);
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x), warp = thread / 32, lane = thread % 32;
-  const ScanItem item(p, run);
+  const ScanItem& item = shared_item(p, run);
   if (item.nothing) return;
   if (item.seq.skipped) return clear_sequence<T>(p, item, run.tiles.values);
   const int64_t row = item.first_row + 16 * warp + lane / 4;
@@ -125,7 +125,6 @@ void run_scan(const Params& p, ScanRun run, NativeStream stream) {
   const dim3 block(32 * static_cast<unsigned>(plan.warps));
   const int64_t units = (plan.segment_chunks ? plan.segments : p.sequences.count) * p.value_heads;
   const auto scan = [&] {
-    if (plan.hopper) return scan_hopper(p, run, units, stream);
     launch(scan_kernel<T, kKeys>, dim3(static_cast<unsigned>(units * run.slices)), block, shared, stream, p, run);
   };
   if (plan.segment_chunks) {

@@ -97,15 +97,15 @@ CUL_DEVICE_FN void run_chunk(const ScanTiles& t, unsigned char* stage, bool outp
   T* const v = reinterpret_cast<T*>(stage + t.v()) + 16 * warp;
   const int v_pitch = t.values + 8;
 
+  float r[8][4];
+  if (t.delta) read_state<T, kKeys>(s, reinterpret_cast<const T*>(stage + t.reads()), lane, r);
   // v of this warp's rows as operand A: [rows][tokens].
   uint32_t values[4][4];
 #pragma unroll
   for (int step = 0; step < 4; ++step)
     ldmatrix_x4_trans(values[step], shared_address(v + (16 * step + lane / 16 * 8 + lane % 8) * v_pitch + lane / 8 % 2 * 8));
 
-  float r[8][4];
   if (t.delta) {
-    read_state<T, kKeys>(s, reinterpret_cast<const T*>(stage + t.reads()), lane, r);
     uint32_t x[4][4];  // v - e^b S k
 #pragma unroll
     for (int step = 0; step < 4; ++step) {

@@ -22,7 +22,6 @@ culebra_family(linear_attention
     chunk_prepare
     chunk_prepare_channel
     chunk_scan
-    chunk_scan_hopper
     gated_rms_norm
     linear_attention
     linear_attention_wide
