@@ -5,6 +5,7 @@ cmake_path(SET _native NORMALIZE ${_here}/../../../native)
 set(_tests
   ${_here}/concurrent_test.cc
   ${_here}/correct_kernels_test.cc
+  ${_here}/grid_test.cc
   ${_here}/hopper_faults_test.cc
   ${_here}/hopper_kernels_test.cc
   ${_here}/matrix_test.cc
