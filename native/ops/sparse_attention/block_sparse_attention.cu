@@ -115,9 +115,9 @@ void block_sparse_attention(const BlockSparseParams& p, NativeStream stream) {
   tours.lse = byte_rows(p.lse, sizeof(float));
   tours.slots = sequence_tiles(p.query_rows, p.sequences, 1, p.block_q);
   tours.heads = static_cast<int32_t>(p.mask_heads == p.query_heads ? 1 : p.group());
-  tours.tile_rows = tile_rows(p.dtype);
+  tours.tile_rows = tile_rows<SmallF32Tile>(p.dtype);
   tours.parts = static_cast<int32_t>((p.block_q * tours.heads + tours.tile_rows - 1) / tours.tile_rows);
-  launch_tours(p.dtype, sparse_problem(p), tours, tours.slots * (p.query_heads / tours.heads) * tours.parts, stream);
+  launch_tours<SmallF32Tile>(p.dtype, sparse_problem(p), tours, tours.slots * (p.query_heads / tours.heads) * tours.parts, stream);
 }
 
 }  // namespace culebra::CUL_DEVICE_NS

@@ -194,7 +194,7 @@ void neighborhood_attention(const NeighborhoodParams& p, NativeStream stream) {
   tours.p = p;
   tours.tensors = {in_bytes(p.q, bytes),       in_bytes(p.k, bytes), in_bytes(p.v, bytes),          in_bytes(p.extra_k, bytes),
                    in_bytes(p.extra_v, bytes), in_bytes(p.o, bytes), in_bytes(p.lse, sizeof(float))};
-  const int rows = tile_rows(p.dtype);
+  const int rows = tile_rows<SmallF32Tile>(p.dtype);
   tours.heads = static_cast<int32_t>(std::min<int64_t>(p.group(), rows));
   tours.head_parts = static_cast<int32_t>((p.group() + tours.heads - 1) / tours.heads);
   tours.box = choose_box(p.axes, std::max<int64_t>(rows / p.group(), 1), 64);
@@ -204,7 +204,7 @@ void neighborhood_attention(const NeighborhoodParams& p, NativeStream stream) {
     tiles *= int64_t{tours.boxes[a]} * p.axes[a].dilation;
   }
   const Problem problem = sparse_problem(p.dim, p.dim, p.scale, p.aligned, p.q.data);
-  launch_tours(p.dtype, problem, tours, tiles, stream);
+  launch_tours<SmallF32Tile>(p.dtype, problem, tours, tiles, stream);
 }
 
 }  // namespace culebra::CUL_DEVICE_NS

@@ -44,6 +44,7 @@ CUL_DEVICE_FN void products(const typename Tile::Element* q, const typename Tile
   } else {
     constexpr int kMine = Tile::kRows / 4;
     float s[kMine] = {};
+#pragma unroll 4
     for (int c = 0; c < dim; ++c) {
       const float x = k[lane * Tile::kPitch + c];
 #pragma unroll
@@ -62,6 +63,7 @@ CUL_DEVICE_FN void load_rows(typename Tile::Element* tile, const NsaParams& p, R
   if constexpr (Tile::kHalf) {
     fetch_rows<kCount, Tile::kThreads, Tile::kDim>(tile, dim, p.aligned, p.q.data, thread, row);
   } else {
+#pragma unroll 1
     for (int i = thread; i < kCount * dim; i += Tile::kThreads) {
       const T* from = static_cast<const T*>(row(i / dim));
       tile[i / dim * Tile::kPitch + i % dim] = from ? from[i % dim] : T{};
@@ -143,6 +145,7 @@ __global__ void __launch_bounds__(Tile::kThreads) select_kernel(NsaParams p, int
   const int bd = static_cast<int>(p.block / p.d), ld = static_cast<int>(p.l / p.d);
   const float factor = p.scale * kLog2e;
 
+#pragma unroll 1
   for (int64_t i = thread; i < count * slots; i += Tile::kThreads) scores[i] = 0;
   for (int part = 0; part < group; part += heads_at_once) {
     const int heads = min(heads_at_once, group - part), rows = count * heads;
@@ -150,6 +153,7 @@ __global__ void __launch_bounds__(Tile::kThreads) select_kernel(NsaParams p, int
     __syncthreads();
     if (thread < rows) lse[thread] = *p.lse.at<const float>(query0 + thread / heads, head_of(thread)) * kLog2e;
     load_rows<Tile, kRows>(q, p, [&](int r) -> const void* { return r < rows ? p.q.at<const T>(query0 + r / heads, head_of(r)) : nullptr; });
+    cp_async_commit();  // also where no key follows
     for (int64_t j0 = 0; j0 < most; j0 += kKeys) {
       load_rows<Tile, kKeys>(
           k, p, [&](int j) -> const void* { return j0 + j < most ? p.k_cmp.at<const T>(key0 + j0 + j, head) : nullptr; });
@@ -159,10 +163,12 @@ __global__ void __launch_bounds__(Tile::kThreads) select_kernel(NsaParams p, int
       products<Tile>(q, k, static_cast<int>(p.dim), weights);
       __syncthreads();
       // A query's probabilities, in the row of its first head.
+#pragma unroll 1
       for (int i = thread; i < count * kKeys; i += Tile::kThreads) {
         const int query = i / kKeys, j = i % kKeys;
         const bool seen = j0 + j < p.compressed_seen(position0 + query, keys);
         float sum = 0;
+#pragma unroll 1
         for (int h = 0; h < heads && seen; ++h) {
           const int r = query * heads + h;
           sum += fast_exp2(weights[r * kPitch + j] * factor - lse[r]);
@@ -172,10 +178,12 @@ __global__ void __launch_bounds__(Tile::kThreads) select_kernel(NsaParams p, int
       __syncthreads();
       const int64_t j1 = min(j0 + kKeys, most), low = j0 / bd, high = min((j1 - 1 + ld - 1) / bd + 1, slots);
       const int blocks = static_cast<int>(max(high - low, int64_t{0}));
+#pragma unroll 1
       for (int i = thread; i < count * blocks; i += Tile::kThreads) {
         const int query = i / blocks;
         const int64_t chosen = low + i % blocks, origin = chosen * bd - (ld - 1);  // the key of W[0]
         float sum = scores[query * slots + chosen];
+#pragma unroll 1
         for (int64_t j = max(origin, j0); j < min(origin + ld + bd - 1, j1); ++j)
           sum = fmaf(static_cast<float>(p.score_weight(j - origin)), weights[query * heads * kPitch + (j - j0)], sum);
         scores[query * slots + chosen] = sum;

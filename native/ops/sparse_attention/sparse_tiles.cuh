@@ -33,8 +33,12 @@ inline Problem sparse_problem(int64_t dim, int64_t value_dim, float scale, bool 
 }
 inline Problem sparse_problem(const PackedHeads& p) { return sparse_problem(p.dim, p.value_dim, p.scale, p.aligned, p.q.data); }
 
-// Rows of a tile in the loop that launch_tours chooses.
-inline int tile_rows(DType type) { return type == DType::f32 ? F32Tile<>::kRows : 64; }
+// Rows of a tile in the loop that launch_tours chooses. F32: the tile of f32 operands, SmallF32Tile where a tour's rows need many registers.
+using SmallF32Tile = F32Tile<256, 2>;
+template <class F32 = F32Tile<>>
+int tile_rows(DType type) {
+  return type == DType::f32 ? F32::kRows : 64;
+}
 
 template <class T, class Tours>
 void launch_half_tours(const Problem& problem, const Tours& tours, int64_t tiles, NativeStream stream) {
@@ -43,14 +47,14 @@ void launch_half_tours(const Problem& problem, const Tours& tours, int64_t tiles
   else
     launch_half<HalfTile<T, 256>>(problem, tours, tiles, stream);
 }
-template <class Tours>
+template <class F32 = F32Tile<>, class Tours>
 void launch_tours(DType type, const Problem& problem, const Tours& tours, int64_t tiles, NativeStream stream) {
   if (type == DType::f16)
     launch_half_tours<half_t>(problem, tours, tiles, stream);
   else if (type == DType::bf16)
     launch_half_tours<bfloat16_t>(problem, tours, tiles, stream);
   else
-    launch_f32(problem, tours, tiles, stream);
+    launch_f32<F32>(problem, tours, tiles, stream);
 }
 
 }  // namespace culebra::CUL_DEVICE_NS
