@@ -41,7 +41,7 @@ CUL_DEVICE_FN void copy_chunk(const RecurrenceParams& p, const ScanRun& run, con
     dense(t.gains(), layout.gains_at());
     if (t.own_keys) dense(t.reads(), layout.keys_at());
   } else {
-    const int64_t key_head = divide(head, divide(p.value_heads, p.key_heads));
+    const int64_t key_head = item.key_head;
     copy_tokens(queries, head_row<const T>(p.q, seq.batch, token, key_head), p.q.token, count, layout.keys, p.key_dim, run.keys_aligned,
                 thread, threads);
     copy_tokens(gains, head_row<const T>(p.k, seq.batch, token, key_head), p.k.token, count, layout.keys, p.key_dim, run.keys_aligned,
