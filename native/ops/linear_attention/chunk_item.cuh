@@ -52,7 +52,7 @@ CUL_DEVICE_FN void operand_of(const float (&low)[4], const float (&high)[4], uin
 // transition: what becomes of the unit vectors where nothing is added.
 struct ScanItem {
   SequenceSpan seq;
-  int64_t n, head, key_head, unit, first_row, begin_chunk, end_chunk, all_chunks, checkpoint0;
+  int64_t n, head, key_head, unit, slot0, first_row, begin_chunk, end_chunk, all_chunks, checkpoint0;
   bool transition, nothing;
 
   CUL_DEVICE_FN ScanItem(const RecurrenceParams& p, const ScanRun& run) {
@@ -63,6 +63,7 @@ struct ScanItem {
     key_head = divide(head, divide(p.value_heads, p.key_heads));
     n = cut ? sequence_of_slot(p.sequences, slot, cut * kChunk) : slot;
     seq = sequence_at(p.sequences, n);
+    slot0 = first_slot(p.sequences, n, kChunk);
     all_chunks = (seq.length + kChunk - 1) / kChunk;
     begin_chunk = cut ? (slot - first_slot(p.sequences, n, cut * kChunk)) * cut : 0;
     end_chunk = cut && begin_chunk + cut < all_chunks ? begin_chunk + cut : all_chunks;

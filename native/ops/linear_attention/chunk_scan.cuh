@@ -29,7 +29,7 @@ CUL_DEVICE_FN void copy_chunk(const RecurrenceParams& p, const ScanRun& run, con
   const ChunkLayout& layout = run.layout;
   const int64_t token = seq.begin + chunk * kChunk;
   const unsigned char* const record =
-      run.records + ((first_slot(p.sequences, item.n, kChunk) + chunk) * p.value_heads + head) * layout.record_bytes();
+      run.records + ((item.slot0 + chunk) * p.value_heads + head) * layout.record_bytes();
   T* const queries = reinterpret_cast<T*>(stage + t.queries());
   T* const gains = reinterpret_cast<T*>(stage + t.gains());
   if (layout.channel) {
