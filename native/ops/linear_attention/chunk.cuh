@@ -71,7 +71,7 @@ template <class T>
 CUL_DEVICE_FN void copy_tokens(T* tile, const T* rows, int64_t stride, int count, int columns, int64_t present, bool aligned,
                                int thread, int threads) {
   const int pieces = columns / 8;
-#pragma unroll 1
+#pragma unroll 2
   for (int i = thread; i < kChunk * pieces; i += threads) {
     const int row = i / pieces, column = (i - row * pieces) * 8;
     copy_piece(tile + row * pitch_of(columns) + column, rows + row * stride + column, row < count && column < present, aligned);
