@@ -52,7 +52,7 @@ CUL_DEVICE_FN void operand_of(const float (&low)[4], const float (&high)[4], uin
 // transition: what becomes of the unit vectors where nothing is added.
 struct ScanItem {
   SequenceSpan seq;
-  int64_t n, head, unit, first_row, begin_chunk, end_chunk, all_chunks, checkpoint0;
+  int64_t n, head, key_head, unit, slot0, first_row, begin_chunk, end_chunk, all_chunks, checkpoint0;
   bool transition, nothing;
 
   CUL_DEVICE_FN ScanItem(const RecurrenceParams& p, const ScanRun& run) {
@@ -60,8 +60,10 @@ struct ScanItem {
     unit = divide(blockIdx.x, run.slices);
     const int64_t slot = divide(unit, p.value_heads), slice = blockIdx.x - unit * run.slices;
     head = unit - slot * p.value_heads;
+    key_head = divide(head, divide(p.value_heads, p.key_heads));
     n = cut ? sequence_of_slot(p.sequences, slot, cut * kChunk) : slot;
     seq = sequence_at(p.sequences, n);
+    slot0 = first_slot(p.sequences, n, kChunk);
     all_chunks = (seq.length + kChunk - 1) / kChunk;
     begin_chunk = cut ? (slot - first_slot(p.sequences, n, cut * kChunk)) * cut : 0;
     end_chunk = cut && begin_chunk + cut < all_chunks ? begin_chunk + cut : all_chunks;
@@ -109,9 +111,10 @@ struct ScanItem {
   template <int kKeys>
   CUL_DEVICE_FN void store_checkpoint(const RecurrenceParams& p, const ScanRun& run, int64_t chunk, int64_t row, int lane,
                                       float (&s)[kKeys / 8][4]) const {
-    const int64_t end = (chunk + 1) * kChunk;
-    if (run.gather || !p.checkpoint_every || end > seq.length || end % p.checkpoint_every) return;
-    const int64_t at = checkpoint0 + end / p.checkpoint_every - 1;
+    // In 32 bits: a division of 64 is a call, which has the state spilled.
+    const uint32_t done = static_cast<uint32_t>(chunk + 1), every = static_cast<uint32_t>(p.checkpoint_every) / kChunk;
+    if (run.gather || every == 0 || (chunk + 1) * kChunk > seq.length || done % every) return;
+    const int64_t at = checkpoint0 + done / every - 1;
     if (at < p.checkpoint_count)
       move_rows<kKeys, false>(p.checkpoints, state_of(p.checkpoints, at, head), row, p.value_dim, p.key_dim, lane, s);
   }

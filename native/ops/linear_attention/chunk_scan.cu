@@ -34,10 +34,10 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1) scan_kernel(Params p, ScanR
   const auto fetch = [&](int64_t chunk) { copy_chunk<T>(p, run, item, chunk, stage_of(chunk), thread, threads); };
   // One chunk ahead with two stages. There is one place that fetches: each would keep addresses in registers.
   const int ahead = run.plan.stages - 1;
-  for (int64_t chunk = item.begin_chunk - ahead; chunk < item.end_chunk; ++chunk) {
-    const bool more = chunk + ahead < item.end_chunk;
+  for (int chunk = static_cast<int>(item.begin_chunk) - ahead; chunk < static_cast<int>(item.end_chunk); ++chunk) {
+    const bool more = chunk + ahead < static_cast<int>(item.end_chunk);
     if (more) fetch(chunk + ahead);
-    if (chunk < item.begin_chunk) continue;
+    if (chunk < static_cast<int>(item.begin_chunk)) continue;
     unsigned char* const stage = stage_of(chunk);
     if (more && ahead)
       cp_async_wait<1>();

@@ -29,7 +29,7 @@ CUL_DEVICE_FN void copy_chunk(const RecurrenceParams& p, const ScanRun& run, con
   const ChunkLayout& layout = run.layout;
   const int64_t token = seq.begin + chunk * kChunk;
   const unsigned char* const record =
-      run.records + ((first_slot(p.sequences, item.n, kChunk) + chunk) * p.value_heads + head) * layout.record_bytes();
+      run.records + ((item.slot0 + chunk) * p.value_heads + head) * layout.record_bytes();
   T* const queries = reinterpret_cast<T*>(stage + t.queries());
   T* const gains = reinterpret_cast<T*>(stage + t.gains());
   if (layout.channel) {
@@ -41,7 +41,7 @@ CUL_DEVICE_FN void copy_chunk(const RecurrenceParams& p, const ScanRun& run, con
     dense(t.gains(), layout.gains_at());
     if (t.own_keys) dense(t.reads(), layout.keys_at());
   } else {
-    const int64_t key_head = divide(head, divide(p.value_heads, p.key_heads));
+    const int64_t key_head = item.key_head;
     copy_tokens(queries, head_row<const T>(p.q, seq.batch, token, key_head), p.q.token, count, layout.keys, p.key_dim, run.keys_aligned,
                 thread, threads);
     copy_tokens(gains, head_row<const T>(p.k, seq.batch, token, key_head), p.k.token, count, layout.keys, p.key_dim, run.keys_aligned,
