@@ -107,16 +107,13 @@ struct ScanItem {
     else if (p.final.data && end_chunk == all_chunks)
       move_rows<kKeys, false>(p.final, state_of(p.final, seq.write_row, head), row, p.value_dim, p.key_dim, lane, s);
   }
-  // The state behind `chunk`, where it is a checkpoint.
-  template <int kKeys>
-  CUL_DEVICE_FN void store_checkpoint(const RecurrenceParams& p, const ScanRun& run, int64_t chunk, int64_t row, int lane,
-                                      float (&s)[kKeys / 8][4]) const {
+  // The row of checkpoints that the state behind `chunk` is, -1 where it is none.
+  CUL_DEVICE_FN int64_t checkpoint(const RecurrenceParams& p, int64_t chunk) const {
     // In 32 bits: a division of 64 is a call, which has the state spilled.
     const uint32_t done = static_cast<uint32_t>(chunk + 1), every = static_cast<uint32_t>(p.checkpoint_every) / kChunk;
-    if (run.gather || every == 0 || (chunk + 1) * kChunk > seq.length || done % every) return;
+    if (every == 0 || (chunk + 1) * kChunk > seq.length || done % every) return -1;
     const int64_t at = checkpoint0 + done / every - 1;
-    if (at < p.checkpoint_count)
-      move_rows<kKeys, false>(p.checkpoints, state_of(p.checkpoints, at, head), row, p.value_dim, p.key_dim, lane, s);
+    return at < p.checkpoint_count ? at : -1;
   }
 };
 
@@ -127,6 +124,28 @@ CUL_DEVICE_FN const ScanItem& shared_item(const RecurrenceParams& p, const ScanR
   if (threadIdx.x == 0) *reinterpret_cast<ScanItem*>(storage) = item;
   __syncthreads();
   return *reinterpret_cast<const ScanItem*>(storage);
+}
+
+// A warp's 16 rows of the state, from row `first` on, into row `at` of the checkpoints by way of shared memory [16][kKeys + 4]: within the
+// loop over chunks there are no registers for the addresses of every element.
+template <int kKeys>
+CUL_DEVICE_FN void store_checkpoint(const RecurrenceParams& p, const ScanItem& item, int64_t at, int64_t first, float* rows, int lane,
+                                    const float (&s)[kKeys / 8][4]) {
+  constexpr int kPitch = kKeys + 4;
+  float* const mine = rows + lane / 4 * kPitch + lane % 4 * 2;
+#pragma unroll
+  for (int j = 0; j < kKeys / 8; ++j) {
+    *reinterpret_cast<float2*>(mine + 8 * j) = make_float2(s[j][0], s[j][1]);
+    *reinterpret_cast<float2*>(mine + 8 * j + 8 * kPitch) = make_float2(s[j][2], s[j][3]);
+  }
+  __syncwarp();
+  const RecurrenceParams::States& to = p.checkpoints;
+  float* const state = state_of(to, at, item.head);
+#pragma unroll 1
+  for (int i = lane; i < 16 * kKeys; i += 32) {
+    const int row = i / kKeys, k = i % kKeys;
+    if (first + row < p.value_dim && k < p.key_dim) state[(first + row) * to.v_stride + k * to.k_stride] = rows[row * kPitch + k];
+  }
 }
 
 // 16 columns of a chunk's output, from column first of o on, out of a tile [64][pitch]; by one warp.

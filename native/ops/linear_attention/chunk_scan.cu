@@ -19,7 +19,8 @@ constexpr int kMaxWarps = 4;
 // Numerics: f32 state in registers; operands (state, v - S k, R) rounded once; M in two parts for bf16
 // Needs:    sm_80. Limit: README.md
 // Source:   Yang et al., arXiv:2412.06464; V - e^b K S before M as in FlashKDA (github.com/MoonshotAI/FlashKDA)
-template <class T, int kKeys>
+// kGather: what segments do to a state; otherwise outputs.
+template <class T, int kKeys, bool kGather>
 __global__ void __launch_bounds__(32 * kMaxWarps, 1) scan_kernel(Params p, ScanRun run) {
   CUL_DYNAMIC_SHARED(unsigned char, shared, 128);
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x), warp = thread / 32, lane = thread % 32;
@@ -44,11 +45,16 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1) scan_kernel(Params p, ScanR
     else
       cp_async_wait<0>();
     __syncthreads();
-    run_chunk<T, kKeys>(run.tiles, stage, !run.gather, warp, lane, s);
-    if (!run.gather)
+    run_chunk<T, kKeys, !kGather>(run.tiles, stage, warp, lane, s);
+    if constexpr (!kGather) {
+      const int64_t first_row = item.first_row + 16 * warp;
       store_output<T>(p, run.o_aligned, reinterpret_cast<const T*>(stage + run.tiles.v()) + 16 * warp, run.tiles.values + 8, item, chunk,
-                      item.first_row + 16 * warp, lane);
-    item.store_checkpoint<kKeys>(p, run, chunk, row, lane, s);
+                      first_row, lane);
+      if (const int64_t at = item.checkpoint(p, chunk); at >= 0) {
+        __syncthreads();  // nobody reads the stage any more
+        store_checkpoint<kKeys>(p, item, at, first_row, reinterpret_cast<float*>(stage) + warp * 16 * (kKeys + 4), lane, s);
+      }
+    }
     __syncthreads();  // the stage is free
   }
   item.store<kKeys>(p, run, row, lane, s);
@@ -125,20 +131,20 @@ void run_scan(const Params& p, ScanRun run, NativeStream stream) {
   const size_t shared = static_cast<size_t>(plan.stages * run.tiles.bytes());
   const dim3 block(32 * static_cast<unsigned>(plan.warps));
   const int64_t units = (plan.segment_chunks ? plan.segments : p.sequences.count) * p.value_heads;
-  const auto scan = [&] {
-    launch(scan_kernel<T, kKeys>, dim3(static_cast<unsigned>(units * run.slices)), block, shared, stream, p, run);
+  const auto scan = [&](auto kernel) {
+    launch(kernel, dim3(static_cast<unsigned>(units * run.slices)), block, shared, stream, p, run);
   };
   if (plan.segment_chunks) {
     run.gather = true;
     run.slices = plan.slices + (run.layout.delta ? kKeys / run.tiles.values : 0);
-    scan();
+    scan(scan_kernel<T, kKeys, true>);
     const int64_t row_blocks = (p.value_dim + kCombinedRows - 1) / kCombinedRows;
     launch(combine_kernel<kKeys>, dim3(static_cast<unsigned>(p.sequences.count * p.value_heads * row_blocks)), dim3(kKeys), 0, stream, p, run,
            row_blocks);
   }
   run.gather = false;
   run.slices = plan.slices;
-  scan();
+  scan(scan_kernel<T, kKeys, false>);
 }
 
 }  // namespace

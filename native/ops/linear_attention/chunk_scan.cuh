@@ -95,8 +95,8 @@ CUL_DEVICE_FN void times_triangle(const uint32_t (&x)[4][4], const T* lower, int
 }
 
 // One chunk on 16 rows of the state. Output, where asked for, takes the place of v.
-template <class T, int kKeys>
-CUL_DEVICE_FN void run_chunk(const ScanTiles& t, unsigned char* stage, bool output, int warp, int lane, float (&s)[kKeys / 8][4]) {
+template <class T, int kKeys, bool kOutput>
+CUL_DEVICE_FN void run_chunk(const ScanTiles& t, unsigned char* stage, int warp, int lane, float (&s)[kKeys / 8][4]) {
   const float* const factors = reinterpret_cast<const float*>(stage + t.factors()) + lane % 4 * 2;
   T* const v = reinterpret_cast<T*>(stage + t.v()) + 16 * warp;
   const int v_pitch = t.values + 8;
@@ -157,7 +157,7 @@ CUL_DEVICE_FN void run_chunk(const ScanTiles& t, unsigned char* stage, bool outp
     operand_of<T>(r[2 * step], r[2 * step + 1], gained[step]);
   }
 
-  if (output) {
+  if constexpr (kOutput) {
     float o[8][4];
     read_state<T, kKeys>(s, reinterpret_cast<const T*>(stage + t.queries()), lane, o);
 #pragma unroll
