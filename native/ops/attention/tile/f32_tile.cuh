@@ -23,7 +23,7 @@ struct F32Tile {
 // Needs:    sm_80. Limit: 2 (D + Dv) operations of the FMA pipes a visible pair.
 // Source:   online softmax (Milakov and Gimelshein, arXiv:1805.02867).
 template <class Tile, class Tours>
-__global__ void __launch_bounds__(Tile::kThreads) f32_attention(Problem p, Tours tours) {
+__global__ void __launch_bounds__(Tile::kThreads, 2) f32_attention(Problem p, Tours tours) {
   constexpr int kKeys = Tile::kKeys, kWarpRows = Tile::kWarpRows, kOut = Tile::kDim / 32;
   CUL_DYNAMIC_SHARED(float, shared, 128);
   const int64_t block = blockIdx.x;
