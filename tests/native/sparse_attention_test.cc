@@ -27,10 +27,16 @@ TEST(Neighborhood, everyWindowOfEveryShortAxis) {
             const AxisRange seen = axis.seen(i, length);
             ASSERT_TRUE(seen.begin >= 0 && seen.begin <= i && i < seen.end && seen.end <= length)
                 << length << " " << window << " " << stride << " " << causal << " " << i;
-            if (!causal) ASSERT_EQ(seen.end - seen.begin, window);
-            if (causal) ASSERT_TRUE(seen.end == i + 1 && seen.end - seen.begin <= window);
+            if (!causal) {
+              ASSERT_EQ(seen.end - seen.begin, window);
+            }
+            if (causal) {
+              ASSERT_TRUE(seen.end == i + 1 && seen.end - seen.begin <= window);
+            }
             ASSERT_TRUE(seen.begin >= before.begin && seen.end >= before.end) << "bounds that fall";
-            if (!causal && i % stride) ASSERT_EQ(seen.begin, before.begin) << "queries of a stride share their window";
+            if (!causal && i % stride) {
+              ASSERT_EQ(seen.begin, before.begin) << "queries of a stride share their window";
+            }
             before = seen;
           }
         }
