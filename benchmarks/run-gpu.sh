@@ -46,6 +46,7 @@ run_benchmarks() {
     "$results/linear_attention.svg"
   step sparse-attention 330 python3 benchmarks/sparse_attention/bench_sparse_attention.py --library "$library" \
     --output "$results/sparse_attention.json" --minutes 5 --commit "$commit"
+  step kv-cache 330 python3 benchmarks/kv_cache/bench_kv_cache.py --library "$library" --output "$results/kv_cache.json"
   step bench 120 "$culebra" bench --backend cuda --json
   step jmh 240 "$work/culebra-bundle/runtime/bin/java" --sun-misc-unsafe-memory-access=allow \
     -Dculebra.library="$library" -jar "$(find "$work/culebra-bundle" -name "*benchmarks.jar")" \
