@@ -37,7 +37,7 @@ public final class Dlpack {
 
     /** What every struct of ours names as its deleter. */
     private static final class Deleter {
-        static final MemorySegment STUB = cul_managed_deleter.allocate(Dlpack::takeBack, Arena.global());
+        static final MemorySegment ENTRY = cul_managed_deleter.allocate(Dlpack::takeBack, Arena.global());
     }
 
     private Dlpack() {}
@@ -54,7 +54,7 @@ public final class Dlpack {
         var block = block(cul_managed_tensor_versioned.sizeof());
         cul_managed_tensor_versioned.major(block, culebra_h.CUL_DLPACK_MAJOR());
         cul_managed_tensor_versioned.minor(block, culebra_h.CUL_DLPACK_MINOR());
-        cul_managed_tensor_versioned.deleter(block, Deleter.STUB);
+        cul_managed_tensor_versioned.deleter(block, Deleter.ENTRY);
         cul_managed_tensor_versioned.flags(block,
                 tensor.lease().storage.isReadOnly() ? culebra_h.CUL_DLPACK_READ_ONLY() : 0);
         lend(stream, tensor, block, cul_managed_tensor_versioned.tensor(block), cul_managed_tensor_versioned.sizeof());
@@ -73,7 +73,7 @@ public final class Dlpack {
                     + " lies in read-only memory, which a DLManagedTensor without version cannot say");
         }
         var block = block(cul_managed_tensor.sizeof());
-        cul_managed_tensor.deleter(block, Deleter.STUB);
+        cul_managed_tensor.deleter(block, Deleter.ENTRY);
         lend(stream, tensor, block, cul_managed_tensor.tensor(block), cul_managed_tensor.sizeof());
         return block.address();
     }
