@@ -37,7 +37,12 @@ public final class Event implements AutoCloseable {
      * @throws DeviceFailedException if work in front of it failed
      */
     public void synchronize() {
-        WaitEvent.record("event_synchronize", device.backend(), this::await);
+        var event = WaitEvent.begun();
+        try {
+            await();
+        } finally {
+            WaitEvent.end(event, "event_synchronize", device.backend());
+        }
     }
 
     private void await() {

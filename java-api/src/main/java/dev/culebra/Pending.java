@@ -15,6 +15,9 @@ final class Pending {
     private final Device device;
     private final List<Entry> entries = new ArrayList<>();
 
+    /** Whether there are entries: read without the lock by every wait, which nearly always finds none. */
+    private volatile boolean waiting;
+
     Pending(Device device) {
         this.device = device;
     }
@@ -27,12 +30,16 @@ final class Pending {
         }
         synchronized (entries) {
             entries.add(new Entry(events, disposal));
+            waiting = true;
         }
         collect();
     }
 
-    /** Gives back what has become free. */
+    /** Gives back what has become free. Allocates nothing where nothing waits. */
     void collect() {
+        if (!waiting) {
+            return;
+        }
         device.ifOpen(() -> collect(entry -> entry.events.stream().allMatch(Pending::passed)));
     }
 
@@ -45,6 +52,7 @@ final class Pending {
         List<Entry> free = new ArrayList<>();
         synchronized (entries) {
             entries.removeIf(entry -> isFree.test(entry) && free.add(entry));
+            waiting = !entries.isEmpty();
         }
         for (var entry : free) {
             entry.events.forEach(event ->

@@ -97,7 +97,12 @@ public final class Stream implements AutoCloseable {
 
     private void await() {
         var begin = System.nanoTime();
-        WaitEvent.record(op, device.backend(), this::awaitQueue);
+        var waiting = WaitEvent.begun();
+        try {
+            awaitQueue();
+        } finally {
+            WaitEvent.end(waiting, op, device.backend());
+        }
         counters.waits++;
         counters.waitedNanos += System.nanoTime() - begin;
     }

@@ -3,6 +3,7 @@ package dev.culebra.internal;
 import jdk.jfr.Category;
 import jdk.jfr.DataAmount;
 import jdk.jfr.Event;
+import jdk.jfr.EventType;
 import jdk.jfr.Label;
 import jdk.jfr.Name;
 
@@ -11,6 +12,8 @@ import jdk.jfr.Name;
 @Label("Allocation")
 @Category("Culebra")
 public final class AllocationEvent extends Event {
+    private static final EventType TYPE = EventType.getEventType(AllocationEvent.class);
+
     /** How much. */
     @Label("Bytes")
     @DataAmount
@@ -22,6 +25,9 @@ public final class AllocationEvent extends Event {
 
     /** Records one allocation, where a recording wants it. */
     public static void record(long bytes, Object backend) {
+        if (!TYPE.isEnabled()) {
+            return;
+        }
         var event = new AllocationEvent();
         if (event.shouldCommit()) {
             event.bytes = bytes;

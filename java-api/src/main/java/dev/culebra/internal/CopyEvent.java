@@ -3,6 +3,7 @@ package dev.culebra.internal;
 import jdk.jfr.Category;
 import jdk.jfr.DataAmount;
 import jdk.jfr.Event;
+import jdk.jfr.EventType;
 import jdk.jfr.Label;
 import jdk.jfr.Name;
 import jdk.jfr.StackTrace;
@@ -13,6 +14,8 @@ import jdk.jfr.StackTrace;
 @Category("Culebra")
 @StackTrace(false)
 public final class CopyEvent extends Event {
+    private static final EventType TYPE = EventType.getEventType(CopyEvent.class);
+
     /** How much. */
     @Label("Bytes")
     @DataAmount
@@ -24,6 +27,9 @@ public final class CopyEvent extends Event {
 
     /** Records one copy, where a recording wants it. */
     public static void record(long bytes, Object backend) {
+        if (!TYPE.isEnabled()) {
+            return;
+        }
         var event = new CopyEvent();
         if (event.shouldCommit()) {
             event.bytes = bytes;

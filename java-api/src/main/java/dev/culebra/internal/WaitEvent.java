@@ -2,14 +2,18 @@ package dev.culebra.internal;
 
 import jdk.jfr.Category;
 import jdk.jfr.Event;
+import jdk.jfr.EventType;
 import jdk.jfr.Label;
 import jdk.jfr.Name;
+import org.jspecify.annotations.Nullable;
 
 /** A thread that waits for a device: the time until what it waits for has run. */
 @Name("dev.culebra.Wait")
 @Label("Wait for a device")
 @Category("Culebra")
 public final class WaitEvent extends Event {
+    private static final EventType TYPE = EventType.getEventType(WaitEvent.class);
+
     /** What the thread called. */
     @Label("Operation")
     public String op = "";
@@ -18,19 +22,26 @@ public final class WaitEvent extends Event {
     @Label("Backend")
     public String backend = "";
 
-    /** Runs {@code wait}, and records how long it took where a recording wants it. */
-    public static void record(String op, Object backend, Runnable wait) {
+    /** One that has begun where some recording wants it; else null: a wait then makes no event object. */
+    public static @Nullable WaitEvent begun() {
+        if (!TYPE.isEnabled()) {
+            return null;
+        }
         var event = new WaitEvent();
         event.begin();
-        try {
-            wait.run();
-        } finally {
-            event.end();
-            if (event.shouldCommit()) {
-                event.op = op;
-                event.backend = backend.toString();
-                event.commit();
-            }
+        return event;
+    }
+
+    /** Ends {@code event}, if there is one. */
+    public static void end(@Nullable WaitEvent event, String op, Object backend) {
+        if (event == null) {
+            return;
+        }
+        event.end();
+        if (event.shouldCommit()) {
+            event.op = op;
+            event.backend = backend.toString();
+            event.commit();
         }
     }
 }
