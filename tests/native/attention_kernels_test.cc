@@ -151,8 +151,10 @@ TEST_P(AttentionKernels, errorStaysWithinTwiceThatOfPlainAttention) {
 }
 
 // More rows than 65535, whatever dimension of a grid they might be in.
-TEST_P(AttentionKernels, seventyThousandQueries) {
-  if (GetParam().index > 0) GTEST_SKIP() << "the first device's tiles are enough";
+class AttentionGrids : public ::testing::TestWithParam<int32_t> {};
+INSTANTIATE_TEST_SUITE_P(Backends, AttentionGrids, ::testing::ValuesIn(backends_here()), backend_test_name);
+
+TEST_P(AttentionGrids, seventyThousandQueries) {
   Context context(GetParam());
   Packed packed(context, kF16, {70000}, {3}, 1, 1, 8);
   cul_attention_args a = packed.args({false, -1, -1});
