@@ -74,7 +74,7 @@ public final class Communicator implements AutoCloseable {
     public static Communicator join(Device device, CommunicatorId id, int rank, int ranks, Duration timeout) {
         try (var arena = Arena.ofConfined()) {
             var bytes = arena.allocateFrom(ValueLayout.JAVA_BYTE, id.bytes());
-            var millis = (int) Math.clamp(timeout.toMillis(), 0, Integer.MAX_VALUE);
+            var millis = Math.clamp(timeout.toMillis(), 0, Integer.MAX_VALUE);
             var address = device.with(open -> Natives.pointer(device.backend(), "comm_create",
                     out -> culebra_h.cul_comm_create(open, rank, ranks, bytes, millis, out)));
             return device.adopt(new Communicator(device, address, rank, ranks));

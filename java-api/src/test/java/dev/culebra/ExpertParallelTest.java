@@ -194,7 +194,7 @@ class ExpertParallelTest {
     void aLackOfRoomShows(String backend) throws Exception {
         var layer = new Layer(6, 3, 3);
         layer.ids[0] = new int[] {0, 5, 1, 4, 2, -1}; // three rows for rank 0, of which two have room
-        layer.ids[1] = new int[] {0, 5, 4, 3, 2, 1}; // three for each
+        layer.ids[1] = new int[] {0, 5, 1, 4, 2, 3}; // three for each
         var wanted = new int[] {3, 3};
         var results = twoRanks(backend, layer, placements().getFirst().withCapacity(2), (rank, parallel, x, experts, weights, ids, y) -> {
             var result = once(rank, parallel, x, experts, weights, ids, y);

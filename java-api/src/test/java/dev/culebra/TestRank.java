@@ -44,7 +44,7 @@ final class TestRank implements AutoCloseable {
         communicator.close();
         scope.close();
         if (!failed) {
-            stream.synchronize();
+            stream.close(); // and its workspace
             assertEquals(0, device.memory().statistics().liveAllocations());
         }
         try {
