@@ -76,6 +76,7 @@ class HostGroup {
     Member& me = of(rank);
     if (!broken_.empty()) throw DeviceError("all_to_all: " + broken_);
     if (me.left) throw DeviceError(format("all_to_all: rank %d left its group before this exchange", rank));
+    if (me.arrived > done_) fail(format("rank %d came to an exchange while another stream of it waits in one", rank));
     me.exchange = what;
     const uint64_t number = ++me.arrived;
     if (std::all_of(members_.begin(), members_.end(), [&](const Member& m) { return m.arrived == number; })) {

@@ -183,6 +183,19 @@ TEST_P(Communicators, blocksOfAnotherSizeFailAllRanks) {
   expect_failed(b, "rank 0 exchanges blocks of 12 bytes, rank 1 of 16");
 }
 
+// On cpu, where both streams run by themselves.
+TEST(CommunicatorsOnCpu, aRankIsOnOneStreamAtATime) {
+  Rank a(CUL_BACKEND_CPU, 0, 2, nullptr, kPatient);
+  Rank b(CUL_BACKEND_CPU, 1, 2, &a.id, kPatient);
+  cul_stream* second = nullptr;
+  ASSERT_EQ(cul_stream_create(a.machine.device, &second), CUL_OK);
+  ASSERT_EQ(a.exchange(), CUL_OK);
+  ASSERT_EQ(cul_all_to_all(second, &a.args), CUL_OK);
+  EXPECT_EQ(a.wait(), CUL_DEVICE_ERROR);
+  EXPECT_NE(std::string(cul_last_error()).find("another stream of it waits in one"), std::string::npos) << cul_last_error();
+  EXPECT_EQ(cul_stream_destroy(second), CUL_DEVICE_ERROR);
+}
+
 TEST_P(Communicators, refusals) {
   Machine machine(GetParam());
   cul_comm_id id = new_id(machine), other = new_id(machine);

@@ -31,10 +31,10 @@ CUL_API cul_status cul_comm_destroy(cul_comm* comm);
 /* Ends the group from any thread: exchanges that wait, and those still queued, fail on their devices; later ones are refused. */
 CUL_API cul_status cul_comm_abort(cul_comm* comm);
 
-/* recv[q] of rank p = send[p] of rank q, bit for bit, in stream order; the same on all ranks, in the same order of calls. send, recv
- * [ranks, ...] compact, of one shape and dtype, of any dtype; also_send and also_recv: a second pair in the same messages. Nothing
- * overlaps. All ranks bring the same number of bytes: on cpu and simt another one is a DEVICE_ERROR of all, on cuda nobody checks.
- * Recorded during a capture; a graph of it must be launched by all ranks. */
+/* recv[q] of rank p = send[p] of rank q, bit for bit, in stream order; all ranks make the same calls in the same order, each on one stream
+ * at a time. send, recv [ranks, ...] compact, of one shape and dtype, of any dtype; also_send and also_recv: a second pair in the same
+ * messages. Nothing overlaps. All ranks bring the same number of bytes: on cpu and simt another one is a DEVICE_ERROR of all, on cuda
+ * nobody checks. Recorded during a capture; a graph of it must be launched by all ranks. */
 typedef struct cul_all_to_all_args {
   cul_op_call call;
   cul_comm* comm;

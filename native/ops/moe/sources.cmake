@@ -40,5 +40,6 @@ culebra_family(moe
     moe
     moe_grouped
     moe_decode
+    moe_dispatch
     moe_mlp_many
     moe_route)

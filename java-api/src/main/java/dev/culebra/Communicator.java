@@ -12,7 +12,7 @@ import org.jspecify.annotations.Nullable;
  * One rank of a group whose devices exchange blocks of memory, on their streams. On cuda the ranks are GPUs, of one or several
  * processes, and NCCL carries the messages. On cpu and simt they are devices or streams of this process.
  *
- * <p>All ranks make the same calls in the same order. On cpu and simt a rank waits for the others no longer than its group's
+ * <p>All ranks make the same calls in the same order, each on one stream at a time. On cpu and simt a rank waits for the others no longer than its group's
  * limit; then, or if one of them closes its communicator, aborts or fails, the exchange fails on all devices that take part in
  * it, and these stay failed. On cuda there is no limit: {@link #abort} ends a wait. On simt a device runs the queue of one thread
  * at a time: ranks are driven by one thread, or have a device each.
