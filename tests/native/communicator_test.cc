@@ -154,6 +154,38 @@ TEST_P(Communicators, aRankThatDoesNotComeIsNamed) {
   EXPECT_NE(std::string(cul_last_error()).find("did not come"), std::string::npos) << cul_last_error();
 }
 
+// Rank 1's exchange stands behind an event that stands behind rank 0's: neither can go first, on any backend.
+TEST_P(Communicators, ranksThatWaitForOneAnotherAreToldSo) {
+  Machine machine(GetParam());
+  cul_stream* second = nullptr;
+  cul_event* event = nullptr;
+  ASSERT_EQ(cul_stream_create(machine.device, &second), CUL_OK);
+  ASSERT_EQ(cul_event_create(machine.device, &event), CUL_OK);
+  const cul_comm_id id = new_id(machine);
+  cul_comm* comms[2] = {};
+  cul_stream* const streams[] = {machine.stream, second};
+  {
+    Tensor send(machine, DType::f32, {2, 4}), a(machine, DType::f32, {2, 4}), b(machine, DType::f32, {2, 4});
+    const cul_tensor* const recv[] = {a, b};
+    for (int r = 0; r < 2; ++r) ASSERT_EQ(cul_comm_create(machine.device, r, 2, &id, kImpatient, &comms[r]), CUL_OK) << cul_last_error();
+    for (int r = 0; r < 2; ++r) {
+      cul_all_to_all_args args{};
+      args.call.struct_size = sizeof args;
+      args.comm = comms[r], args.send = send, args.recv = recv[r];
+      const cul_status waits = r == 1 ? cul_stream_wait_event(second, event) : CUL_OK;
+      ASSERT_EQ(waits, CUL_OK) << cul_last_error();
+      ASSERT_EQ(cul_all_to_all(streams[r], &args), CUL_OK) << cul_last_error();
+      const cul_status recorded = r == 0 ? cul_event_record(event, machine.stream) : CUL_OK;
+      ASSERT_EQ(recorded, CUL_OK) << cul_last_error();
+    }
+    EXPECT_EQ(cul_stream_synchronize(second), CUL_DEVICE_ERROR);
+    EXPECT_NE(std::string(cul_last_error()).find("rank 1 of 2 did not come to exchange 1"), std::string::npos) << cul_last_error();
+  }
+  for (cul_comm* comm : comms) EXPECT_EQ(cul_comm_destroy(comm), CUL_OK);
+  EXPECT_EQ(cul_event_destroy(event), CUL_OK);
+  cul_stream_destroy(second);
+}
+
 TEST_P(Communicators, aRankThatLeavesEndsTheWait) {
   const auto ranks = group(2);
   ASSERT_EQ(ranks[0]->exchange(), CUL_OK);
