@@ -48,6 +48,7 @@ family sparse_attention 2.5 --flex
 family kv_cache 1.5
 family linear_attention 2
 family moe 3
+[ -n "$only" ] || "$python" benchmarks/gemm/quantization_error.py --library "$build/libculebra.so" --check >/dev/null || failed=1
 plot attention attention sparse_attention kv_cache
 plot linear_attention linear_attention
 plot moe moe
