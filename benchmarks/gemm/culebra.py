@@ -5,6 +5,7 @@ import numpy as np
 
 BACKENDS = {"cpu": 0, "cuda": 1, "simt": 2}
 DEVICE_TYPES = {"cpu": 1, "cuda": 2, "simt": 12}
+BATCH_INVARIANT, PLAN_ONLY = 1, 2
 OK, UNSUPPORTED, WORKSPACE, ARCH = 0, 8, 9, 10
 # DLPack's code and bits, and the numpy type that holds the bits.
 DTYPES = {"f32": (2, 32, np.float32), "f16": (2, 16, np.float16), "bf16": (4, 16, np.uint16), "f8e4m3": (10, 8, np.uint8),
@@ -199,9 +200,10 @@ class Library:
 
     def plan(self, op, args):
         """What the op would launch, and why."""
-        args.call.flags = 2
+        flags = args.call.flags
+        args.call.flags = flags | PLAN_ONLY
         self.enqueue(op, args)
-        args.call.flags = 0
+        args.call.flags = flags
         return self.lib.cul_last_plan().decode()
 
     def synchronize(self):
