@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Times moe_mlp, and moe_route with moe_align, through the C ABI beside their limits and, on the cpu, torch.
+"""Times moe_mlp, and moe_route with moe_align, through the C ABI beside their limits and torch.
 
     benchmarks/moe/bench_moe.py --library libculebra.so --output moe.json [--device cuda|cpu|simt] [--layer NAME] [--tokens 1,8] [--experts half,f8,int4]
 
 A call's experts are others than the last one's: the calls rotate over routes, as far as the layer has experts. The bytes are those of the experts
-that a call selects. Results are checked against sums in f32 over the exact weights first, and on the cpu the whole of them against torch's, which
-goes over the experts with tokens, one product of bf16 matrices each. The cpu's layers are the models' with the widths that LAYERS_CPU says, so that
-they fit a small machine; simt only checks.
+that a call selects. Results are checked against sums in f32 over the exact weights first, and for bf16 experts the whole of them against torch's: on
+the cpu it goes over the experts with tokens, one product of bf16 matrices each, on a GPU it has the grouped products of grouped_peer.py. The cpu's
+layers are the models' with the widths that LAYERS_CPU says, so that they fit a small machine; simt only checks.
 """
 import os
 import sys
@@ -14,6 +14,7 @@ import sys
 import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "common"))
+import grouped_peer  # noqa: E402
 from bench import Bench, parser  # noqa: E402  (makes the modules of ../gemm importable)
 from culebra import decode, encode  # noqa: E402
 
@@ -115,10 +116,13 @@ class Mlp:
         return float(np.sqrt(np.sum((got - want) ** 2) / np.sum(want**2)))
 
     def peers(self, bench):
-        """As a model's code in torch runs it: for each expert with tokens, its rows gathered, two products, rows weighted and added."""
-        if bench.device != "cpu" or self.storage != "half":
+        """On the cpu as a model's code in torch runs it: for each expert with tokens, its rows gathered, two products, rows weighted and added."""
+        if self.storage != "half":
             return []
         torch = bench.torch
+        if bench.device == "cuda":
+            routes = [torch.from_numpy(i.astype(np.int64)).cuda() for i in self.ids]
+            return grouped_peer.peer(torch, *(grouped_peer.on_gpu(torch, a) for a in (self.x, self.w13[""], self.w2[""], self.share_array)), routes)
         silu, linear = torch.nn.functional.silu, torch.nn.functional.linear
         x, shares, w13, w2 = (bench.tensor(a) for a in (self.x, self.share_array, self.w13[""], self.w2[""]))
         ids, last = [torch.from_numpy(i.astype(np.int64)) for i in self.ids], [None]
