@@ -4,7 +4,10 @@
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 
+#include <vector>
+
 #include "abi/status.h"
+#include "backends/graph_keeper.h"
 
 namespace culebra::cuda {
 namespace {
@@ -19,7 +22,7 @@ std::string log(const char* fail = "") { return reinterpret_cast<const char* (*)
 int live() { return *static_cast<int*>(fake("fake_nccl_live")); }
 
 // A stream that has but an address.
-class FakeStream final : public Stream {
+class FakeStream final : public Stream, public GraphKeeper {
  public:
   using Stream::Stream;
   CUstream_st* cuda() override { return reinterpret_cast<CUstream_st*>(0x77); }
@@ -32,7 +35,11 @@ class FakeStream final : public Stream {
   void begin_capture() override {}
   std::unique_ptr<Graph> end_capture() override { return nullptr; }
   void abort_capture() override {}
-  bool capturing() const override { return false; }
+  bool capturing() const override { return capture; }
+  void keep_for_graph(std::shared_ptr<void> what) override { kept.push_back(std::move(what)); }
+
+  bool capture = false;
+  std::vector<std::shared_ptr<void>> kept;
 };
 
 class NcclTest : public ::testing::Test {
@@ -80,7 +87,7 @@ TEST_F(NcclTest, aFailureFailsTheDeviceAndEndsTheGroup) {
     SCOPED_TRACE(call);
     const auto own = cpu::open_device(0, {sizeof(cul_device_options), 1, 0, 0, 0, 0});
     FakeStream stream(*own);
-    const auto comm = library->join(*own, 0, 1, library->unique_id());
+    auto comm = library->join(*own, 0, 1, library->unique_id());
     log(call);
     char block[8];
     try {
@@ -93,6 +100,8 @@ TEST_F(NcclTest, aFailureFailsTheDeviceAndEndsTheGroup) {
     const std::string seen = log();
     const bool begun = std::string(call) != "GroupStart";
     EXPECT_EQ(seen.find("GroupEnd") != std::string::npos, begun) << seen;
+    comm.reset();
+    EXPECT_EQ(log(), "CommAbort 0\n");  // the others may never come to destroy it
   }
 }
 
@@ -106,6 +115,23 @@ TEST_F(NcclTest, anAbortComesOnceAndTakesDestroysPlace) {
     EXPECT_THROW(comm->exchange(stream, {}), Refusal);
   }
   EXPECT_EQ(log(), "CommAbort 0\n");
+}
+
+// NCCL's destruction of a communicator waits for the graphs that recorded it: it must come after them.
+TEST_F(NcclTest, graphsKeepTheGroup) {
+  FakeStream stream(*device);
+  auto comm = library->join(*device, 0, 1, library->unique_id());
+  char block[8];
+  comm->exchange(stream, {{{block, block + 4, 4}, {}}, 1});
+  EXPECT_TRUE(stream.kept.empty());
+  stream.capture = true;
+  comm->exchange(stream, {{{block, block + 4, 4}, {}}, 1});
+  EXPECT_EQ(stream.kept.size(), 1u);
+  log();
+  comm.reset();
+  EXPECT_EQ(log(), "");
+  stream.kept.clear();
+  EXPECT_EQ(log(), "CommDestroy 0\n");
 }
 
 TEST_F(NcclTest, aRankThatCannotJoinSaysWhy) {

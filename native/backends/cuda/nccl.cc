@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "backends/cuda/driver.h"
+#include "backends/graph_keeper.h"
 
 namespace culebra::cuda {
 namespace {
@@ -34,18 +35,36 @@ std::string failure(const Functions& f, const char* what, Result result) {
   return format("nccl%s: %s", what, text ? text : "an error without a text");
 }
 
+// Graphs hold it, too: NCCL's end of a communicator waits for the end of all graphs that recorded it (2.26 and newer).
+struct Group {
+  Group(Device& device, const Functions& functions, Comm comm) : device(device), f(functions), comm(comm) {}
+  // To destroy it is the work of all ranks together; of a device that failed the others may wait for it forever.
+  ~Group() {
+    if (ended) return;
+    if (device.failed()) f.CommAbort(comm);
+    else f.CommDestroy(comm);
+  }
+  void abort() {
+    if (!ended.exchange(true)) f.CommAbort(comm);
+  }
+
+  Device& device;      // of whose children one holds this
+  const Functions& f;  // the process's
+  const Comm comm;
+  std::atomic<bool> ended{false};  // NCCL has freed it
+};
+
 class NcclCommunicator final : public Communicator {
  public:
   NcclCommunicator(Device& device, int rank, int ranks, const Functions& functions, Comm comm)
-      : Communicator(device, rank, ranks), f_(functions), comm_(comm) {}
-  ~NcclCommunicator() override {
-    if (!ended_) f_.CommDestroy(comm_);
-  }
+      : Communicator(device, rank, ranks), group_(std::make_shared<Group>(device, functions, comm)) {}
 
-  // One group: all messages in one kernel, and no order between them that could block.
+  // One group of NCCL's: all messages in one kernel, and no order between them that could block.
   void exchange(Stream& stream, const Exchange& what) override {
-    if (ended_) refuse(CUL_UNSUPPORTED, "all_to_all: the group has ended: it was aborted");
-    Result result = f_.GroupStart();
+    if (group_->ended) refuse(CUL_UNSUPPORTED, "all_to_all: the group has ended: it was aborted");
+    if (stream.capturing()) dynamic_cast<GraphKeeper&>(stream).keep_for_graph(group_);
+    const Functions& f = group_->f;
+    Result result = f.GroupStart();
     const char* failed = "GroupStart";
     const bool started = result == kSuccess;
     const auto next = [&](const char* name, auto call) {
@@ -56,28 +75,26 @@ class NcclCommunicator final : public Communicator {
       if (bytes == 0) continue;
       for (int peer = 0; peer < ranks(); ++peer) {
         const uint64_t at = static_cast<uint64_t>(peer) * bytes;
-        next("Send", [&, from = static_cast<const char*>(send) + at] { return f_.Send(from, bytes, kBytes, peer, comm_, stream.cuda()); });
-        next("Recv", [&, to = static_cast<char*>(recv) + at] { return f_.Recv(to, bytes, kBytes, peer, comm_, stream.cuda()); });
+        const char* const from = static_cast<const char*>(send) + at;
+        char* const to = static_cast<char*>(recv) + at;
+        next("Send", [&, n = bytes] { return f.Send(from, n, kBytes, peer, group_->comm, stream.cuda()); });
+        next("Recv", [&, n = bytes] { return f.Recv(to, n, kBytes, peer, group_->comm, stream.cuda()); });
       }
     }
     if (started) {  // a group that was begun is ended, whatever happened in it
-      const Result end = f_.GroupEnd();
+      const Result end = f.GroupEnd();
       next("GroupEnd", [&] { return end; });
     }
     if (result == kSuccess) return;
-    const std::string text = "all_to_all: " + failure(f_, failed, result);
+    const std::string text = "all_to_all: " + failure(f, failed, result);
     device().fail(text);
     throw DeviceError(text);
   }
 
-  void abort() override {
-    if (!ended_.exchange(true)) f_.CommAbort(comm_);
-  }
+  void abort() override { group_->abort(); }
 
  private:
-  const Functions& f_;  // the process's: it outlives communicators
-  const Comm comm_;
-  std::atomic<bool> ended_{false};  // NCCL has freed it
+  const std::shared_ptr<Group> group_;
 };
 
 class Loaded final : public Nccl {

@@ -26,7 +26,9 @@ CUL_API cul_status cul_comm_unique_id(cul_device* device, cul_comm_id* out);
  * another number of ranks than the others said. DEVICE: an id of another backend. */
 CUL_API cul_status cul_comm_create(cul_device* device, int32_t rank, int32_t ranks, const cul_comm_id* id, int32_t timeout_ms,
                                    cul_comm** out);
-/* Leaves the group. No exchange of this rank may be pending; ranks that wait for another one of it fail. */
+/* Leaves the group. No exchange of this rank may be pending; on cpu and simt ranks that wait for another one of it fail. cuda: all ranks
+ * leave together, since NCCL may wait for the others (where they are gone, abort first); graphs that recorded exchanges keep the group
+ * until they are destroyed. */
 CUL_API cul_status cul_comm_destroy(cul_comm* comm);
 /* Ends the group from any thread: exchanges that wait, and those still queued, fail on their devices; later ones are refused. */
 CUL_API cul_status cul_comm_abort(cul_comm* comm);

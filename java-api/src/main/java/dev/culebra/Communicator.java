@@ -156,7 +156,10 @@ public final class Communicator implements AutoCloseable {
         return closed;
     }
 
-    /** Leaves the group once the exchanges queued so far have run; does not wait. Other ranks' later exchanges fail. */
+    /**
+     * Leaves the group once the exchanges queued so far have run; does not wait for them. On cpu and simt other ranks' later exchanges
+     * fail. On cuda all ranks leave together: NCCL may wait for the others; {@link #abort} first where they are gone.
+     */
     @Override
     public void close() {
         synchronized (this) {
