@@ -92,6 +92,8 @@ ARGS = {
     "moe_route": _args("logits bias weights ids", *((f, _i32) for f in "k score n_group topk_group renormalize n_shared".split()), ("scale", _f32),
                        ("reserved0", _i32)),
     "moe_align": _args("ids expert_map sorted block_expert offsets inverse n_padded", *((f, _i32) for f in "experts local_experts block reserved0".split())),
+    "moe_dispatch": _args("x ids expert_rank expert_local rows row_ids inverse counts"),
+    "moe_combine": _args("rows inverse weights y", ("k", _i32), ("dispatched", _i32)),
     "moe_mlp": _args("x w13 w13_scales w13_zeros w2 w2_scales w2_zeros b13 b2 weights ids logits route_bias y", ("experts", _i32), ("group", _i32),
                      ("act", _i32), ("alpha", _f32), ("limit", _f32), *((f, _i32) for f in "k score n_group topk_group renormalize n_shared".split()),
                      ("scale", _f32)),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times moe_mlp, and moe_route with moe_align, through the C ABI beside their limits and torch.
+"""Times moe_mlp, moe_route with moe_align, and moe_dispatch with moe_combine, through the C ABI beside their limits and torch.
 
     benchmarks/moe/bench_moe.py --library libculebra.so --output moe.json [--device cuda|cpu|simt] [--layer NAME] [--tokens 1,8] [--experts half,f8,int4]
 
@@ -184,6 +184,52 @@ class Routing:
         return [("torch", call, None)]
 
 
+class Dispatch:
+    """moe_dispatch for eight ranks with equal runs of experts, then moe_combine of the very rows: all of an exchange but its messages."""
+    op, bound, ranks = "moe_dispatch + moe_combine", 5e-3, 8
+
+    def __init__(self, lib, name, layer, tokens):
+        experts, self.k, width, _ = layer
+        rng, array = np.random.default_rng(tokens), lib.array
+        self.lib, self.fields = lib, dict(layer=name, tokens=tokens, ranks=self.ranks)
+        self.x_bits, self.ids = encode(rng.standard_normal((tokens, width), np.float32), "bf16"), routes(rng, tokens, experts, self.k, 0)
+        self.owners = (np.arange(experts) * self.ranks // experts).astype(np.int32)
+        capacity = int(np.bincount(self.owners[self.ids].reshape(-1), minlength=self.ranks).max())
+        self.x, self.y = array("bf16", tokens, width).put(self.x_bits), array("bf16", tokens, width)
+        self.share_array = array("f32", tokens, self.k).put(rng.uniform(0, 1, (tokens, self.k)).astype(np.float32))
+        rows, inverse = array("bf16", self.ranks * capacity, width), array("i32", tokens * self.k)
+        numbers = (np.arange(experts) - np.searchsorted(self.owners, self.owners)).astype(np.int32)
+        self.output = self.y
+        self.calls = [(lib.args("moe_dispatch", x=self.x, ids=array("i32", tokens, self.k).put(self.ids),
+                                expert_rank=array("i32", experts).put(self.owners), expert_local=array("i32", experts).put(numbers), rows=rows,
+                                row_ids=array("i32", self.ranks * capacity), inverse=inverse, counts=array("i32", self.ranks)),
+                       lib.args("moe_combine", rows=rows, inverse=inverse, weights=self.share_array, y=self.y, k=self.k, dispatched=1))]
+        self.bytes, self.operations = 2 * (1 + self.k) * self.x.bytes, 2 * tokens * self.k * width
+
+    def enqueue(self, i):
+        for op, args in zip(("moe_dispatch", "moe_combine"), self.calls[i]):
+            self.lib.enqueue(op, args)
+
+    def check(self, lib):
+        self.enqueue(0)
+        lib.synchronize()
+        want = decode(self.x_bits, "bf16") * self.share_array.get().astype(np.float64).sum(1, keepdims=True)
+        return float(np.sqrt(np.sum((decode(self.y.get(), "bf16") - want) ** 2) / np.sum(want**2)))
+
+    def peers(self, bench):
+        torch = bench.torch
+        own = bench.tensor if bench.device == "cpu" else lambda array: grouped_peer.on_gpu(torch, array)
+        x, shares, last = own(self.x), own(self.share_array), [None]
+        ids, owners = (torch.from_numpy(a.astype(np.int64)).to(x.device) for a in (self.ids, self.owners))
+
+        def call(_):
+            order = torch.argsort(owners[ids.reshape(-1)], stable=True)
+            rows = x[order // self.k]
+            inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
+            last[0] = (rows[inverse].view(*ids.shape, -1).float() * shares[..., None]).sum(1).bfloat16()
+        return [("torch", call, lambda: last[0].double().cpu().numpy())]
+
+
 def combinations(device, tokens, skews, experts):
     """(storage, tokens, skew): on the cpu skews at one number of tokens alone, and every other number for what is not half."""
     for storage in experts:
@@ -212,6 +258,7 @@ def main():
         experts, k, width, inner = layer
         for t in tokens if device != "cpu" else tokens[::2]:
             bench.measure(lambda: Routing(lib, name, layer, t), Routing.op, f"{name} {t}")
+            bench.measure(lambda: Dispatch(lib, name, layer, t), Dispatch.op, f"{name} {t}")
         of_storage, prepared = None, None
         for storage, t, skew in combinations(device, tokens, skews, options.experts.split(",")):
             if not bench.wants("moe_mlp", f"{name} {storage} {t} {skew}"):
