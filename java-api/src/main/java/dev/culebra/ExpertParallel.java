@@ -41,8 +41,8 @@ public final class ExpertParallel {
     private final Tensor receivedBlocks;
     private final Tensor receivedIdBlocks;
     private final Tensor resultBlocks;
-    private final @Nullable Tensor[] inverses;
-    private @Nullable Tensor lastInverse;
+    private final @Nullable ExpertRows[] dispatched;
+    private @Nullable ExpertRows last;
 
     /**
      * Allocates what an exchange needs, about {@code 3 x ranks x capacity x width} elements.
@@ -88,16 +88,15 @@ public final class ExpertParallel {
         receivedBlocks = received.reshape(ranks, capacity, options.width());
         receivedIdBlocks = receivedIds.reshape(ranks, capacity);
         resultBlocks = results.reshape(ranks, capacity, options.width());
-        inverses = new Tensor[options.maxTokens() + 1];
+        dispatched = new ExpertRows[options.maxTokens() + 1];
     }
 
-    private Tensor inverseOf(int tokens) {
-        var known = inverses[tokens];
+    private ExpertRows rowsOf(int tokens) {
+        var known = dispatched[tokens];
         if (known == null) {
-            known = inverse.slice(0, 0, (long) tokens * options.k());
-            inverses[tokens] = known;
+            known = new ExpertRows(sent, sentIds, inverse.slice(0, 0, (long) tokens * options.k()), counts);
+            dispatched[tokens] = known;
         }
-        lastInverse = known;
         return known;
     }
 
@@ -156,8 +155,10 @@ public final class ExpertParallel {
     public void dispatch(Stream stream, Tensor x, Tensor ids) {
         var tokens = x.rank() == 2 ? x.size(0) : 0;
         require(tokens <= options.maxTokens(), "x has " + tokens + " tokens; maxTokens is " + options.maxTokens());
-        Ops.moeDispatch(stream, x, ids, expertRank, expertLocal, new ExpertRows(sent, sentIds, inverseOf((int) tokens), counts));
+        var out = rowsOf((int) tokens);
+        Ops.moeDispatch(stream, x, ids, expertRank, expertLocal, out);
         communicator.allToAll(stream, sentBlocks, receivedBlocks, sentIdBlocks, receivedIdBlocks);
+        last = out;
     }
 
     /** [ranks capacity, width]: the rows that ranks sent here, each rank's at {@code rank x capacity}. Of the last dispatch. */
@@ -179,11 +180,11 @@ public final class ExpertParallel {
      * @param y [T, width] as x was
      */
     public void combine(Stream stream, Tensor rows, Tensor weights, Tensor y) {
-        var places = lastInverse;
-        require(places != null, "combine comes after a dispatch");
+        var out = last;
+        require(out != null, "combine comes after a dispatch");
         // The rows that were sent are not needed any more: their results take their places.
         communicator.allToAll(stream, rows, sentBlocks);
-        Ops.moeCombineDispatched(stream, sent, places, weights, y, options.k());
+        Ops.moeCombineDispatched(stream, sent, out.inverse(), weights, y, options.k());
     }
 
     /**

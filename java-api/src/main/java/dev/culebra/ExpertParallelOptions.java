@@ -1,6 +1,7 @@
 package dev.culebra;
 
 import java.util.List;
+import java.util.stream.IntStream;
 
 /**
  * How experts are spread over ranks, the same on all of them. Immutable; start from {@link #even} or {@link #placed}.
@@ -20,7 +21,7 @@ public record ExpertParallelOptions(
 
     /** Experts in equal runs: rank r has those from {@code r experts / ranks} on. */
     public static ExpertParallelOptions even(int experts, int ranks, int k, int width, DType dtype, int maxTokens) {
-        return placed(java.util.stream.IntStream.range(0, experts).mapToObj(e -> (int) ((long) e * ranks / experts)).toList(),
+        return placed(IntStream.range(0, experts).mapToObj(e -> (int) ((long) e * ranks / experts)).toList(),
                 k, width, dtype, maxTokens);
     }
 
@@ -37,7 +38,7 @@ public record ExpertParallelOptions(
 
     /** The experts of a rank, in the order of its own numbers. */
     public List<Integer> expertsOf(int rank) {
-        return java.util.stream.IntStream.range(0, rankOfExpert.size())
+        return IntStream.range(0, rankOfExpert.size())
                 .filter(expert -> rankOfExpert.get(expert) == rank)
                 .boxed()
                 .toList();

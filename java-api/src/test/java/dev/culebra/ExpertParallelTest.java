@@ -126,7 +126,8 @@ class ExpertParallelTest {
     private static List<ExpertParallelOptions> placements() {
         return List.of(
                 ExpertParallelOptions.even(EXPERTS, 2, K, WIDTH, DType.BF16, MAX_TOKENS),
-                ExpertParallelOptions.placed(List.of(1, 0, 1, 1, 0, 1), K, WIDTH, DType.BF16, MAX_TOKENS));
+                ExpertParallelOptions.placed(List.of(1, 0, 1, 1, 0, 1), K, WIDTH, DType.BF16, MAX_TOKENS),
+                ExpertParallelOptions.placed(List.of(0, 0, 0, 0, 0, 0), K, WIDTH, DType.BF16, MAX_TOKENS)); // none on rank 1
     }
 
     @ParameterizedTest
