@@ -4,6 +4,7 @@
 #include <memory>
 #include <thread>
 
+#include "culebra/moe.h"
 #include "glue_harness.h"
 
 namespace culebra {
@@ -193,6 +194,24 @@ TEST_P(Communicators, aRankThatLeavesEndsTheWait) {
   expect_failed(*ranks[0], "rank 1 left the group before exchange 1");
 }
 
+TEST_P(Communicators, aDeviceThatFailsEndsTheWait) {
+  const auto ranks = group(2);
+  ASSERT_EQ(ranks[0]->exchange(), CUL_OK);
+  Machine& machine = ranks[1]->machine;
+  Tensor rows(machine, DType::f32, {1, 4}), inverse(machine, DType::i32, {1}), weights(machine, DType::f32, {1, 1}), y(machine, DType::f32, {1, 4});
+  inverse.fill([](int64_t) { return 5; });
+  cul_moe_combine_args bad{};
+  bad.call.struct_size = sizeof bad;
+  bad.call.flags = CUL_OP_VALIDATE;
+  bad.rows = rows, bad.inverse = inverse, bad.weights = weights, bad.y = y, bad.k = 1;
+  ASSERT_EQ(cul_moe_combine(machine.stream, &bad), CUL_OK) << cul_last_error();
+  // Its exchange is dropped behind that failure, or refused if the failure was quicker.
+  const cul_status queued = ranks[1]->exchange();
+  EXPECT_TRUE(queued == CUL_OK || queued == CUL_DEVICE_ERROR) << cul_last_error();
+  expect_failed(*ranks[0], "the device of rank 1 failed before exchange 1");
+  expect_failed(*ranks[1], "moe_combine: inverse[0] = 5");
+}
+
 TEST_P(Communicators, anAbortEndsTheWait) {
   const auto ranks = group(2);
   ASSERT_EQ(ranks[0]->exchange(), CUL_OK);
@@ -240,6 +259,10 @@ TEST_P(Communicators, refusals) {
   EXPECT_EQ(create(0, 0, id, &a), CUL_RANGE);
   EXPECT_EQ(cul_comm_create(machine.device, 0, 2, &id, 0, &a), CUL_RANGE);
   EXPECT_EQ(create(0, 2, cul_comm_id{}, &a), CUL_RANGE);
+  cul_comm_id foreign = id;
+  foreign.bytes[16] ^= 1;  // the number of its process
+  EXPECT_EQ(create(0, 2, foreign, &a), CUL_UNSUPPORTED);
+  EXPECT_NE(std::string(cul_last_error()).find("streams of one process"), std::string::npos) << cul_last_error();
   ASSERT_EQ(create(0, 2, id, &a), CUL_OK) << cul_last_error();
   EXPECT_EQ(create(0, 2, id, &b), CUL_RANGE) << "a rank twice";
   EXPECT_NE(std::string(cul_last_error()).find("rank 0 of this id was taken"), std::string::npos) << cul_last_error();
