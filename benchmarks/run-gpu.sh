@@ -39,6 +39,8 @@ run_benchmarks() {
   commit=$(git describe --always --dirty --abbrev=12 --exclude="*" 2>/dev/null || echo unknown)
   step gemm 540 python3 benchmarks/gemm/bench_gemm.py --library "$library" --output "$results/gemm.json" --minutes "${GEMM_MINUTES:-4}" \
     --commit "$commit" ${MARLIN:+--marlin "$MARLIN"}
+  step gemm-invariant 120 python3 benchmarks/gemm/bench_gemm.py --library "$library" --output "$results/gemm_batch_invariant.json" --batch-invariant \
+    --minutes 1.5 --commit "$commit"
   [ -f "$results/gemm.json" ] && step gemm-plot 10 python3 benchmarks/plot_speedup.py "$results/gemm.json" "$results/gemm.svg"
   step linear-attention 420 python3 benchmarks/linear_attention/bench_linear_attention.py --library "$library" \
     --output "$results/linear_attention.json" --minutes "${LINEAR_ATTENTION_MINUTES:-4}" --commit "$commit"

@@ -30,7 +30,7 @@ fi
 
 example=$(mktemp -d)
 trap 'rm -rf "$example"' EXIT
-for file in README.md docs/quantized-weights.md docs/triton.md docs/interop.md; do
+for file in README.md docs/quantized-weights.md docs/triton.md docs/interop.md docs/expert-parallel.md; do
   awk '/^```java example/ {on = 1; next} /^```/ {on = 0} on' "$file" >"$example/Example.java"
   if [ ! -s "$example/Example.java" ]; then
     complain "$file: no Java example found"

@@ -6,6 +6,7 @@
 Calls lie in a graph and rotate over 256 MB of weights; a figure is the time of a replay over its launches. Every result is
 checked against sums in double first. The rows that figures are stated for come first; what does not fit the time is listed as left out.
 --backend cpu times what benchmarks/native does not, on the first layer, with the limits that it measured (--limits native-gemm.json);
+--batch-invariant times w4a16_gemm and gemm on the first layer as plain and as batch_invariant calls: what the promise costs;
 --backend simt only checks the results: take a small --shape.
 """
 import argparse
@@ -16,7 +17,7 @@ import time
 
 import figures
 from cases import CASES
-from culebra import Library, Unsupported
+from culebra import BATCH_INVARIANT, Library, Unsupported
 from peers import Peers, launches_for, summary
 
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096)
@@ -30,8 +31,11 @@ def read_layers():
     return [(model, name, int(n), int(k)) for model, name, n, k in fields]
 
 
-def works(lib, quick, shape):
+def works(lib, quick, shape, invariant=False):
     """(op, model, layer, m, n, k), each once, the figures' first."""
+    if invariant:
+        model, name, n, k = ("", "shape", *map(int, shape.split(",")[1:])) if shape else read_layers()[0]
+        return [(op, model, name, m, n, k) for op in ("w4a16_gemm", "gemm") for m in (TOKENS[:-2] if lib.backend != "simt" else (3,))]
     if shape:
         return [(op, "", "shape", *map(int, shape.split(","))) for op in CASES if lib.has(op) and op != "sparse_mlp"]
     layers = read_layers()
@@ -90,9 +94,14 @@ def limits_of_cpu(path):
     return {"bandwidth_gb_s": run["read_bandwidth_gb_s"], "f32_tflop_s": run["f32_peak_gflop_s"] / 1e3, "i16_tflop_s": run["i16_peak_gop_s"] / 1e3}
 
 
-def measure(lib, peers, limits, dense_times, work, repetitions):
+def measure(lib, peers, limits, dense_times, work, repetitions, invariant=False):
     op, model, layer, m, n, k = work
     case = CASES[op](lib, m, n, k)
+    if invariant:
+        case.check()
+        plain = summary(time_case(lib, case, repetitions))["median_ms"]
+        for call in case.calls:
+            call.call.flags |= BATCH_INVARIANT
     row = {"op": op, "operands": case.operands, "model": model, "layer": layer, "m": m, "n": n, "k": k, "rms_ratio": case.check(),
            "plan": lib.plan(op, case.calls[0])}
     row.update(summary(time_case(lib, case, repetitions)))
@@ -104,8 +113,10 @@ def measure(lib, peers, limits, dense_times, work, repetitions):
         row.update(limit="memory" if memory_ms >= arithmetic_ms else "arithmetic", limit_ms=max(memory_ms, arithmetic_ms))
         row["fraction_of_limit"] = row["limit_ms"] / ms
         row["fraction_of_bandwidth"] = memory_ms / ms
+    if invariant:
+        row.update(batch_invariant=True, plain_ms=plain, times_plain=ms / plain)
     del case
-    if peers.torch and op not in ("quantize_activations", "sparse_mlp"):  # one product of the same shape
+    if peers.torch and not invariant and op not in ("quantize_activations", "sparse_mlp"):  # one product of the same shape
         peers.torch.cuda.empty_cache()
         if (m, n, k) not in dense_times:
             dense_times[m, n, k] = summary(peers.dense(m, n, k, repetitions))
@@ -132,6 +143,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--quick", action="store_true", help="other operators than w4a16_gemm on the first layer alone")
     parser.add_argument("--only", help="one operator")
+    parser.add_argument("--batch-invariant", action="store_true", help="what batch_invariant costs")
     parser.add_argument("--shape", help="M,N,K instead of the tables")
     parser.add_argument("--largest", type=float, help="leave out what takes more operations than this")
     parser.add_argument("--commit", default="unknown")
@@ -143,7 +155,7 @@ def main():
     limits = limits_of_cpu(options.limits) if options.limits else peers.limits()
     rows, left_out, dense_times = [], [], {}
     repetitions = 5 if options.quick else 15
-    for work in works(lib, options.quick, options.shape):
+    for work in works(lib, options.quick, options.shape, options.batch_invariant):
         op, _, _, m, n, k = work
         if options.only and op != options.only or options.largest and 2.0 * m * n * k > options.largest:
             continue
@@ -151,14 +163,15 @@ def main():
             left_out.append(" ".join(map(str, work)))
             continue
         try:
-            row = measure(lib, peers, limits, dense_times, work, repetitions)
+            row = measure(lib, peers, limits, dense_times, work, repetitions, options.batch_invariant)
         except Unsupported as reason:
             left_out.append(str(reason))
             continue
         rows.append(row)
-        print(f"{op} M {m} N {n} K {k}: {row['median_ms']:.4f} ms, {row['gb_s']:.0f} GB/s, {row['tflop_s']:.1f} TFLOP/s", file=sys.stderr)
+        print(f"{op} M {m} N {n} K {k}: {row['median_ms']:.4f} ms, {row['gb_s']:.0f} GB/s, {row['tflop_s']:.1f} TFLOP/s"
+              + (f", {row['times_plain']:.2f} times a plain call" if "times_plain" in row else ""), file=sys.stderr)
 
-    reached = figures.table(rows) if options.backend == "cuda" else []
+    reached = figures.table(rows) if options.backend == "cuda" and not options.batch_invariant else []
     results = {"benchmark": "gemm", "commit": options.commit, "device": lib.info.name.decode(), "detail": lib.info.detail.decode(),
                **peers.versions(), **limits, "figures": reached, "left_out": left_out, "rows": rows}
     with open(options.output, "w") as file:

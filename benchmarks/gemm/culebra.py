@@ -5,6 +5,7 @@ import numpy as np
 
 BACKENDS = {"cpu": 0, "cuda": 1, "simt": 2}
 DEVICE_TYPES = {"cpu": 1, "cuda": 2, "simt": 12}
+BATCH_INVARIANT, PLAN_ONLY = 1, 2
 OK, UNSUPPORTED, WORKSPACE, ARCH = 0, 8, 9, 10
 # DLPack's code and bits, and the numpy type that holds the bits.
 DTYPES = {"f32": (2, 32, np.float32), "f16": (2, 16, np.float16), "bf16": (4, 16, np.uint16), "f8e4m3": (10, 8, np.uint8),
@@ -91,6 +92,8 @@ ARGS = {
     "moe_route": _args("logits bias weights ids", *((f, _i32) for f in "k score n_group topk_group renormalize n_shared".split()), ("scale", _f32),
                        ("reserved0", _i32)),
     "moe_align": _args("ids expert_map sorted block_expert offsets inverse n_padded", *((f, _i32) for f in "experts local_experts block reserved0".split())),
+    "moe_dispatch": _args("x ids expert_rank expert_local rows row_ids inverse counts"),
+    "moe_combine": _args("rows inverse weights y", ("k", _i32), ("dispatched", _i32)),
     "moe_mlp": _args("x w13 w13_scales w13_zeros w2 w2_scales w2_zeros b13 b2 weights ids logits route_bias y", ("experts", _i32), ("group", _i32),
                      ("act", _i32), ("alpha", _f32), ("limit", _f32), *((f, _i32) for f in "k score n_group topk_group renormalize n_shared".split()),
                      ("scale", _f32)),
@@ -199,9 +202,10 @@ class Library:
 
     def plan(self, op, args):
         """What the op would launch, and why."""
-        args.call.flags = 2
+        flags = args.call.flags
+        args.call.flags = flags | PLAN_ONLY
         self.enqueue(op, args)
-        args.call.flags = 0
+        args.call.flags = flags
         return self.lib.cul_last_plan().decode()
 
     def synchronize(self):

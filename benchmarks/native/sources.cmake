@@ -8,3 +8,13 @@ target_include_directories(bench_gemm SYSTEM PRIVATE ${HWY_INCLUDE_DIR})
 target_compile_definitions(bench_gemm PRIVATE CULEBRA_BENCHMARK_LAYERS="${CMAKE_CURRENT_SOURCE_DIR}/benchmarks/layers.txt")
 target_compile_options(bench_gemm PRIVATE ${warnings} -O3)
 target_link_libraries(bench_gemm PRIVATE culebra ${HWY_LIBRARY} Threads::Threads ${CMAKE_DL_LIBS})
+
+# The limits alone, for the benchmarks in Python.
+set(limit_sources arithmetic_peak bench_limits timing)
+list(TRANSFORM limit_sources PREPEND "${CMAKE_CURRENT_LIST_DIR}/")
+list(TRANSFORM limit_sources APPEND ".cc")
+add_executable(bench_limits ${limit_sources})
+target_include_directories(bench_limits PRIVATE native native/include ${CMAKE_CURRENT_LIST_DIR})
+target_include_directories(bench_limits SYSTEM PRIVATE ${HWY_INCLUDE_DIR})
+target_compile_options(bench_limits PRIVATE ${warnings} -O3)
+target_link_libraries(bench_limits PRIVATE ${HWY_LIBRARY} Threads::Threads)

@@ -4,6 +4,7 @@
 #include "ops/moe/grouped_gemm.h"
 #include "ops/moe/moe_align.h"
 #include "ops/moe/moe_combine.h"
+#include "ops/moe/moe_dispatch.h"
 #include "ops/moe/moe_mlp.h"
 #include "ops/moe/moe_permute.h"
 #include "ops/moe/moe_route.h"
@@ -18,13 +19,15 @@ static constexpr Op<MoePermuteParams> kMoePermute{"moe_permute", "moe", "f32 f16
     CUL_SIMT(moe_permute)};
 static constexpr Op<MoeCombineParams> kMoeCombine{"moe_combine", "moe", "f32 f16 bf16", cpu::moe_combine, CUL_CUDA(moe_combine),
     CUL_SIMT(moe_combine)};
+static constexpr Op<MoeDispatchParams> kMoeDispatch{"moe_dispatch", "moe", "f32 f16 bf16 f8e4m3", cpu::moe_dispatch,
+    CUL_CUDA(moe_dispatch), CUL_SIMT(moe_dispatch)};
 static constexpr Op<MoeMlpParams> kMoeMlp{"moe_mlp", "moe", "f16 bf16", cpu::moe_mlp, CUL_CUDA(moe_mlp), CUL_SIMT(moe_mlp),
     CUL_KERNELS_80 | CUL_KERNELS_90};
 static constexpr Op<GroupedGemmParams> kMoeGroupedGemm{"moe_grouped_gemm", "moe", "f16 bf16 f8e4m3", cpu::moe_grouped_gemm,
                                                              CUL_CUDA(moe_grouped_gemm), CUL_SIMT(moe_grouped_gemm),
                                                              CUL_KERNELS_80 | CUL_KERNELS_90};
 
-static constexpr const OpRecord* kOps[] = {&kMoeRoute, &kMoeAlign, &kMoePermute, &kMoeCombine, &kMoeMlp, &kMoeGroupedGemm};
+static constexpr const OpRecord* kOps[] = {&kMoeRoute, &kMoeAlign, &kMoePermute, &kMoeCombine, &kMoeDispatch, &kMoeMlp, &kMoeGroupedGemm};
 const OpList kMoeOps{kOps, static_cast<int>(std::size(kOps))};
 
 }  // namespace culebra
@@ -44,6 +47,9 @@ cul_status cul_moe_permute(cul_stream* stream, const cul_moe_permute_args* args)
 }
 cul_status cul_moe_combine(cul_stream* stream, const cul_moe_combine_args* args) {
   return run_op(kMoeCombine, stream, args, check_moe_combine);
+}
+cul_status cul_moe_dispatch(cul_stream* stream, const cul_moe_dispatch_args* args) {
+  return run_op(kMoeDispatch, stream, args, check_moe_dispatch);
 }
 cul_status cul_moe_mlp(cul_stream* stream, const cul_moe_mlp_args* args) {
   return run_op(kMoeMlp, stream, args, check_moe_mlp);

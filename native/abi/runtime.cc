@@ -81,7 +81,7 @@ cul_status cul_device_close(cul_device* d) {
   return fence([&] {
     Device* device = Device::from(need(d, "cul_device_close", "device"));
     if (device->children != 0)
-      refuse(CUL_UNSUPPORTED, "cul_device_close: %d streams, events, graphs or modules of the device are still alive",
+      refuse(CUL_UNSUPPORTED, "cul_device_close: %d streams, events, graphs, modules or communicators of the device are still alive",
              device->children.load());
     const std::unique_ptr<Device> gone(device);
     if (!gone->failed()) gone->synchronize();

@@ -12,14 +12,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Works = std::vector<std::function<void()>>;
 
-// Host writes make simt memory initialised; elsewhere there is nobody to tell.
-void note_host_write([[maybe_unused]] const Device& device, [[maybe_unused]] const void* p,
-                     [[maybe_unused]] uint64_t bytes) {
-#if CULEBRA_HAS_SIMT
-  if (device.caps().backend == CUL_BACKEND_SIMT) simt::mark_initialized(p, bytes);
-#endif
-}
-
 class HostGraph final : public Graph {
  public:
   HostGraph(Device& device, Works works) : Graph(device), works_(std::make_shared<const Works>(std::move(works))) {}
@@ -104,6 +96,13 @@ class HostEvent final : public Event {
 };
 
 }  // namespace
+
+void note_host_write([[maybe_unused]] const Device& device, [[maybe_unused]] const void* p,
+                     [[maybe_unused]] uint64_t bytes) {
+#if CULEBRA_HAS_SIMT
+  if (device.caps().backend == CUL_BACKEND_SIMT) simt::mark_initialized(p, bytes);
+#endif
+}
 
 std::unique_ptr<Event> HostDevice::create_event() { return std::make_unique<HostEvent>(*this); }
 

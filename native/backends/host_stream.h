@@ -64,6 +64,10 @@ class HostStream : public Stream, public GraphUpdater {
 
   // Runs everything up to the task that makes `passed` true; used by another stream that waits for an event.
   virtual void advance_until(const std::function<bool()>& passed) = 0;
+  // The same where the stream has no worker and nobody runs its queue; nothing otherwise. Does not wait.
+  virtual void try_advance(const std::function<bool()>& passed) { (void)passed; }
+  // Empty once the stream is gone.
+  std::weak_ptr<HostStream> itself() const { return itself_; }
 
  protected:
   virtual void submit(Task task) = 0;
@@ -73,6 +77,10 @@ class HostStream : public Stream, public GraphUpdater {
  private:
   HostDevice& host_device_;
   std::unique_ptr<std::vector<std::function<void()>>> recording_;
+  const std::shared_ptr<HostStream> itself_{this, [](HostStream*) {}};  // owns nothing
 };
+
+// Host writes make simt memory initialised; elsewhere there is nobody to tell.
+void note_host_write(const Device& device, const void* p, uint64_t bytes);
 
 }  // namespace culebra

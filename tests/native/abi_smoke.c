@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "culebra/attention.h"
+#include "culebra/communicator.h"
 #include "culebra/culebra.h"
 #include "culebra/dlpack.h"
 #include "culebra/gemm.h"
@@ -72,6 +73,11 @@ int main(void) {
   REFUSED(cul_kernel_get_info(0, 0));
   REFUSED(cul_kernel_parameter(0, 0, 0, 0));
   REFUSED(cul_kernel_launch(0, 0, 0));
+  REFUSED(cul_comm_unique_id(0, 0));
+  REFUSED(cul_comm_create(0, 0, 1, 0, 1, 0));
+  REFUSED(cul_comm_destroy(0));
+  REFUSED(cul_comm_abort(0));
+  REFUSED(cul_all_to_all(0, 0));
 
   REFUSED(cul_rms_norm(0, 0));
   REFUSED(cul_layer_norm(0, 0));
@@ -131,6 +137,7 @@ int main(void) {
   REFUSED(cul_moe_align(0, 0));
   REFUSED(cul_moe_permute(0, 0));
   REFUSED(cul_moe_combine(0, 0));
+  REFUSED(cul_moe_dispatch(0, 0));
   REFUSED(cul_moe_mlp(0, 0));
   REFUSED(cul_moe_grouped_gemm(0, 0));
   REFUSED(cul_block_sparse_attention(0, 0));

@@ -4,10 +4,13 @@
 
 #include <chrono>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "backends/backend.h"
 #include "backends/cuda/module.h"
 #include "backends/fault.h"
+#include "backends/graph_keeper.h"
 #include "backends/graph_update.h"
 
 namespace culebra::cuda {
@@ -27,7 +30,9 @@ void check(Device& device, cudaError_t error, const char* what) {
 }
 #define CUL_CHECK(device, call) check(device, fault::strikes() ? cudaErrorUnknown : (call), #call)
 
-class CudaStream final : public Stream, public GraphUpdater {
+using Kept = std::vector<std::shared_ptr<void>>;
+
+class CudaStream final : public Stream, public GraphUpdater, public GraphKeeper {
  public:
   explicit CudaStream(CudaDevice& device);
   ~CudaStream() override { cudaStreamDestroy(stream_); }
@@ -64,18 +69,21 @@ class CudaStream final : public Stream, public GraphUpdater {
     cudaGraph_t graph = nullptr;
     if (cudaStreamEndCapture(stream_, &graph) == cudaSuccess && graph) cudaGraphDestroy(graph);
     (void)cudaGetLastError();
+    kept_.clear();
   }
   bool capturing() const override { return capturing_; }
+  void keep_for_graph(std::shared_ptr<void> what) override { kept_.push_back(std::move(what)); }
   CUstream_st* cuda() override { return stream_; }
 
  private:
   cudaStream_t stream_ = nullptr;
   bool capturing_ = false;
+  Kept kept_;  // of the capture that is open
 };
 
 class CudaGraph final : public Graph {
  public:
-  CudaGraph(Device& device, cudaGraph_t graph) : Graph(device), graph_(graph) {
+  CudaGraph(Device& device, cudaGraph_t graph, Kept kept) : Graph(device), graph_(graph), kept_(std::move(kept)) {
     const cudaError_t e = cudaGraphInstantiate(&exec_, graph_, 0);
     if (e != cudaSuccess) cudaGraphDestroy(graph_);
     check(device, e, "cudaGraphInstantiate");
@@ -90,10 +98,10 @@ class CudaGraph final : public Graph {
     return cudaGraphGetNodes(graph_, nullptr, &n) == cudaSuccess ? n : 0;
   }
   // Takes another recording over; true if the instantiated graph could be kept.
-  bool replace(cudaGraph_t graph) {
+  bool replace(cudaGraph_t graph, Kept kept) {
     cudaGraphExecUpdateResultInfo result{};
-    const bool kept = cudaGraphExecUpdate(exec_, graph, &result) == cudaSuccess;
-    if (!kept) {
+    const bool in_place = cudaGraphExecUpdate(exec_, graph, &result) == cudaSuccess;
+    if (!in_place) {
       (void)cudaGetLastError();  // other nodes than before: no failure of the device
       cudaGraphExec_t fresh = nullptr;
       const cudaError_t e = cudaGraphInstantiate(&fresh, graph, 0);
@@ -104,12 +112,14 @@ class CudaGraph final : public Graph {
     }
     cudaGraphDestroy(graph_);
     graph_ = graph;
-    return kept;
+    kept_ = std::move(kept);
+    return in_place;
   }
 
  private:
   cudaGraph_t graph_;
   cudaGraphExec_t exec_ = nullptr;
+  Kept kept_;
 };
 
 class CudaEvent final : public Event {
@@ -281,15 +291,17 @@ void CudaStream::release(void* pointer) {
 bool CudaStream::end_capture_into(Graph& graph) {
   capturing_ = false;
   cudaGraph_t recorded = nullptr;
+  Kept kept = std::exchange(kept_, {});
   CUL_CHECK(device(), cudaStreamEndCapture(stream_, &recorded));
-  return static_cast<CudaGraph&>(graph).replace(recorded);
+  return static_cast<CudaGraph&>(graph).replace(recorded, std::move(kept));
 }
 std::unique_ptr<Graph> CudaStream::end_capture() {
   if (!capturing_) refuse(CUL_UNSUPPORTED, "cul_graph_end_capture: the stream is not capturing");
   capturing_ = false;
   cudaGraph_t graph = nullptr;
+  Kept kept = std::exchange(kept_, {});
   CUL_CHECK(device(), cudaStreamEndCapture(stream_, &graph));
-  return std::make_unique<CudaGraph>(device(), graph);
+  return std::make_unique<CudaGraph>(device(), graph, std::move(kept));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // The simt backend: the kernels of the cuda backend under the host compiler, for tests. A stream is a lazy queue that runs
 // on the thread that synchronizes, so that a missing synchronization shows.
 #include <cstdlib>
+#include <utility>
 
 #include "backends/cuda/module.h"
 #include "backends/host_stream.h"
@@ -84,6 +85,11 @@ class SimtStream final : public HostStream, public Queue {
   Queue* simt() override { return this; }
 
   void advance_until(const std::function<bool()>& passed) override { drain(&passed); }
+  // Not from within one of its own tasks: what is queued behind that must not run before its end.
+  void try_advance(const std::function<bool()>& passed) override {
+    std::unique_lock<std::recursive_mutex> one(device_.running, std::try_to_lock);
+    if (one && !running_task_) drain(&passed);
+  }
 
  private:
   void submit(Task task) override {
@@ -102,13 +108,16 @@ class SimtStream final : public HostStream, public Queue {
         task = std::move(queue_.front());
         queue_.pop_front();
       }
+      const bool nested = std::exchange(running_task_, true);
       run(task);
+      running_task_ = nested;
     }
   }
 
   SimtDevice& device_;
   std::mutex mutex_;
   std::deque<Task> queue_;
+  bool running_task_ = false;  // under device_.running
 };
 
 std::unique_ptr<Stream> SimtDevice::create_stream() { return std::make_unique<SimtStream>(*this); }

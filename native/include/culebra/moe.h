@@ -73,7 +73,8 @@ CUL_API cul_status cul_moe_permute(cul_stream* stream, const cul_moe_permute_arg
 
 /* y[t] = sum_j weights[t,j] rows[inverse[t k + j]], in the order of j, in f32. rows [T k, D] f32 or half; inverse i32 [T k], compact;
  * weights f32 [T,k]; y [T,D] as rows. Entries of inverse below 0 or >= T k are skipped, as by moe_permute; rows that no slot
- * addresses are not read. y overlaps no input. */
+ * addresses are not read. y overlaps no input.
+ * dispatched 1: rows [N,D] and inverse are those of moe_dispatch: N is any number, and an entry of -2 makes y[t] NaN. */
 typedef struct cul_moe_combine_args {
   cul_op_call call;
   const cul_tensor* rows;
@@ -81,9 +82,29 @@ typedef struct cul_moe_combine_args {
   const cul_tensor* weights;
   const cul_tensor* y;
   int32_t k;
-  int32_t reserved0;
+  int32_t dispatched;
 } cul_moe_combine_args;
 CUL_API cul_status cul_moe_combine(cul_stream* stream, const cul_moe_combine_args* args);
+
+/* Rows for the ranks that have the experts. Slot t k + j goes to rank expert_rank[ids[t,j]], where its expert is number expert_local[...]:
+ * rows[r capacity + i] = x[t] bit for bit and row_ids[r capacity + i] = that number for the i-th slot of rank r, in ascending order of
+ * slots; row_ids is -1 and rows is not written where a rank has no more of them. inverse[t k + j] is the slot's row, -1 for skipped
+ * ones, and -2 for those beyond capacity: they are not sent. counts[r]: the slots of rank r, sent or not.
+ * x [T,D] f32, half or f8e4m3; ids i32 [T,k]; expert_rank, expert_local i32 [experts]; rows [ranks capacity, D] as x; row_ids i32 [ranks
+ * capacity], inverse i32 [T k], counts i32 [ranks]. Skipped: ids outside of the experts, and experts whose rank is none of these. Under
+ * CUL_OP_VALIDATE an id or a rank that is neither -1 nor one is a DEVICE_ERROR. At most 4096 ranks. Nothing overlaps. */
+typedef struct cul_moe_dispatch_args {
+  cul_op_call call;
+  const cul_tensor* x;
+  const cul_tensor* ids;
+  const cul_tensor* expert_rank;
+  const cul_tensor* expert_local;
+  const cul_tensor* rows;
+  const cul_tensor* row_ids;
+  const cul_tensor* inverse;
+  const cul_tensor* counts;
+} cul_moe_dispatch_args;
+CUL_API cul_status cul_moe_dispatch(cul_stream* stream, const cul_moe_dispatch_args* args);
 
 enum { CUL_MOE_ACT_SILU = 0, CUL_MOE_ACT_GELU = 1, CUL_MOE_ACT_SWIGLU_OAI = 2 };
 enum { CUL_EXPERTS_HALF = 0, CUL_EXPERTS_F8 = 1, CUL_EXPERTS_INT4 = 2 };

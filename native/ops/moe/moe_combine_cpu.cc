@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -41,13 +42,17 @@ void combine_tokens(const MoeCombineParams& p, int64_t begin, int64_t end) {
     std::vector<float> weights(static_cast<size_t>(p.k));
     for (int64_t t = begin; t < end; ++t) {
       size_t count = 0;
+      bool no_room = false;
       for (int64_t j = 0; j < p.k; ++j) {
         const int64_t row = p.inverse[t * p.k + j];
-        if (row < 0 || row >= p.slots()) continue;
+        no_room |= row == kNoRoom && p.nan_without_room;
+        if (row < 0 || row >= p.row_count) continue;
         rows[count] = static_cast<const T*>(p.rows) + row * p.rows_stride;
         weights[count++] = p.weights[t * p.weights_stride + j];
       }
-      combine_token(rows.data(), weights.data(), static_cast<int64_t>(count), p.width, static_cast<T*>(p.y) + t * p.y_stride);
+      T* const y = static_cast<T*>(p.y) + t * p.y_stride;
+      if (no_room) std::fill(y, y + p.width, from_float<T>(NAN));
+      else combine_token(rows.data(), weights.data(), static_cast<int64_t>(count), p.width, y);
     }
   });
 }
@@ -61,7 +66,7 @@ namespace culebra::cpu {
 HWY_EXPORT(combine_tokens);
 
 void moe_combine(const MoeCombineParams& p, ThreadPool& pool) {
-  if (p.validate) validate_inverse("moe_combine", p.inverse, p.slots());
+  if (p.validate) validate_inverse("moe_combine", p.inverse, p.slots(), p.row_count, p.nan_without_room ? kNoRoom : -1);
   pool.parallel_for(p.tokens, glue::row_grain(p.width * p.k),
                     [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(combine_tokens)(p, begin, end); });
 }

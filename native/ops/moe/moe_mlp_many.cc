@@ -74,6 +74,7 @@ MoeMlpMany plan_moe_mlp_many(const MoeMlpParams& p, const DeviceCaps& caps, void
   m.combine.dtype = p.dtype;
   m.combine.aligned = p.y_stride % 8 == 0 || p.tokens <= 1;
   m.combine.rows_stride = row_pitch;
+  m.combine.row_count = slots;
   m.combine.weights = p.weights;
   m.combine.weights_stride = p.weights_stride;
   m.combine.y = p.y;

@@ -29,6 +29,7 @@ MoePermuteParams check_moe_permute(const Call& call, const cul_moe_permute_args&
   p.inverse = inverse.as<const int32_t>();
   p.rows = rows.data;
   p.rows_stride = rows.stride_of(0);
+  p.row_count = slots;
   p.tokens = x[0];
   p.width = x[1];
   p.k = args.k;
@@ -36,11 +37,11 @@ MoePermuteParams check_moe_permute(const Call& call, const cul_moe_permute_args&
   return p;
 }
 
-void validate_inverse(const char* op, const int32_t* inverse, int64_t slots) {
+void validate_inverse(const char* op, const int32_t* inverse, int64_t slots, int64_t rows, int32_t lowest) {
   for (int64_t slot = 0; slot < slots; ++slot)
-    if (inverse[slot] < -1 || inverse[slot] >= slots)
+    if (inverse[slot] < lowest || inverse[slot] >= rows)
       throw DeviceError(format("%s: inverse[%lld] = %d; it must be -1 or one of the %lld rows", op, static_cast<long long>(slot),
-                               inverse[slot], static_cast<long long>(slots)));
+                               inverse[slot], static_cast<long long>(rows)));
 }
 
 }  // namespace culebra

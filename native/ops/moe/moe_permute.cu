@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(glue::kTileThreads) permute_rows(MoePermutePar
     const E value = (static_cast<const E*>(p.x) + token * p.x_stride)[unit];
     for (int64_t slot = token * p.k; slot < (token + 1) * p.k; ++slot) {
       const int64_t row = p.inverse[slot];
-      if (row >= 0 && row < p.slots()) (static_cast<E*>(p.rows) + row * p.rows_stride)[unit] = value;
+      if (row >= 0 && row < p.row_count) (static_cast<E*>(p.rows) + row * p.rows_stride)[unit] = value;
     }
   });
 }
@@ -38,7 +38,7 @@ void run(MoePermuteParams p, NativeStream stream) {
 }  // namespace
 
 void moe_permute(const MoePermuteParams& p, NativeStream stream) {
-  if (p.validate) queue_inverse_check("moe_permute", p.inverse, p.slots(), stream);
+  if (p.validate) queue_inverse_check("moe_permute", p.inverse, p.slots(), p.row_count, -1, stream);
   if (p.tokens == 0 || p.width == 0) return;
   if (p.aligned) return run<uint4>(p, stream);
   if (p.element_bytes == 4) return run<uint32_t>(p, stream);

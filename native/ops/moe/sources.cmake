@@ -9,6 +9,8 @@ culebra_family(moe
     moe_combine
     moe_combine_cpu
     moe_decode_plan
+    moe_dispatch
+    moe_dispatch_cpu
     moe_mlp
     moe_mlp_cpu
     moe_mlp_many
@@ -31,11 +33,13 @@ culebra_family(moe
     moe_decode_half
     moe_decode_int4
     moe_mlp
+    moe_dispatch
     moe_permute
     moe_route
   TESTS
     moe
     moe_grouped
     moe_decode
+    moe_dispatch
     moe_mlp_many
     moe_route)

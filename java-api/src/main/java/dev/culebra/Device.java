@@ -22,7 +22,7 @@ import java.util.function.ToIntFunction;
 
 /**
  * A processor and its memory. Shared freely between threads. Closing it closes what was made from it: streams, events,
- * graphs, modules, pinned buffers, scopes and their tensors.
+ * graphs, modules, communicators, pinned buffers, scopes and their tensors.
  */
 public final class Device implements AutoCloseable {
     private final MemorySegment handle;

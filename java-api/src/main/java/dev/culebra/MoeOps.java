@@ -2,6 +2,7 @@ package dev.culebra;
 
 import dev.culebra.bindings.generated.cul_moe_align_args;
 import dev.culebra.bindings.generated.cul_moe_combine_args;
+import dev.culebra.bindings.generated.cul_moe_dispatch_args;
 import dev.culebra.bindings.generated.cul_moe_grouped_gemm_args;
 import dev.culebra.bindings.generated.cul_moe_mlp_args;
 import dev.culebra.bindings.generated.cul_moe_permute_args;
@@ -118,6 +119,26 @@ abstract class MoeOps extends PackedGemmOps {
      * @throws ArgumentException if a shape or a type does not fit
      */
     public static void moeCombine(Stream stream, Tensor rows, Tensor inverse, Tensor weights, Tensor y, int k) {
+        combine(stream, rows, inverse, weights, y, k, false);
+    }
+
+    /**
+     * As {@link #moeCombine}, of rows that {@link #moeDispatch} has placed: there may be any number of them, and a token with a slot
+     * for which there was no room, -2, becomes NaN.
+     *
+     * @param rows [N, D], half or f32
+     * @param inverse i32 [T k], compact
+     * @param weights f32 [T, k]
+     * @param y [T, D] as rows; overlaps no input
+     * @param k slots of a token
+     * @throws ArgumentException if a shape or a type does not fit
+     */
+    public static void moeCombineDispatched(Stream stream, Tensor rows, Tensor inverse, Tensor weights, Tensor y, int k) {
+        combine(stream, rows, inverse, weights, y, k, true);
+    }
+
+    private static void combine(
+            Stream stream, Tensor rows, Tensor inverse, Tensor weights, Tensor y, int k, boolean dispatched) {
         var args = stream.begin("moe_combine", cul_moe_combine_args.sizeof());
         try {
             cul_moe_combine_args.rows(args, stream.in(rows, "rows"));
@@ -125,7 +146,43 @@ abstract class MoeOps extends PackedGemmOps {
             cul_moe_combine_args.weights(args, stream.in(weights, "weights"));
             cul_moe_combine_args.y(args, stream.out(y, "y"));
             cul_moe_combine_args.k(args, k);
+            cul_moe_combine_args.dispatched(args, dispatched ? 1 : 0);
             while (stream.again(culebra_h.cul_moe_combine(stream.handle(), args))) {}
+        } finally {
+            stream.end();
+        }
+    }
+
+    /**
+     * Rows for the ranks that have the experts: {@code rows[r capacity + i] = x[t]} for the i-th slot t k + j, in ascending order, whose
+     * expert is on rank {@code r = expertRank[ids[t,j]]}, and {@code rowIds[r capacity + i] = expertLocal[ids[t,j]]}. Rows that no slot
+     * has stay as they are, with a rowId of -1. Returns before completion.
+     *
+     * <p>Skipped are ids outside of the experts, and experts of other ranks than counts has. Slots beyond capacity are not sent: their
+     * inverse is -2. Nothing may overlap. {@link ExpertParallel} exchanges the rows. Lepikhin et al., GShard,
+     * <a href="https://arxiv.org/abs/2006.16668">arXiv:2006.16668</a>.
+     *
+     * @param x [T, D], f32, half or f8e4m3
+     * @param ids i32 [T, k]
+     * @param expertRank i32 [experts]
+     * @param expertLocal i32 [experts]
+     * @param out where rows go; capacity is its rows over its ranks
+     * @throws ArgumentException if a shape or a type does not fit
+     * @throws UnsupportedException if there would be 2^31 slots or more
+     */
+    public static void moeDispatch(
+            Stream stream, Tensor x, Tensor ids, Tensor expertRank, Tensor expertLocal, ExpertRows out) {
+        var args = stream.begin("moe_dispatch", cul_moe_dispatch_args.sizeof());
+        try {
+            cul_moe_dispatch_args.x(args, stream.in(x, "x"));
+            cul_moe_dispatch_args.ids(args, stream.in(ids, "ids"));
+            cul_moe_dispatch_args.expert_rank(args, stream.in(expertRank, "expert_rank"));
+            cul_moe_dispatch_args.expert_local(args, stream.in(expertLocal, "expert_local"));
+            cul_moe_dispatch_args.rows(args, stream.out(out.rows(), "rows"));
+            cul_moe_dispatch_args.row_ids(args, stream.out(out.rowIds(), "row_ids"));
+            cul_moe_dispatch_args.inverse(args, stream.out(out.inverse(), "inverse"));
+            cul_moe_dispatch_args.counts(args, stream.out(out.counts(), "counts"));
+            while (stream.again(culebra_h.cul_moe_dispatch(stream.handle(), args))) {}
         } finally {
             stream.end();
         }

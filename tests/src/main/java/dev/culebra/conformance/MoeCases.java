@@ -6,6 +6,7 @@ import dev.culebra.Epilogue;
 import dev.culebra.ExpertActivation;
 import dev.culebra.ExpertAlignment;
 import dev.culebra.ExpertMatrices;
+import dev.culebra.ExpertRows;
 import dev.culebra.ExpertWeights;
 import dev.culebra.Ops;
 import dev.culebra.RouteOptions;
@@ -20,6 +21,7 @@ final class MoeCases {
         all.put("moe_align", MoeCases::moeAlign);
         all.put("moe_permute", MoeCases::moePermute);
         all.put("moe_combine", MoeCases::moeCombine);
+        all.put("moe_dispatch", MoeCases::moeDispatch);
         all.put("moe_mlp", MoeCases::moeMlp);
         all.put("moe_grouped_gemm", MoeCases::moeGroupedGemm);
     }
@@ -65,8 +67,21 @@ final class MoeCases {
 
     private static void moeCombine(Call call) {
         var k = call.attributes().integer("k", 0);
-        Ops.moeCombine(call.stream(), call.in("rows"), call.compact("inverse"), call.in("weights"),
-                call.out("y", call.dtype("rows"), call.size("weights", 0), call.size("rows", 1)), k);
+        var y = call.out("y", call.dtype("rows"), call.size("weights", 0), call.size("rows", 1));
+        if (call.attributes().flag("dispatched", false)) {
+            Ops.moeCombineDispatched(call.stream(), call.in("rows"), call.compact("inverse"), call.in("weights"), y, k);
+            return;
+        }
+        Ops.moeCombine(call.stream(), call.in("rows"), call.compact("inverse"), call.in("weights"), y, k);
+    }
+
+    private static void moeDispatch(Call call) {
+        var ranks = call.attributes().integer("ranks", 1);
+        var rows = (long) ranks * call.attributes().integer("capacity", 0);
+        // Rows that no slot has stay as they are.
+        var out = new ExpertRows(call.zeros("rows", call.dtype("x"), rows, call.size("x", 1)), call.out("row_ids", DType.I32, rows),
+                call.out("inverse", DType.I32, call.size("ids", 0) * call.size("ids", 1)), call.out("counts", DType.I32, ranks));
+        Ops.moeDispatch(call.stream(), call.in("x"), call.in("ids"), call.compact("expert_rank"), call.compact("expert_local"), out);
     }
 
     private static void moeMlp(Call call) {

@@ -1,6 +1,8 @@
 package dev.culebra.oracles;
 
-/** {@code y[t] = sum_j weights[t,j] rows[inverse[t k + j]]}. */
+import java.util.Arrays;
+
+/** {@code y[t] = sum_j weights[t,j] rows[inverse[t k + j]]}; NaN where dispatch had no room for a slot. */
 final class MoeCombineOracle implements Oracle {
     @Override
     public void solve(Problem p) {
@@ -13,6 +15,9 @@ final class MoeCombineOracle implements Oracle {
         for (var slot = 0; slot < inverse.length; slot++) {
             for (var i = 0; inverse[slot] >= 0 && i < width; i++) {
                 y[slot / k * width + i] += weights[slot] * rows[inverse[slot] * width + i];
+            }
+            if (inverse[slot] == -2 && p.attributes().flag("dispatched", false)) {
+                Arrays.fill(y, slot / k * width, (slot / k + 1) * width, Double.NaN);
             }
         }
         p.out("y", y, p.size("weights", 0), width);

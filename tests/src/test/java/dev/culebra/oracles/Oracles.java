@@ -53,6 +53,7 @@ public final class Oracles {
         all.put("moe_align", new MoeAlignOracle());
         all.put("moe_permute", new MoePermuteOracle());
         all.put("moe_combine", new MoeCombineOracle());
+        all.put("moe_dispatch", new MoeDispatchOracle());
         all.put("moe_mlp", new MoeMlpOracle());
         all.put("moe_grouped_gemm", new MoeGroupedGemmOracle());
         return all;

@@ -56,4 +56,12 @@ class CudaTest {
             return CUDA;
         }
     }
+
+    @Nested
+    class Ranks extends RanksSuite {
+        @Override
+        List<String> backends() {
+            return CUDA;
+        }
+    }
 }

@@ -13,6 +13,7 @@ import dev.culebra.Epilogue;
 import dev.culebra.ExpertActivation;
 import dev.culebra.ExpertAlignment;
 import dev.culebra.ExpertMatrices;
+import dev.culebra.ExpertRows;
 import dev.culebra.ExpertWeights;
 import dev.culebra.Ops;
 import dev.culebra.RouteOptions;
@@ -64,6 +65,16 @@ final class MoeBadCalls {
                 on.zeros(I32, 8), on.zeros(F32, 4, 2), on.zeros(BF16, 4, 15), 2), "y", "[4, 15]", "16");
         table.bad("moe_combine", "an output of another type", Refused.DTYPE, on -> Ops.moeCombine(on.stream, on.zeros(BF16, 8, 16),
                 on.zeros(I32, 8), on.zeros(F32, 4, 2), on.zeros(F32, 4, 16), 2), "y", "f32", "bf16");
+        table.bad("moe_combine", "dispatched rows of another width", Refused.SHAPE, on -> Ops.moeCombineDispatched(on.stream,
+                on.zeros(BF16, 3, 15), on.zeros(I32, 8), on.zeros(F32, 4, 2), on.zeros(BF16, 4, 16), 2), "y", "[4, 16]", "15");
+        dispatch(table, "rows of another capacity", Refused.SHAPE, BF16, I32, 5, 4, 6, 4, 8, 2, "rows", "[5, 16]", "4");
+        dispatch(table, "row ids that ranks do not divide", Refused.SHAPE, BF16, I32, 5, 5, 6, 4, 8, 2, "row_ids", "[5]", "2");
+        dispatch(table, "a short inverse", Refused.SHAPE, BF16, I32, 4, 4, 6, 4, 7, 2, "inverse", "[7]", "8");
+        dispatch(table, "no ranks", Refused.SHAPE, BF16, I32, 0, 0, 6, 4, 8, 0, "counts", "[0]");
+        dispatch(table, "no experts", Refused.SHAPE, BF16, I32, 4, 4, 0, 4, 8, 2, "expert_rank", "[0]");
+        dispatch(table, "ids of another number of tokens", Refused.SHAPE, BF16, I32, 4, 4, 6, 3, 6, 2, "ids", "[3, 2]", "4");
+        dispatch(table, "ids of i64", Refused.DTYPE, BF16, I64, 4, 4, 6, 4, 8, 2, "ids", "i64");
+        dispatch(table, "integers", Refused.DTYPE, I32, I32, 4, 4, 6, 4, 8, 2, "x", "i32");
         table.bad("moe_mlp", "w2 has another width", Refused.SHAPE, on -> Ops.moeMlp(on.stream, on.zeros(BF16, 3, 64),
                 ExpertWeights.half(on.zeros(BF16, 4, 64, 64), on.zeros(BF16, 4, 64, 16)), on.zeros(F32, 3, 2), on.zeros(I32, 3, 2),
                 on.zeros(BF16, 3, 64), ExpertActivation.SILU), "w2", "16", "32");
@@ -103,6 +114,13 @@ final class MoeBadCalls {
     }
 
     /** Of ids [4, k], an inverse of so many entries, and lists for them; all but what is wrong fits. */
+    private static void dispatch(BadCalls table, String fault, Refused refused, DType type, DType idType, int rows, int rowIds,
+            int experts, int tokens, int inverse, int ranks, String... fragments) {
+        table.bad("moe_dispatch", fault, refused, on -> Ops.moeDispatch(on.stream, on.zeros(type, 4, 16), on.zeros(idType, tokens, 2),
+                on.zeros(I32, experts), on.zeros(I32, experts),
+                new ExpertRows(on.zeros(type, rows, 16), on.zeros(I32, rowIds), on.zeros(I32, inverse), on.zeros(I32, ranks))), fragments);
+    }
+
     private static void align(BadCalls table, String fault, Refused refused, DType idType, int k, int inverse, AlignOptions options,
             long capacity, int local, String... fragments) {
         table.bad("moe_align", fault, refused, on -> Ops.moeAlign(on.stream, on.zeros(idType, 4, k), null,

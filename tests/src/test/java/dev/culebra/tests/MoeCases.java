@@ -23,6 +23,8 @@ final class MoeCases {
             cases.add(moeAlign(seed + i, i));
             cases.add(moePermute(seed + i, i, DTYPES[i % 3]));
             cases.add(moeCombine(seed + i, i, DTYPES[i % 3]));
+            cases.add(moeCombineDispatched(seed + i, i, DTYPES[i % 3]));
+            cases.add(moeDispatch(seed + i, i, DTYPES[i % 3]));
             cases.add(moeMlp(seed + i, i, i % 2 == 0 ? DType.F16 : DType.BF16));
             cases.add(moeGroupedGemm(seed + i, i, i % 2 == 0 ? DType.F16 : DType.BF16));
         }
@@ -108,6 +110,42 @@ final class MoeCases {
             builder.nan("rows", row * width); // of a row that no slot addresses
         }
         return builder.build(dtype);
+    }
+
+    /** More rows than slots, or fewer; for some slots there was no room. */
+    private static Case moeCombineDispatched(long seed, int i, DType dtype) {
+        var tokens = new int[] {19, 0, 1}[i / 3];
+        var width = new int[] {33, 64, 72}[i % 3];
+        var k = 1 + i % 4;
+        var rows = new int[] {100, 7, 20}[i % 3];
+        var builder = new CaseBuilder("moe_combine", seed, "dispatched", dtype, "T", tokens, "D", width, "k", k, "N", rows);
+        return builder.normal("rows", dtype, 1, rows, width)
+                .in("inverse", HostTensor.of(DType.I32, new long[] {tokens * k}, builder.random.ints(tokens * k, -1, rows)
+                        .map(row -> row == 3 ? -2 : row).asDoubleStream().toArray()))
+                .uniform("weights", DType.F32, 0, 1, tokens, k)
+                .attribute("k", k)
+                .attribute("dispatched", true)
+                .build(dtype);
+    }
+
+    private static Case moeDispatch(long seed, int i, DType dtype) {
+        var tokens = new int[] {0, 1, 40, 300}[i % 4];
+        var width = new int[] {64, 72, 33}[i % 3];
+        var slots = 1 + i % 5;
+        var ranks = new int[] {1, 2, 5}[(i / 2) % 3];
+        var experts = new int[] {1, 12, 70}[(i + 1) % 3];
+        // Enough for all, for some, for none.
+        var capacity = new int[] {tokens * slots, 3, 0}[i % 3];
+        var builder = new CaseBuilder("moe_dispatch", seed, dtype, "T", tokens, "k", slots, "E", experts, "ranks", ranks,
+                "capacity", capacity);
+        return builder.normal("x", dtype, 1, tokens, width)
+                .integers("ids", DType.I32, -1, experts + 1, tokens, slots)
+                .integers("expert_rank", DType.I32, -1, ranks, experts)
+                .integers("expert_local", DType.I32, 0, experts, experts)
+                .attribute("ranks", ranks)
+                .attribute("capacity", capacity)
+                .check("rows", Metric.MAX_ABS, 0)
+                .build(dtype);
     }
 
     private static Case moeMlp(long seed, int i, DType dtype) {

@@ -21,7 +21,7 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     const cul_tensor *weights;
  *     const cul_tensor *y;
  *     int32_t k;
- *     int32_t reserved0;
+ *     int32_t dispatched;
  * }
  * }
  */
@@ -38,7 +38,7 @@ public class cul_moe_combine_args {
         culebra_h.C_POINTER.withName("weights"),
         culebra_h.C_POINTER.withName("y"),
         culebra_h.C_INT.withName("k"),
-        culebra_h.C_INT.withName("reserved0")
+        culebra_h.C_INT.withName("dispatched")
     ).withName("cul_moe_combine_args");
 
     /**
@@ -312,48 +312,48 @@ public class cul_moe_combine_args {
         struct.set(k$LAYOUT, k$OFFSET, fieldValue);
     }
 
-    private static final OfInt reserved0$LAYOUT = (OfInt)$LAYOUT.select(groupElement("reserved0"));
+    private static final OfInt dispatched$LAYOUT = (OfInt)$LAYOUT.select(groupElement("dispatched"));
 
     /**
      * Layout for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t dispatched
      * }
      */
-    public static final OfInt reserved0$layout() {
-        return reserved0$LAYOUT;
+    public static final OfInt dispatched$layout() {
+        return dispatched$LAYOUT;
     }
 
-    private static final long reserved0$OFFSET = $LAYOUT.byteOffset(groupElement("reserved0"));
+    private static final long dispatched$OFFSET = $LAYOUT.byteOffset(groupElement("dispatched"));
 
     /**
      * Offset for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t dispatched
      * }
      */
-    public static final long reserved0$offset() {
-        return reserved0$OFFSET;
+    public static final long dispatched$offset() {
+        return dispatched$OFFSET;
     }
 
     /**
      * Getter for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t dispatched
      * }
      */
-    public static int reserved0(MemorySegment struct) {
-        return struct.get(reserved0$LAYOUT, reserved0$OFFSET);
+    public static int dispatched(MemorySegment struct) {
+        return struct.get(dispatched$LAYOUT, dispatched$OFFSET);
     }
 
     /**
      * Setter for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t dispatched
      * }
      */
-    public static void reserved0(MemorySegment struct, int fieldValue) {
-        struct.set(reserved0$LAYOUT, reserved0$OFFSET, fieldValue);
+    public static void dispatched(MemorySegment struct, int fieldValue) {
+        struct.set(dispatched$LAYOUT, dispatched$OFFSET, fieldValue);
     }
 
     /**

@@ -3164,6 +3164,313 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class cul_comm_unique_id {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_comm_unique_id");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_comm_unique_id(cul_device *device, cul_comm_id *out)
+     * }
+     */
+    public static FunctionDescriptor cul_comm_unique_id$descriptor() {
+        return cul_comm_unique_id.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_comm_unique_id(cul_device *device, cul_comm_id *out)
+     * }
+     */
+    public static MethodHandle cul_comm_unique_id$handle() {
+        return cul_comm_unique_id.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_comm_unique_id(cul_device *device, cul_comm_id *out)
+     * }
+     */
+    public static MemorySegment cul_comm_unique_id$address() {
+        return cul_comm_unique_id.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_comm_unique_id(cul_device *device, cul_comm_id *out)
+     * }
+     */
+    public static int cul_comm_unique_id(MemorySegment device, MemorySegment out) {
+        var mh$ = cul_comm_unique_id.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_comm_unique_id", device, out);
+            }
+            return (int)mh$.invokeExact(device, out);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_comm_create {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_INT,
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_INT,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_comm_create");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_comm_create(cul_device *device, int32_t rank, int32_t ranks, const cul_comm_id *id, int32_t timeout_ms, cul_comm **out)
+     * }
+     */
+    public static FunctionDescriptor cul_comm_create$descriptor() {
+        return cul_comm_create.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_comm_create(cul_device *device, int32_t rank, int32_t ranks, const cul_comm_id *id, int32_t timeout_ms, cul_comm **out)
+     * }
+     */
+    public static MethodHandle cul_comm_create$handle() {
+        return cul_comm_create.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_comm_create(cul_device *device, int32_t rank, int32_t ranks, const cul_comm_id *id, int32_t timeout_ms, cul_comm **out)
+     * }
+     */
+    public static MemorySegment cul_comm_create$address() {
+        return cul_comm_create.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_comm_create(cul_device *device, int32_t rank, int32_t ranks, const cul_comm_id *id, int32_t timeout_ms, cul_comm **out)
+     * }
+     */
+    public static int cul_comm_create(MemorySegment device, int rank, int ranks, MemorySegment id, int timeout_ms, MemorySegment out) {
+        var mh$ = cul_comm_create.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_comm_create", device, rank, ranks, id, timeout_ms, out);
+            }
+            return (int)mh$.invokeExact(device, rank, ranks, id, timeout_ms, out);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_comm_destroy {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_comm_destroy");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_comm_destroy(cul_comm *comm)
+     * }
+     */
+    public static FunctionDescriptor cul_comm_destroy$descriptor() {
+        return cul_comm_destroy.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_comm_destroy(cul_comm *comm)
+     * }
+     */
+    public static MethodHandle cul_comm_destroy$handle() {
+        return cul_comm_destroy.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_comm_destroy(cul_comm *comm)
+     * }
+     */
+    public static MemorySegment cul_comm_destroy$address() {
+        return cul_comm_destroy.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_comm_destroy(cul_comm *comm)
+     * }
+     */
+    public static int cul_comm_destroy(MemorySegment comm) {
+        var mh$ = cul_comm_destroy.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_comm_destroy", comm);
+            }
+            return (int)mh$.invokeExact(comm);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_comm_abort {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_comm_abort");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_comm_abort(cul_comm *comm)
+     * }
+     */
+    public static FunctionDescriptor cul_comm_abort$descriptor() {
+        return cul_comm_abort.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_comm_abort(cul_comm *comm)
+     * }
+     */
+    public static MethodHandle cul_comm_abort$handle() {
+        return cul_comm_abort.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_comm_abort(cul_comm *comm)
+     * }
+     */
+    public static MemorySegment cul_comm_abort$address() {
+        return cul_comm_abort.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_comm_abort(cul_comm *comm)
+     * }
+     */
+    public static int cul_comm_abort(MemorySegment comm) {
+        var mh$ = cul_comm_abort.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_comm_abort", comm);
+            }
+            return (int)mh$.invokeExact(comm);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_all_to_all {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_all_to_all");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_all_to_all(cul_stream *stream, const cul_all_to_all_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_all_to_all$descriptor() {
+        return cul_all_to_all.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_all_to_all(cul_stream *stream, const cul_all_to_all_args *args)
+     * }
+     */
+    public static MethodHandle cul_all_to_all$handle() {
+        return cul_all_to_all.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_all_to_all(cul_stream *stream, const cul_all_to_all_args *args)
+     * }
+     */
+    public static MemorySegment cul_all_to_all$address() {
+        return cul_all_to_all.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_all_to_all(cul_stream *stream, const cul_all_to_all_args *args)
+     * }
+     */
+    public static int cul_all_to_all(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_all_to_all.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_all_to_all", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
     private static final int CUL_DLPACK_MAJOR = (int)1L;
     /**
      * {@snippet lang=c :
@@ -7225,6 +7532,67 @@ public class culebra_h extends culebra_h$shared {
         try {
             if (TRACE_DOWNCALLS) {
                 traceDowncall("cul_moe_combine", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class cul_moe_dispatch {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_moe_dispatch");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_dispatch(cul_stream *stream, const cul_moe_dispatch_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_moe_dispatch$descriptor() {
+        return cul_moe_dispatch.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_dispatch(cul_stream *stream, const cul_moe_dispatch_args *args)
+     * }
+     */
+    public static MethodHandle cul_moe_dispatch$handle() {
+        return cul_moe_dispatch.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_moe_dispatch(cul_stream *stream, const cul_moe_dispatch_args *args)
+     * }
+     */
+    public static MemorySegment cul_moe_dispatch$address() {
+        return cul_moe_dispatch.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_moe_dispatch(cul_stream *stream, const cul_moe_dispatch_args *args)
+     * }
+     */
+    public static int cul_moe_dispatch(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_moe_dispatch.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_moe_dispatch", stream, args);
             }
             return (int)mh$.invokeExact(stream, args);
         } catch (Error | RuntimeException ex) {
