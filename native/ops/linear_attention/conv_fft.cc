@@ -34,7 +34,7 @@ ConvFftParams check_conv_fft(const Call& call, const cul_conv_fft_args& args) {
   p.filter_stride = filter.stride_of(0);
   p.skip = skip.data;
   std::string reason;
-  p.plan = plan_conv_fft(B, T, C, L, conv_fft_limits(call.caps()), &reason);
+  p.plan = plan_conv_fft(B, T, C, L, conv_fft_limits(call.caps(), x.dtype), &reason);
   p.workspace = call.workspace(static_cast<uint64_t>(p.plan.filter_points() + p.plan.input_points()) * 2 * sizeof(float));
   if (call.plan_only()) call.explain("conv_fft: " + reason);
   return p;

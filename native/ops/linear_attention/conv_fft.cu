@@ -5,6 +5,7 @@
 #include "device/vector.h"
 #include "ops/glue/tiles.cuh"
 #include "ops/linear_attention/conv_fft.h"
+#include "ops/linear_attention/conv_fft_taps.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
@@ -14,19 +15,6 @@ using Params = ConvFftParams;
 constexpr int kThreads = 256, kManyThreads = 512;
 // Tokens of a thread of the direct form, and taps between two looks at the end of the filter.
 constexpr int kRun = 8;
-
-template <class T>
-CUL_DEVICE_FN float skip_of(const Params& p, int64_t channel) {
-  if (!p.skip) return 0.0f;
-  return p.skip_is_f32 ? static_cast<const float*>(p.skip)[channel] : to_float(static_cast<const T*>(p.skip)[channel]);
-}
-
-// Tap s of a channel; skip is one more weight of the token itself.
-template <class T>
-CUL_DEVICE_FN float tap_of(const Params& p, int64_t channel, int64_t s) {
-  const float tap = s < p.taps ? p.filter[channel * p.filter_stride + s] : 0.0f;
-  return s == 0 ? tap + skip_of<T>(p, channel) : tap;
-}
 
 // Token t of two channels, 0 outside of x.
 template <class T>
@@ -256,9 +244,10 @@ void run_windows(const Params& p, NativeStream stream) {
 
 void conv_fft(const Params& p, NativeStream stream) {
   if (p.batch == 0 || p.tokens == 0 || p.channels == 0) return;
+  if (p.plan.form == ConvFftPlan::Form::blocks) return conv_fft_blocks(p, stream);
   with_float(p.dtype, [&](auto tag) {
     using T = decltype(tag);
-    if (!p.plan.direct()) return run_windows<T>(p, stream);
+    if (p.plan.form == ConvFftPlan::Form::windows) return run_windows<T>(p, stream);
     const int64_t runs = (p.tokens + kRun - 1) / kRun;
     const glue::TileShape shape = glue::tile_shape(p.batch * runs, p.channels);
     launch(convolve_taps_kernel<T>, shape.grid, shape.block, 0, stream, p, runs);

@@ -42,10 +42,9 @@ CUL_DEVICE_FN float2 times_sixteenth_root(float2 a, int j) {
   return kInverse ? complex_product_conj(a, sixteenth_root(j)) : complex_product(a, sixteenth_root(j));
 }
 
+// The last `bits` bits of i, at most four, in reverse.
 CUL_DEVICE_FN constexpr int reversed_bits(int i, int bits) {
-  int r = 0;
-  for (int b = 0; b < bits; ++b) r |= (i >> b & 1) << (bits - 1 - b);
-  return r;
+  return ((i & 1) << 3 | (i & 2) << 1 | (i & 4) >> 1 | (i & 8) >> 3) >> (4 - bits);
 }
 
 // One window in shared memory and the roots e^(-2 pi i k / P), as products of two of 128 each.
@@ -74,20 +73,22 @@ struct Window {
   CUL_DEVICE_FN float2 root(int k) const { return complex_product(fine[k & (kRoots - 1)], coarse[k >> kLog2Roots]); }
 };
 
-// Points base + m stride, m < 2^kLog2: w[m] = root(step)^bit-reversed(m), by which they are turned between passes.
-template <int kLog2>
-CUL_DEVICE_FN void pass_roots(const Window& window, int step, float2 (&w)[1 << kLog2]) {
-  w[0] = make_float2(1, 0);
-  // Powers 1, 2, 4, 8 from the tables, the others as products of two.
+// What a pass turns its points by, between its butterfly and the next pass: the point of frequency f by root(step)^f, back where kInverse. Powers 1, 2, 4 and 8
+// come from the tables, the others are products of two.
+template <int kLog2, bool kInverse>
+CUL_DEVICE_FN void turn(const Window& window, int step, float2 (&v)[1 << kLog2]) {
+  constexpr int kHalf = 1 << kLog2 >> 1;
+  const float2 top = window.root(step * kHalf);
+  float2 low[kHalf];
 #pragma unroll
-  for (int power = 1; power < 1 << kLog2; ++power) {
-    const int high = power >= 8 ? 8 : power >= 4 ? 4 : power >= 2 ? 2 : 1;
-    const int m = reversed_bits(power, kLog2), low = power - high;
-    if (low == 0) {
-      w[m] = window.root(step * power);
-    } else {
-      w[m] = complex_product(w[reversed_bits(high, kLog2)], w[reversed_bits(low, kLog2)]);
-    }
+  for (int f = 0; f < kHalf; ++f) {
+    const int high = f >= 4 ? 4 : f >= 2 ? 2 : 1, rest = f - high;
+    if (f > 0) low[f] = rest == 0 ? window.root(step * f) : complex_product(low[high], low[rest]);
+    const float2 upper = f > 0 ? complex_product(top, low[f]) : top;
+    float2& at = v[reversed_bits(f, kLog2)];
+    float2& upper_at = v[reversed_bits(f + kHalf, kLog2)];
+    if (f > 0) at = kInverse ? complex_product_conj(at, low[f]) : complex_product(at, low[f]);
+    upper_at = kInverse ? complex_product_conj(upper_at, upper) : complex_product(upper_at, upper);
   }
 }
 
@@ -126,15 +127,11 @@ CUL_DEVICE_FN void forward_pass(const Window& window, int log2_size, Load&& load
   const int log2_stride = log2_size - kLog2;
   for (int g = static_cast<int>(threadIdx.x); g < window.points() >> kLog2; g += static_cast<int>(blockDim.x)) {
     const int q = g & ((1 << log2_stride) - 1), base = (g >> log2_stride << log2_size) + q;
-    float2 v[kRadix], w[kRadix];
+    float2 v[kRadix];
 #pragma unroll
     for (int m = 0; m < kRadix; ++m) v[m] = load(base + (m << log2_stride));
     butterfly<kLog2>(v);
-    if (log2_stride > 0) {
-      pass_roots<kLog2>(window, q << (window.log2_points - log2_size), w);
-#pragma unroll
-      for (int m = 1; m < kRadix; ++m) v[m] = complex_product(v[m], w[m]);
-    }
+    if (log2_stride > 0) turn<kLog2, false>(window, q << (window.log2_points - log2_size), v);
 #pragma unroll
     for (int m = 0; m < kRadix; ++m) window.at(base + (m << log2_stride)) = v[m];
   }
@@ -146,14 +143,10 @@ CUL_DEVICE_FN void inverse_pass(const Window& window, int log2_size, Store&& sto
   const int log2_stride = log2_size - kLog2;
   for (int g = static_cast<int>(threadIdx.x); g < window.points() >> kLog2; g += static_cast<int>(blockDim.x)) {
     const int q = g & ((1 << log2_stride) - 1), base = (g >> log2_stride << log2_size) + q;
-    float2 v[kRadix], w[kRadix];
+    float2 v[kRadix];
 #pragma unroll
     for (int m = 0; m < kRadix; ++m) v[m] = window.at(base + (m << log2_stride));
-    if (log2_stride > 0) {
-      pass_roots<kLog2>(window, q << (window.log2_points - log2_size), w);
-#pragma unroll
-      for (int m = 1; m < kRadix; ++m) v[m] = complex_product_conj(v[m], w[m]);
-    }
+    if (log2_stride > 0) turn<kLog2, true>(window, q << (window.log2_points - log2_size), v);
     inverse_butterfly<kLog2>(v);
 #pragma unroll
     for (int m = 0; m < kRadix; ++m) store(base + (m << log2_stride), v[m]);

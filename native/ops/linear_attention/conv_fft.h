@@ -8,10 +8,13 @@
 
 namespace culebra {
 
-// How a long convolution is cut. Filters of few taps go tap by tap (log2_points 0). Others go through transforms of P = 2^log2_points
-// points: a window of P inputs ends with every hop-th token and gives the outputs of its last `hop` tokens. A filter that reaches further than a window
+// How a long convolution is cut. Filters of few taps go tap by tap, of some on tensor cores as a Toeplitz matrix (device, halves). Others go through
+// transforms of P = 2^log2_points points: a window of P inputs ends with every hop-th token and gives the outputs of its last `hop` tokens. A filter that reaches further than a window
 // is cut into parts of hop = P / 2 taps, each of which meets the window that lies as many hops before.
 struct ConvFftPlan {
+  enum class Form { taps, blocks, windows };
+  Form form = Form::taps;
+  // Of windows only:
   int log2_points = 0;
   int64_t hop = 0;
   int64_t windows = 0;  // of one row of the batch
@@ -19,7 +22,6 @@ struct ConvFftPlan {
   // Device: pairs of channels that share the workspace, and rows of the batch whose spectra are kept at once (0 where parts == 1).
   int64_t pairs_at_once = 0, rows_at_once = 0;
 
-  bool direct() const { return log2_points == 0; }
   CUL_NUMERIC int64_t points() const { return int64_t{1} << log2_points; }
   CUL_NUMERIC int64_t first_token(int64_t window) const { return (window + 1) * hop - points(); }
   // Points as pairs of floats: of the filters' spectra, and of the inputs'.
@@ -54,9 +56,10 @@ inline constexpr int kCpuLog2Points = 40;
 struct ConvFftLimits {
   int log2_points = 0;       // the largest
   int64_t direct_taps = 0;   // no filter is longer that goes tap by tap
+  int64_t block_taps = 0;    // nor one that goes in blocks
   int64_t scratch_bytes = 0; // pairs of channels and rows of the batch share this much memory at once, unless one pair needs more; 0: no scratch
 };
-ConvFftLimits conv_fft_limits(const DeviceCaps& caps);
+ConvFftLimits conv_fft_limits(const DeviceCaps& caps, DType dtype);
 
 // A pure function of the shape. Cuts depend on T and L alone, so a row of the batch gets the same bits in any company.
 ConvFftPlan plan_conv_fft(int64_t batch, int64_t tokens, int64_t channels, int64_t taps, const ConvFftLimits& limits, std::string* reason);

@@ -287,7 +287,7 @@ void conv_fft_taps(const Params& p, int64_t begin, int64_t end) {
 
 void conv_fft_on(const Params& p, ThreadPool& pool) {
   const int64_t groups = (p.channels + kRow - 1) / kRow;
-  if (p.plan.direct()) {
+  if (p.plan.form == ConvFftPlan::Form::taps) {
     const int64_t items = groups * p.batch * ((p.tokens + kRun - 1) / kRun);
     return pool.parallel_for(items, 1, [&](int64_t begin, int64_t end) { conv_fft_taps(p, begin, end); });
   }

@@ -22,6 +22,7 @@ struct Cut {
 
 Cut cut(int64_t tokens, int64_t taps, int log2_points, int64_t hop) {
   Cut c;
+  c.plan.form = ConvFftPlan::Form::windows;
   c.plan.log2_points = log2_points;
   c.plan.hop = hop;
   c.plan.windows = ceil_divide(tokens, hop);
@@ -32,9 +33,10 @@ Cut cut(int64_t tokens, int64_t taps, int log2_points, int64_t hop) {
 
 }  // namespace
 
-ConvFftLimits conv_fft_limits(const DeviceCaps& caps) {
-  if (caps.backend == CUL_BACKEND_CPU) return {kCpuLog2Points, 24, 0};
-  ConvFftLimits limits{kFewestLog2Points, 64, int64_t{64} << 20};
+ConvFftLimits conv_fft_limits(const DeviceCaps& caps, DType dtype) {
+  if (caps.backend == CUL_BACKEND_CPU) return {kCpuLog2Points, 24, 0, 0};
+  const bool half = dtype != DType::f32;
+  ConvFftLimits limits{kFewestLog2Points, half ? 16 : 64, half ? 256 : 0, int64_t{64} << 20};
   // A window stands in shared memory: 8 bytes a point, one point in 16 more against bank conflicts, and the roots.
   while (limits.log2_points < 14 && (int64_t{17} << limits.log2_points) + 4096 <= caps.shared_bytes_per_block) ++limits.log2_points;
   return limits;
@@ -45,6 +47,12 @@ ConvFftPlan plan_conv_fft(int64_t batch, int64_t tokens, int64_t channels, int64
   if (batch == 0 || tokens == 0 || channels == 0 || taps <= limits.direct_taps) {
     *reason = format("tap by tap: no more than %lld taps", ll(limits.direct_taps));
     return {};
+  }
+  if (taps <= limits.block_taps) {
+    *reason = format("a Toeplitz matrix in blocks on tensor cores: no more than %lld taps", ll(limits.block_taps));
+    ConvFftPlan plan;
+    plan.form = ConvFftPlan::Form::blocks;
+    return plan;
   }
   // One window of everything, or the cheapest of those that hold a filter and some more, or the filter in parts.
   Cut best;

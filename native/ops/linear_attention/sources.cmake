@@ -26,6 +26,7 @@ culebra_family(linear_attention
     chunk_prepare_channel
     chunk_scan
     conv_fft
+    conv_fft_blocks
     gated_rms_norm
     linear_attention
     linear_attention_wide
