@@ -83,7 +83,8 @@ struct Problem {
 
 TEST(ConvFft, isTheSumOnEveryBackend) {
   const Shape shapes[] = {{1, 1, 1, 1}, {2, 7, 3, 7}, {1, 40, 5, 0}, {1, 90, 4, 64}, {2, 70, 3, 66}, {1, 200, 2, 65}, {2, 257, 3, 129},
-                          {1, 300, 7, 300}, {1, 700, 2, 100}, {1, 1000, 1, 700}, {1, 2100, 2, 2100}};
+                          {1, 300, 7, 300}, {1, 700, 2, 100}, {1, 1000, 1, 700}, {2, 400, 67, 300}, {1, 300, 66, 290},
+                          {1, 2100, 2, 2100}};
   for (const int32_t backend : glue_testing::backends()) {
     Machine m(backend);
     int64_t i = 0;
@@ -101,13 +102,46 @@ TEST(ConvFft, isTheSumOnEveryBackend) {
 TEST(ConvFft, filtersThatNoWindowHoldsComeInParts) {
   for (const int32_t backend : glue_testing::backends()) {
     Machine m(backend);
-    for (const Shape& s : {Shape{2, 16500, 3, 16400}, Shape{1, 33000, 1, 20000}}) {
+    for (const Shape& s : {Shape{2, 16500, 3, 16400}, Shape{1, 33000, 1, 20000}, Shape{1, 16400, 9, 16390}}) {
       Problem p(m, DType::f32, s);
       p.run();
-      EXPECT_LE(p.error(37), 1e-6) << p.plan;
+      EXPECT_LE(p.error(137), 1e-6) << p.plan;
       EXPECT_EQ(p.plan.find("parts") != std::string::npos, backend != CUL_BACKEND_CPU) << p.plan;
     }
   }
+}
+
+// A plan for little memory and small windows: pairs of channels and rows of the batch in several launches.
+TEST(ConvFft, littleMemoryMeansManyLaunches) {
+#if CULEBRA_HAS_SIMT
+  Machine m(CUL_BACKEND_SIMT);
+  for (const Shape& s : {Shape{3, 700, 11, 600}, Shape{5, 300, 21, 200}, Shape{2, 300, 3, 200}}) {
+    Problem p(m, DType::f32, s, 1);
+    auto rows = [&](const Tensor& t) {
+      const auto* d = static_cast<const cul_tensor*>(t);
+      return ConvFftParams::Rows{static_cast<char*>(d->data) + d->byte_offset, d->strides[0], d->strides[1]};
+    };
+    ConvFftParams params;
+    params.batch = s.B;
+    params.tokens = s.T;
+    params.channels = s.C;
+    params.taps = s.L;
+    params.x = rows(p.x);
+    params.y = rows(p.y);
+    params.filter = static_cast<const float*>(rows(p.filter).data);
+    params.filter_stride = s.L + 1;
+    params.skip = rows(p.skip).data;
+    params.skip_is_f32 = true;
+    params.plan = plan_conv_fft(s.B, s.T, s.C, s.L, {9, 0, 0, s.L > 512 ? 64 << 10 : 32 << 10, 4}, &p.plan);
+    EXPECT_LT(params.plan.pairs_at_once * params.plan.rows_at_once, params.pairs() * s.B) << p.plan;
+    const auto bytes = static_cast<uint64_t>((params.plan.filter_points() + params.plan.input_points()) * 8 + 8 * params.plan.copy_elems(s.T));
+    ASSERT_EQ(cul_memory_alloc(m.device, bytes, &params.workspace), CUL_OK) << cul_last_error();
+    simt::conv_fft(params, Stream::from(m.stream)->simt());
+    p.y.read();
+    EXPECT_LE(p.error(), 1e-6) << p.plan;
+    EXPECT_EQ(cul_memory_free(m.device, params.workspace), CUL_OK);
+  }
+#endif
 }
 
 // x is exact in products of halves and the filter nearly so: nothing but the last rounding, 2^-12 and 2^-9 of a number at most, is left. Scales of filters
@@ -172,6 +206,8 @@ TEST(ConvFft, plansAreTheCheapest) {
   EXPECT_EQ(plan.windows, 1) << reason;
   EXPECT_EQ(plan.pairs_at_once, 4);
   EXPECT_EQ(plan.input_points(), 0);
+  EXPECT_FALSE(plan.copies);
+  EXPECT_TRUE(plan_conv_fft(2, 4096, 10, 4096, device, &reason).copies) << reason;
 
   // A short filter over many tokens: windows of some times its taps, not one of everything.
   plan = plan_conv_fft(1, 1 << 20, 8, 128, device, &reason);
@@ -188,7 +224,7 @@ TEST(ConvFft, plansAreTheCheapest) {
   EXPECT_EQ(plan.parts, 16);
   EXPECT_EQ(plan.windows, 16);
   EXPECT_LT(plan.pairs_at_once, 2048);
-  EXPECT_LE((plan.filter_points() + plan.input_points()) * 8, device.scratch_bytes);
+  EXPECT_LE((plan.filter_points() + plan.input_points()) * 8 + 2 * 4 * plan.copy_elems(1 << 17), device.scratch_bytes);
 
   // More than the memory for one pair: one pair and one row.
   plan = plan_conv_fft(4, 1 << 24, 6, 1 << 24, device, &reason);

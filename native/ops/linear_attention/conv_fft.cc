@@ -35,7 +35,8 @@ ConvFftParams check_conv_fft(const Call& call, const cul_conv_fft_args& args) {
   p.skip = skip.data;
   std::string reason;
   p.plan = plan_conv_fft(B, T, C, L, conv_fft_limits(call.caps(), x.dtype), &reason);
-  p.workspace = call.workspace(static_cast<uint64_t>(p.plan.filter_points() + p.plan.input_points()) * 2 * sizeof(float));
+  const int64_t copies = 2 * p.plan.copy_elems(T) * static_cast<int64_t>(size_of(x.dtype));
+  p.workspace = call.workspace(static_cast<uint64_t>((p.plan.filter_points() + p.plan.input_points()) * 2 * int64_t{sizeof(float)} + copies));
   if (call.plan_only()) call.explain("conv_fft: " + reason);
   return p;
 }

@@ -16,25 +16,11 @@ constexpr int kThreads = 256, kManyThreads = 512;
 // Tokens of a thread of the direct form, and taps between two looks at the end of the filter.
 constexpr int kRun = 8;
 
-// Token t of two channels, 0 outside of x.
-template <class T>
-struct PairInput {
-  const T* row;  // of token 0 and the first channel
-  int64_t token_stride, tokens;
-  bool both, wide;
-
-  CUL_DEVICE_FN PairInput(const Params& p, int64_t b, int64_t channel)
-      : row(static_cast<const T*>(p.x.data) + b * p.x.batch + channel), token_stride(p.x.token), tokens(p.tokens),
-        both(channel + 1 < p.channels), wide(both && p.x.batch % 2 == 0 && p.x.token % 2 == 0) {}
-  CUL_DEVICE_FN float2 operator()(int64_t t) const {
-    if (t < 0 || t >= tokens) return make_float2(0, 0);
-    const T* x = row + t * token_stride;
-    if (wide) {
-      const auto two = load_vector<2>(x);
-      return make_float2(to_float(two[0]), to_float(two[1]));
-    }
-    return make_float2(to_float(x[0]), both ? to_float(x[1]) : 0.0f);
-  }
+// Pairs of channels: those of x or y, or of a copy whose pairs have their tokens behind one another.
+struct PairRows {
+  void* data;
+  int64_t row, pair, token;  // distances in elements
+  bool padded;               // a last odd channel has a second one beside it
 };
 
 // What a launch works on: pairs of channels from first_pair on, rows of the batch from first_row on.
@@ -42,7 +28,71 @@ struct Share {
   int64_t first_pair, pairs, first_row, rows;
   float2* filters;  // [parts][pairs][P]
   float2* inputs;   // [windows][rows][pairs][P], or null: each window makes its own
+  PairRows x, y;    // from the first row and pair on
 };
+
+// Tokens of one pair.
+template <class T>
+struct PairTokens {
+  T* first;
+  int64_t stride;
+  bool both, wide;
+
+  CUL_DEVICE_FN PairTokens(const Params& p, const Share& share, const PairRows& rows, int64_t row, int64_t pair)
+      : first(static_cast<T*>(rows.data) + row * rows.row + pair * rows.pair), stride(rows.token),
+        both(rows.padded || 2 * (share.first_pair + pair) + 1 < p.channels), wide(both && rows.row % 2 == 0 && stride % 2 == 0) {}
+  CUL_DEVICE_FN Vector<T, 2> load(int64_t t) const {
+    const T* x = first + t * stride;
+    return wide ? load_vector<2>(x) : Vector<T, 2>{{x[0], both ? x[1] : from_float<T>(0.0f)}};
+  }
+  CUL_DEVICE_FN void store(int64_t t, const Vector<T, 2>& v) const {
+    T* y = first + t * stride;
+    if (wide) return store_vector(y, v);
+    y[0] = v[0];
+    if (both) y[1] = v[1];
+  }
+  // 0 outside of x.
+  CUL_DEVICE_FN float2 input(int64_t t, int64_t tokens) const {
+    if (t < 0 || t >= tokens) return make_float2(0, 0);
+    const Vector<T, 2> v = load(t);
+    return make_float2(to_float(v[0]), to_float(v[1]));
+  }
+};
+
+constexpr int kTileTokens = 64, kTilePairs = 32;
+
+// Computes: a copy of x whose pairs have their tokens behind one another; kBack: y from such a copy
+// Shapes:   rows x T x pairs of channels
+// Layouts:  from and to as PairRows say
+// Tiles:    256 threads turn 64 tokens of 32 pairs
+// Shared:   8 KB, f32 17 KB
+// Order:    none: a copy
+// Numerics: exact
+// Needs:    sm_80. Windows of a pair would read 4 bytes of each sector of x otherwise. Limit: x once from memory, the copy to L2
+// Source:   none
+template <class T, bool kBack>
+__global__ void __launch_bounds__(kThreads) turn_pairs_kernel(Params p, Share share, PairRows from, PairRows to) {
+  using Pair = Vector<T, 2>;
+  CUL_SHARED(Pair, tile, [kTilePairs][kTileTokens + 1]);
+  const int64_t runs = (p.tokens + kTileTokens - 1) / kTileTokens, groups = (share.pairs + kTilePairs - 1) / kTilePairs;
+  const int thread = static_cast<int>(threadIdx.x);
+  for (int64_t item = blockIdx.x; item < share.rows * runs * groups; item += gridDim.x) {
+    const int64_t index = divide(item, groups), row = divide(index, runs);
+    const int64_t pair = (item - index * groups) * kTilePairs, token = (index - row * runs) * kTileTokens;
+    const int64_t pairs = share.pairs - pair, tokens = p.tokens - token;
+    // Of x and y neighbouring threads have neighbouring pairs, of the copy neighbouring tokens.
+    for (int i = thread; i < kTilePairs * kTileTokens; i += kThreads) {
+      const int a = kBack ? i / kTileTokens : i % kTilePairs, t = kBack ? i % kTileTokens : i / kTilePairs;
+      if (a < pairs && t < tokens) tile[a][t] = PairTokens<T>(p, share, from, row, pair + a).load(token + t);
+    }
+    __syncthreads();
+    for (int i = thread; i < kTilePairs * kTileTokens; i += kThreads) {
+      const int a = kBack ? i % kTilePairs : i / kTileTokens, t = kBack ? i / kTilePairs : i % kTileTokens;
+      if (a < pairs && t < tokens) PairTokens<T>(p, share, to, row, pair + a).store(token + t, tile[a][t]);
+    }
+    __syncthreads();
+  }
+}
 
 CUL_DEVICE_FN Window window_of(int log2_points) {
   CUL_DYNAMIC_SHARED(float2, data, 16);
@@ -98,9 +148,9 @@ __global__ void __launch_bounds__(kManyThreads) input_spectra_kernel(Params p, S
   const int64_t each = share.rows * share.pairs;
   for (int64_t item = blockIdx.x; item < p.plan.windows * each; item += gridDim.x) {
     const int64_t index = divide(item, each), in_window = item - index * each, row = divide(in_window, share.pairs);
-    const PairInput<T> input(p, share.first_row + row, 2 * (share.first_pair + in_window - row * share.pairs));
+    const PairTokens<T> x(p, share, share.x, row, in_window - row * share.pairs);
     const int64_t first = p.plan.first_token(index);
-    forward_transform(window, [&](int i) { return input(first + i); });
+    forward_transform(window, [&](int i) { return x.input(first + i, p.tokens); });
     store_spectrum(window, share.inputs + item * window.points());
   }
 }
@@ -118,8 +168,8 @@ CUL_DEVICE_FN void add_product(float2 z, float2 z_mirror, float2 h, float2 h_mir
 
 // Computes: y[t] = sum_s filter[s] x[t-s] + skip x[t], the last `hop` tokens of each window
 // Shapes:   x, y [B,T,C]; spectra [parts][pairs][P] and, where there are several parts, [windows][rows][pairs][P]
-// Layouts:  inner stride 1, f32, f16 or bf16; two channels in one access where tokens lie at even distances
-// Tiles:    a block has one window of two channels, P / 16 threads up to 512; neighbouring blocks share sectors of x and y in L2
+// Layouts:  f32, f16 or bf16, as PairRows say; two channels in one access where tokens lie at even distances
+// Tiles:    a block has one window of two channels, P / 16 threads up to 512
 // Shared:   8.5 P bytes, and 2 KB of roots
 // Order:    fixed: parts from the nearest on
 // Numerics: f32 and rounded once; the error is relative to the norms of filter and window
@@ -132,13 +182,13 @@ __global__ void __launch_bounds__(kManyThreads) convolve_windows_kernel(Params p
   const int64_t each = share.rows * share.pairs, part_points = share.pairs * points, window_points = each * points;
   for (int64_t item = blockIdx.x; item < p.plan.windows * each; item += gridDim.x) {
     const int64_t index = divide(item, each), in_window = item - index * each, row = divide(in_window, share.pairs);
-    const int64_t pair = in_window - row * share.pairs, channel = 2 * (share.first_pair + pair), b = share.first_row + row;
+    const int64_t pair = in_window - row * share.pairs;
     const int64_t first = p.plan.first_token(index);
     const float2* filters = share.filters + pair * points;
     const float2* inputs = share.inputs ? share.inputs + item * points : nullptr;
     if (!inputs) {
-      const PairInput<T> input(p, b, channel);
-      forward_transform(window, [&](int i) { return input(first + i); });
+      const PairTokens<T> x(p, share, share.x, row, pair);
+      forward_transform(window, [&](int i) { return x.input(first + i, p.tokens); });
     }
     const int64_t parts = !inputs ? 1 : index + 1 < p.plan.parts ? index + 1 : p.plan.parts;
     auto product = [&](int place, int mirror, float2& sum, float2& mirrored) {
@@ -165,16 +215,11 @@ __global__ void __launch_bounds__(kManyThreads) convolve_windows_kernel(Params p
       }
     }
     __syncthreads();
-    T* y = static_cast<T*>(p.y.data) + b * p.y.batch + channel;
-    const bool both = channel + 1 < p.channels, wide = both && p.y.batch % 2 == 0 && p.y.token % 2 == 0;
+    const PairTokens<T> y(p, share, share.y, row, pair);
     const int64_t skipped = points - p.plan.hop;
     inverse_transform(window, [&](int i, float2 v) {
       const int64_t t = first + i;
-      if (i < skipped || t >= p.tokens) return;
-      T* to = y + t * p.y.token;
-      if (wide) return store_vector(to, Vector<T, 2>{{from_float<T>(v.x), from_float<T>(v.y)}});
-      to[0] = from_float<T>(v.x);
-      if (both) to[1] = from_float<T>(v.y);
+      if (i >= skipped && t < p.tokens) y.store(t, {{from_float<T>(v.x), from_float<T>(v.y)}});
     });
   }
 }
@@ -225,17 +270,26 @@ void run_windows(const Params& p, NativeStream stream) {
   const int threads = static_cast<int>(std::clamp<int64_t>(plan.points() / 16, 32, plan.log2_points < 14 ? kThreads : kManyThreads));
   const size_t shared = Window::shared_bytes(plan.log2_points);
   auto grid = [](int64_t items) { return dim3(static_cast<unsigned>(std::min<int64_t>(items, 1 << 30))); };
-  const int64_t rows_at_once = plan.parts > 1 ? plan.rows_at_once : p.batch;
   auto* const filters = static_cast<float2*>(p.workspace);
+  auto* const inputs = plan.parts > 1 ? filters + plan.filter_points() : nullptr;
+  T* const copies = reinterpret_cast<T*>(filters + plan.filter_points() + plan.input_points());
   for (int64_t pair = 0; pair < p.pairs(); pair += plan.pairs_at_once) {
-    Share share{pair, std::min(plan.pairs_at_once, p.pairs() - pair), 0, 0, filters, nullptr};
-    if (plan.parts > 1) share.inputs = filters + plan.filter_points();
+    Share share{pair, std::min(plan.pairs_at_once, p.pairs() - pair), 0, 0, filters, inputs, {}, {}};
     launch(filter_spectra_kernel<T>, grid(share.pairs * plan.parts), dim3(threads), shared, stream, p, share);
-    for (share.first_row = 0; share.first_row < p.batch; share.first_row += rows_at_once) {
-      share.rows = std::min(rows_at_once, p.batch - share.first_row);
+    for (share.first_row = 0; share.first_row < p.batch; share.first_row += plan.rows_at_once) {
+      share.rows = std::min(plan.rows_at_once, p.batch - share.first_row);
+      auto own = [&](const Params::Rows& rows) {
+        return PairRows{static_cast<T*>(rows.data) + share.first_row * rows.batch + 2 * pair, rows.batch, 2, rows.token, false};
+      };
+      auto copy = [&](T* data) { return PairRows{data, 2 * p.tokens * share.pairs, 2 * p.tokens, 2, true}; };
+      share.x = plan.copies ? copy(copies) : own(p.x);
+      share.y = plan.copies ? copy(copies + plan.copy_elems(p.tokens)) : own(p.y);
       const int64_t items = plan.windows * share.rows * share.pairs;
-      if (share.inputs) launch(input_spectra_kernel<T>, grid(items), dim3(threads), shared, stream, p, share);
+      const int64_t tiles = share.rows * ((p.tokens + kTileTokens - 1) / kTileTokens) * ((share.pairs + kTilePairs - 1) / kTilePairs);
+      if (plan.copies) launch(turn_pairs_kernel<T, false>, grid(tiles), dim3(kThreads), 0, stream, p, share, own(p.x), share.x);
+      if (inputs) launch(input_spectra_kernel<T>, grid(items), dim3(threads), shared, stream, p, share);
       launch(convolve_windows_kernel<T>, grid(items), dim3(threads), shared, stream, p, share);
+      if (plan.copies) launch(turn_pairs_kernel<T, true>, grid(tiles), dim3(kThreads), 0, stream, p, share, share.y, own(p.y));
     }
   }
 }

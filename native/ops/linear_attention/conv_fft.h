@@ -19,14 +19,18 @@ struct ConvFftPlan {
   int64_t hop = 0;
   int64_t windows = 0;  // of one row of the batch
   int64_t parts = 0;    // of a filter
-  // Device: pairs of channels that share the workspace, and rows of the batch whose spectra are kept at once (0 where parts == 1).
+  // Device: pairs of channels and rows of the batch that share the workspace, and whether it has copies of their x and y in which a pair's tokens stand
+  // behind one another.
   int64_t pairs_at_once = 0, rows_at_once = 0;
+  bool copies = false;
 
   CUL_NUMERIC int64_t points() const { return int64_t{1} << log2_points; }
   CUL_NUMERIC int64_t first_token(int64_t window) const { return (window + 1) * hop - points(); }
   // Points as pairs of floats: of the filters' spectra, and of the inputs'.
   int64_t filter_points() const { return pairs_at_once * parts * points(); }
-  int64_t input_points() const { return rows_at_once * pairs_at_once * windows * points(); }
+  int64_t input_points() const { return parts > 1 ? rows_at_once * pairs_at_once * windows * points() : 0; }
+  // Elements of one copy.
+  int64_t copy_elems(int64_t tokens) const { return copies ? rows_at_once * pairs_at_once * 2 * tokens : 0; }
 };
 
 struct ConvFftParams {
@@ -57,7 +61,9 @@ struct ConvFftLimits {
   int log2_points = 0;       // the largest
   int64_t direct_taps = 0;   // no filter is longer that goes tap by tap
   int64_t block_taps = 0;    // nor one that goes in blocks
-  int64_t scratch_bytes = 0; // pairs of channels and rows of the batch share this much memory at once, unless one pair needs more; 0: no scratch
+  // Pairs of channels and rows of the batch share this much memory at once, unless one pair needs more; 0: no scratch.
+  int64_t scratch_bytes = 0;
+  int64_t element_bytes = 4;
 };
 ConvFftLimits conv_fft_limits(const DeviceCaps& caps, DType dtype);
 

@@ -34,8 +34,9 @@ struct ConvRoots {
   }
 };
 
-// A worker's memory, kept between calls.
+// A worker's memory, kept between calls as long as it is not much.
 struct ConvScratch {
+  static constexpr size_t kKeptElems = size_t{16} << 20;
   hwy::AlignedFreeUniquePtr<float[]> memory;
   size_t size = 0;
 
@@ -46,6 +47,9 @@ struct ConvScratch {
       size = elems;
     }
     return memory.get();
+  }
+  void release_much() {
+    if (size > kKeptElems) *this = {};
   }
   static ConvScratch& own() {
     static thread_local ConvScratch scratch;
@@ -242,6 +246,7 @@ void conv_fft_windows(const Params& p, const ConvShares& s, const ConvRoots& roo
       run_windows<decltype(type)>(p, item / s.shares * kRow, windows * share / s.shares, windows * (share + 1) / s.shares, roots);
     });
   }
+  ConvScratch::own().release_much();
 }
 
 // Tokens of an item of the direct form.

@@ -11,6 +11,7 @@ namespace {
 constexpr int kFewestLog2Points = 8;
 // What a point costs beside the butterflies, in butterflies: loading, the product of spectra, storing; and a part of the filter more.
 constexpr int64_t kPointCost = 6, kPartCost = 2;
+constexpr int64_t kSectorBytes = 32;
 
 int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 long long ll(int64_t x) { return x; }
@@ -36,7 +37,7 @@ Cut cut(int64_t tokens, int64_t taps, int log2_points, int64_t hop) {
 ConvFftLimits conv_fft_limits(const DeviceCaps& caps, DType dtype) {
   if (caps.backend == CUL_BACKEND_CPU) return {kCpuLog2Points, 24, 0, 0};
   const bool half = dtype != DType::f32;
-  ConvFftLimits limits{kFewestLog2Points, half ? 16 : 64, half ? 256 : 0, int64_t{64} << 20};
+  ConvFftLimits limits{kFewestLog2Points, half ? 16 : 64, half ? 256 : 0, int64_t{64} << 20, static_cast<int64_t>(size_of(dtype))};
   // A window stands in shared memory: 8 bytes a point, one point in 16 more against bank conflicts, and the roots.
   while (limits.log2_points < 14 && (int64_t{17} << limits.log2_points) + 4096 <= caps.shared_bytes_per_block) ++limits.log2_points;
   return limits;
@@ -74,13 +75,17 @@ ConvFftPlan plan_conv_fft(int64_t batch, int64_t tokens, int64_t channels, int64
   if (limits.scratch_bytes == 0) return plan;
 
   const int64_t pairs = ceil_divide(channels, 2), point_bytes = 2 * static_cast<int64_t>(sizeof(float));
+  // Few channels fill sectors without a copy.
+  plan.copies = channels * limits.element_bytes > kSectorBytes;
   const int64_t filter_bytes = plan.parts * plan.points() * point_bytes;
-  const int64_t input_bytes = plan.parts > 1 ? plan.windows * plan.points() * point_bytes : 0;
-  plan.pairs_at_once = std::clamp<int64_t>(limits.scratch_bytes / (filter_bytes + input_bytes), 1, pairs);
-  if (plan.parts > 1)
-    plan.rows_at_once =
-        std::clamp<int64_t>((limits.scratch_bytes / plan.pairs_at_once - filter_bytes) / input_bytes, 1, batch);
-  *reason += format("; %lld pairs of channels at once", ll(plan.pairs_at_once));
+  const int64_t row_bytes = (plan.parts > 1 ? plan.windows * plan.points() * point_bytes : 0) +
+                            (plan.copies ? 2 * 2 * tokens * limits.element_bytes : 0);
+  plan.pairs_at_once = std::clamp<int64_t>(limits.scratch_bytes / (filter_bytes + row_bytes), 1, pairs);
+  plan.rows_at_once = batch;
+  if (row_bytes > 0)
+    plan.rows_at_once = std::clamp<int64_t>((limits.scratch_bytes / plan.pairs_at_once - filter_bytes) / row_bytes, 1, batch);
+  *reason += format("; %lld pairs of channels and %lld rows at once%s", ll(plan.pairs_at_once), ll(plan.rows_at_once),
+                    plan.copies ? ", copied so that a pair's tokens are neighbours" : "");
   return plan;
 }
 
