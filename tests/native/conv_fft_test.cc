@@ -115,7 +115,7 @@ TEST(ConvFft, filtersThatNoWindowHoldsComeInParts) {
 TEST(ConvFft, littleMemoryMeansManyLaunches) {
 #if CULEBRA_HAS_SIMT
   Machine m(CUL_BACKEND_SIMT);
-  for (const Shape& s : {Shape{3, 700, 11, 600}, Shape{5, 300, 21, 200}, Shape{2, 300, 3, 200}}) {
+  for (const Shape& s : {Shape{3, 700, 11, 600}, Shape{5, 300, 21, 200}, Shape{2, 300, 7, 200}}) {
     Problem p(m, DType::f32, s, 1);
     auto rows = [&](const Tensor& t) {
       const auto* d = static_cast<const cul_tensor*>(t);
@@ -132,7 +132,7 @@ TEST(ConvFft, littleMemoryMeansManyLaunches) {
     params.filter_stride = s.L + 1;
     params.skip = rows(p.skip).data;
     params.skip_is_f32 = true;
-    params.plan = plan_conv_fft(s.B, s.T, s.C, s.L, {9, 0, 0, s.L > 512 ? 64 << 10 : 32 << 10, 4}, &p.plan);
+    params.plan = plan_conv_fft(s.B, s.T, s.C, s.L, {9, 0, 0, s.L > 512 ? 64 << 10 : s.C > 8 ? 32 << 10 : 8 << 10, 4}, &p.plan);
     EXPECT_LT(params.plan.pairs_at_once * params.plan.rows_at_once, params.pairs() * s.B) << p.plan;
     const auto bytes = static_cast<uint64_t>((params.plan.filter_points() + params.plan.input_points()) * 8 + 8 * params.plan.copy_elems(s.T));
     ASSERT_EQ(cul_memory_alloc(m.device, bytes, &params.workspace), CUL_OK) << cul_last_error();
