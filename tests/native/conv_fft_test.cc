@@ -83,7 +83,7 @@ struct Problem {
 
 TEST(ConvFft, isTheSumOnEveryBackend) {
   const Shape shapes[] = {{1, 1, 1, 1}, {2, 7, 3, 7}, {1, 40, 5, 0}, {1, 90, 4, 64}, {2, 70, 3, 66}, {1, 200, 2, 65}, {2, 257, 3, 129},
-                          {1, 300, 7, 300}, {1, 700, 2, 100}, {1, 1000, 1, 700}, {2, 400, 67, 300}, {1, 300, 66, 290},
+                          {1, 300, 7, 300}, {1, 700, 2, 100}, {1, 1000, 1, 700}, {2, 400, 67, 300}, {1, 300, 66, 290}, {1, 640, 33, 600}, {2, 560, 3, 513},
                           {1, 2100, 2, 2100}};
   for (const int32_t backend : glue_testing::backends()) {
     Machine m(backend);
@@ -149,7 +149,7 @@ TEST(ConvFft, littleMemoryMeansManyLaunches) {
 TEST(ConvFft, blocksOnTensorCoresKeepTheFilter) {
 #if CULEBRA_HAS_SIMT
   Machine m(CUL_BACKEND_SIMT);
-  for (const Shape& s : {Shape{4, 40, 5, 17}, Shape{2, 300, 5, 33}, Shape{1, 1030, 17, 129}, Shape{1, 2300, 8, 256}, Shape{3, 130, 24, 130}})
+  for (const Shape& s : {Shape{4, 40, 5, 17}, Shape{2, 300, 5, 33}, Shape{1, 1030, 17, 129}, Shape{1, 2300, 8, 256}, Shape{3, 130, 24, 130}, Shape{1, 1100, 3, 512}})
     for (const DType type : {DType::f16, DType::bf16})
       for (const double size : {1.0, 1e-8, 1e4}) {
         Problem p(m, type, s, s.C % 8 ? 1 : 8, false);

@@ -78,16 +78,16 @@ CUL_DEVICE_FN Vector<T, 8> load_channels(const Params& p, int64_t b, int64_t t, 
 
 // Computes: y[t] = sum_s filter[s] x[t-s] + skip x[t]: a Toeplitz matrix of blocks H_j [16,16], H_j[r,k] = filter[16 j + r - k], times x in columns of 16
 // tokens: Y[:,i] = sum_j H_j X[:,i-j]
-// Shapes:   x, y [B,T,C] f16 or bf16; filter [C,L], L <= 256
+// Shapes:   x, y [B,T,C] f16 or bf16; filter [C,L], L <= 512
 // Layouts:  inner stride 1; accesses of eight channels where tokens are aligned
 // Tiles:    8 warps; a block has 1024 tokens of 16 channels, a warp two of the channels, one after the other, 64 columns in registers
-// Shared:   tokens before and in the tile, channel by channel (41 KB at most), overwritten by y; each warp's filter (18 KB)
+// Shared:   tokens before and in the tile, channel by channel, overwritten by y (L = 256: 41 KB, 512: 49 KB); each warp's filter (18 KB, 35 KB)
 // Order:    the nearest block first, the filter's high part before its low one; neither tile nor company changes it
 // Numerics: x as stored, the filter in two parts of x's type: 21 bits (f16), 16 (bf16) of its largest tap; f32 sums, rounded once
 // Needs:    sm_80. Limit: x and y once, 4 (L + 15) operations of tensor cores a token
 // Source:   the definition; blocks of a Toeplitz matrix are Toeplitz
 template <class T>
-__global__ void __launch_bounds__(32 * kWarps, 3) convolve_blocks_kernel(Params p, int64_t groups, int64_t tiles, bool aligned) {
+__global__ void __launch_bounds__(32 * kWarps, 2) convolve_blocks_kernel(Params p, int64_t groups, int64_t tiles, bool aligned) {
   CUL_DYNAMIC_SHARED(unsigned char, shared, 16);
   const BlocksLayout layout(p.taps);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32, g = lane / 4, t = lane % 4;

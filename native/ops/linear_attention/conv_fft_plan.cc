@@ -37,7 +37,7 @@ Cut cut(int64_t tokens, int64_t taps, int log2_points, int64_t hop) {
 ConvFftLimits conv_fft_limits(const DeviceCaps& caps, DType dtype) {
   if (caps.backend == CUL_BACKEND_CPU) return {kCpuLog2Points, 24, 0, 0};
   const bool half = dtype != DType::f32;
-  ConvFftLimits limits{kFewestLog2Points, half ? 16 : 64, half ? 256 : 0, int64_t{64} << 20, static_cast<int64_t>(size_of(dtype))};
+  ConvFftLimits limits{kFewestLog2Points, half ? 16 : 64, half ? 512 : 0, int64_t{64} << 20, static_cast<int64_t>(size_of(dtype))};
   // A window stands in shared memory: 8 bytes a point, one point in 16 more against bank conflicts, and the roots.
   while (limits.log2_points < 14 && (int64_t{17} << limits.log2_points) + 4096 <= caps.shared_bytes_per_block) ++limits.log2_points;
   return limits;
