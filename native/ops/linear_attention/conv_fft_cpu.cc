@@ -249,8 +249,8 @@ void conv_fft_windows(const Params& p, const ConvShares& s, const ConvRoots& roo
   ConvScratch::own().release_much();
 }
 
-// Tokens of an item of the direct form.
-constexpr int64_t kRun = 64;
+// Tokens of an item of the direct form, and of those that are summed together.
+constexpr int64_t kRun = 64, kTogether = 4;
 
 template <class T>
 void run_taps(const Params& p, int64_t channel, int64_t b, int64_t first) {
@@ -259,23 +259,39 @@ void run_taps(const Params& p, int64_t channel, int64_t b, int64_t first) {
   float* const z = h + (past + 1) * kRow;
   load_filter<T>(p, channel, n, past + 1, 1.0f, h);
   const T* x = static_cast<const T*>(p.x.data) + b * p.x.batch + channel;
-  for (int64_t i = 0; i < past + tokens; ++i) {
+  for (int64_t i = 0; i < past + (tokens + kTogether - 1) / kTogether * kTogether; ++i) {
     const int64_t t = first - past + i;
-    if (t >= 0)
+    if (t >= 0 && t < p.tokens)
       load_channels(x + t * p.x.token, n, z + i * kRow);
     else
       std::fill(z + i * kRow, z + (i + 1) * kRow, 0.0f);
   }
   T* y = static_cast<T*>(p.y.data) + b * p.y.batch + channel;
   HWY_ALIGN float row[kRow];
-  for (int64_t i = 0; i < tokens; ++i) {
-    Complex sum{hn::Zero(F32Tag()), hn::Zero(F32Tag())};
-    for (int64_t s = 0; s <= past; ++s) {
-      const Complex w = load_point(h + s * kRow), in = load_point(z + (i + past - s) * kRow);
-      sum = {hn::MulAdd(w.re, in.re, sum.re), hn::MulAdd(w.im, in.im, sum.im)};
+  const Complex zero{hn::Zero(F32Tag()), hn::Zero(F32Tag())};
+  auto add = [](const Complex& w, const float* in, Complex& sum) HWY_ATTR {
+    sum = {hn::MulAdd(w.re, load(in), sum.re), hn::MulAdd(w.im, load(in + kLanes), sum.im)};
+  };
+  // Tokens share the load of a tap.
+  for (int64_t i = 0; i < tokens; i += kTogether) {
+    Complex sum0 = zero, sum1 = zero, sum2 = zero, sum3 = zero;
+    const float* in = z + (i + past) * kRow;
+    for (int64_t s = 0; s <= past; ++s, in -= kRow) {
+      const Complex w = load_point(h + s * kRow);
+      add(w, in, sum0);
+      add(w, in + kRow, sum1);
+      add(w, in + 2 * kRow, sum2);
+      add(w, in + 3 * kRow, sum3);
     }
-    store_point(sum, row);
-    store_row(row, n, y + (first + i) * p.y.token);
+    auto store = [&](int64_t k, const Complex& sum) HWY_ATTR {
+      if (i + k >= tokens) return;
+      store_point(sum, row);
+      store_row(row, n, y + (first + i + k) * p.y.token);
+    };
+    store(0, sum0);
+    store(1, sum1);
+    store(2, sum2);
+    store(3, sum3);
   }
 }
 
