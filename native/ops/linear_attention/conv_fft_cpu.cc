@@ -204,8 +204,7 @@ template <class T>
 void load_filter(const Params& p, int64_t channel, int64_t n, int64_t count, float scale, float* rows) {
   std::fill(rows, rows + count * kRow, 0.0f);
   for (int64_t c = 0; c < n; ++c) {
-    const float* filter = p.filter + (channel + c) * p.filter_stride;
-    for (int64_t s = 0; s < p.taps; ++s) rows[s * kRow + c] = scale * filter[s];
+    for (int64_t s = 0; s < p.taps; ++s) rows[s * kRow + c] = scale * p.filter[(channel + c) * p.filter_stride + s];
     rows[c] += scale * skip_of<T>(p, channel + c);
   }
 }
