@@ -13,14 +13,14 @@ namespace {
 using Params = ConvFftParams;
 
 constexpr int kThreads = 256, kManyThreads = 512;
-// Tokens of a thread of the direct form, and taps between two looks at the end of the filter.
+// Tokens of a thread that goes tap by tap.
 constexpr int kRun = 8;
 
 // Pairs of channels: those of x or y, or of a copy whose pairs have their tokens behind one another.
 struct PairRows {
   void* data;
   int64_t row, pair, token;  // distances in elements
-  bool padded;               // a last odd channel has a second one beside it
+  bool padded;               // beside a last odd channel there is room for a second one
 };
 
 // What a launch works on: pairs of channels from first_pair on, rows of the batch from first_row on.

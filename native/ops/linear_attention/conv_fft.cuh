@@ -2,8 +2,8 @@
 // again, so that nothing is ever reordered. A pass is a butterfly of 16 points in a thread's registers, the first one of 2, 4, 8 or 16.
 //
 // Two real sequences are one complex one, z = a + i b. With Z[-k] at hand A[k] = (Z[k] + conj Z[-k]) / 2 and i B[k] = (Z[k] - conj Z[-k]) / 2.
-// In bit-reversed order the mirror of place j, whose highest bit is m, is j ^ (2^m - 1): a negative keeps the bits up to its lowest one and flips those
-// above.
+// In bit-reversed order the mirror of place j, whose highest bit is m, is j ^ (2^m - 1): a negative number keeps the bits up to its lowest
+// one and flips those above.
 #pragma once
 #include "device/barrier.h"
 #include "device/launch.h"
@@ -73,8 +73,8 @@ struct Window {
   CUL_DEVICE_FN float2 root(int k) const { return complex_product(fine[k & (kRoots - 1)], coarse[k >> kLog2Roots]); }
 };
 
-// What a pass turns its points by, between its butterfly and the next pass: the point of frequency f by root(step)^f, back where kInverse. Powers 1, 2, 4 and 8
-// come from the tables, the others are products of two.
+// What a pass turns its points by, between its butterfly and the next pass: the point of frequency f by root(step)^f, back where kInverse.
+// Powers 1, 2, 4 and 8 come from the tables, the others are products of two.
 template <int kLog2, bool kInverse>
 CUL_DEVICE_FN void turn(const Window& window, int step, float2 (&v)[1 << kLog2]) {
   constexpr int kHalf = 1 << kLog2 >> 1;
@@ -153,8 +153,8 @@ CUL_DEVICE_FN void inverse_pass(const Window& window, int log2_size, Store&& sto
   }
 }
 
-// Whole transforms, for every thread of the block. load(i) and store(i, v) stand for time; frequencies are in the window. Both end, and inverse
-// begins, behind a barrier; before forward the window must be free.
+// Whole transforms, for every thread of the block. load(i) and store(i, v) stand for time; frequencies are in the window. Both end behind a
+// barrier; the window must be free before forward, and written and behind a barrier before inverse.
 template <class Load>
 CUL_DEVICE_FN void forward_transform(const Window& window, Load&& load) {
   int log2_size = window.log2_points;
@@ -187,7 +187,7 @@ CUL_DEVICE_FN void inverse_transform(const Window& window, Store&& store) {
   __syncthreads();
 }
 
-// The spectra of two real sequences at place j and its mirror, as sums into (ab, mirrored ib): what a product with filters adds.
+// Two places whose frequencies are negatives of one another.
 struct MirrorPlaces {
   int place, mirror;
 };

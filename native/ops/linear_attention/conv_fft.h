@@ -8,9 +8,9 @@
 
 namespace culebra {
 
-// How a long convolution is cut. Filters of few taps go tap by tap, of some on tensor cores as a Toeplitz matrix (device, halves). Others go through
-// transforms of P = 2^log2_points points: a window of P inputs ends with every hop-th token and gives the outputs of its last `hop` tokens. A filter that reaches further than a window
-// is cut into parts of hop = P / 2 taps, each of which meets the window that lies as many hops before.
+// How a long convolution is cut. Filters of few taps go tap by tap, of some as a Toeplitz matrix on tensor cores (device, halves). Others go
+// through transforms of P = 2^log2_points points: a window of P inputs ends with every hop-th token and gives the outputs of its last `hop`
+// tokens. A filter that reaches further than a window is cut into parts of hop = P / 2 taps; part j meets the window j hops earlier.
 struct ConvFftPlan {
   enum class Form { taps, blocks, windows };
   Form form = Form::taps;
@@ -19,8 +19,8 @@ struct ConvFftPlan {
   int64_t hop = 0;
   int64_t windows = 0;  // of one row of the batch
   int64_t parts = 0;    // of a filter
-  // Device: pairs of channels and rows of the batch that share the workspace, and whether it has copies of their x and y in which a pair's tokens stand
-  // behind one another.
+  // Device: pairs of channels and rows of the batch that share the workspace, and whether it has copies of their x and y in which a pair's
+  // tokens stand behind one another.
   int64_t pairs_at_once = 0, rows_at_once = 0;
   bool copies = false;
 
@@ -52,8 +52,7 @@ struct ConvFftParams {
   int64_t pairs() const { return (channels + 1) / 2; }
 };
 
-// Largest transforms of a cpu: one of any convolution whose scratch still fits its addresses. Larger ones than a cache are cheap there, since
-// a transform is run depth first.
+// The largest transforms on a cpu: larger than any memory. Those beyond a cache are cheap there too, since a transform is run depth first.
 inline constexpr int kCpuLog2Points = 40;
 
 // What a backend's transforms are like.
