@@ -2,6 +2,7 @@
 
 #include "abi/registry.h"
 #include "ops/linear_attention/causal_conv1d.h"
+#include "ops/linear_attention/conv_fft.h"
 #include "ops/linear_attention/gated_rms_norm.h"
 #include "ops/linear_attention/linear_attention.h"
 #include "ops/linear_attention/local_linear_attention.h"
@@ -37,13 +38,15 @@ static constexpr Op<LocalLinearAttentionParams> kLocalLinearAttention{
 static constexpr Op<CausalConv1dParams> kCausalConv1d{
     "causal_conv1d", "linear_attention", "f32 f16 bf16", cpu::causal_conv1d,
     CUL_CUDA(causal_conv1d), CUL_SIMT(causal_conv1d)};
+static constexpr Op<ConvFftParams> kConvFft{
+    "conv_fft", "linear_attention", "f32 f16 bf16", cpu::conv_fft, CUL_CUDA(conv_fft), CUL_SIMT(conv_fft)};
 static constexpr Op<GatedRmsNormParams> kGatedRmsNorm{
     "gated_rms_norm", "linear_attention", "f32 f16 bf16", cpu::gated_rms_norm,
     CUL_CUDA(gated_rms_norm), CUL_SIMT(gated_rms_norm)};
 
 static constexpr const OpRecord* kOps[] = {&kSimpleGla, &kGatedLinearAttention, &kDeltaRule, &kGatedDeltaRule,
                                            &kKda, &kLinearAttention, &kMlstm, &kMixtureOfMemories,
-                                           &kLocalLinearAttention, &kCausalConv1d, &kGatedRmsNorm};
+                                           &kLocalLinearAttention, &kCausalConv1d, &kConvFft, &kGatedRmsNorm};
 const OpList kLinearAttentionOps{kOps, static_cast<int>(std::size(kOps))};
 
 }  // namespace culebra
@@ -81,6 +84,9 @@ cul_status cul_local_linear_attention(cul_stream* stream, const cul_local_linear
 }
 cul_status cul_causal_conv1d(cul_stream* stream, const cul_causal_conv1d_args* args) {
   return run_op(kCausalConv1d, stream, args, check_causal_conv1d);
+}
+cul_status cul_conv_fft(cul_stream* stream, const cul_conv_fft_args* args) {
+  return run_op(kConvFft, stream, args, check_conv_fft);
 }
 cul_status cul_gated_rms_norm(cul_stream* stream, const cul_gated_rms_norm_args* args) {
   return run_op(kGatedRmsNorm, stream, args, check_gated_rms_norm);

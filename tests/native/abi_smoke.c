@@ -118,6 +118,7 @@ int main(void) {
   REFUSED(cul_mixture_of_memories(0, 0));
   REFUSED(cul_local_linear_attention(0, 0));
   REFUSED(cul_causal_conv1d(0, 0));
+  REFUSED(cul_conv_fft(0, 0));
   REFUSED(cul_gated_rms_norm(0, 0));
   REFUSED(cul_attention(0, 0));
   REFUSED(cul_paged_attention(0, 0));

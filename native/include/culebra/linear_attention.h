@@ -210,6 +210,21 @@ typedef struct cul_causal_conv1d_args {
 } cul_causal_conv1d_args;
 CUL_API cul_status cul_causal_conv1d(cul_stream* stream, const cul_causal_conv1d_args* args);
 
+/* Causal long convolution: y[t] = sum_{s < L} filter[c,s] x[t-s] + skip[c] x[t] per channel, x before its first token zero
+ * (Poli et al., arXiv:2302.10866; on tensor cores Fu et al., arXiv:2311.05908). x, y [B,T,C] f32 or half, y's dtype x's;
+ * filter f32 [C,L], 0 <= L <= T (any L where T = 0); skip? [C] f32 or as x. y may not overlap any input. Sums are f32 and go
+ * through Fourier transforms of windows that the plan chooses: the error of a channel is relative to the norms of its filter and of its
+ * input, not to each y[t], and a value that is not finite reaches the outputs of its window in its own channel and in the neighbour's that it is
+ * transformed with. */
+typedef struct cul_conv_fft_args {
+  cul_op_call call;
+  const cul_tensor* x;
+  const cul_tensor* filter;
+  const cul_tensor* skip; /* optional */
+  const cul_tensor* y;
+} cul_conv_fft_args;
+CUL_API cul_status cul_conv_fft(cul_stream* stream, const cul_conv_fft_args* args);
+
 enum { CUL_GATE_ACT_SILU = 0, CUL_GATE_ACT_SIGMOID = 1 };
 
 /* y = rms(x) * weight * act(gate), or with norm_before_gate 0: rms(x act(gate)) * weight; rms over D / groups channels at

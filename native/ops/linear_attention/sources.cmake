@@ -2,6 +2,9 @@ culebra_family(linear_attention
   SOURCES
     causal_conv1d
     causal_conv1d_cpu
+    conv_fft
+    conv_fft_cpu
+    conv_fft_plan
     gated_rms_norm
     gated_rms_norm_cpu
     linear_attention
@@ -22,6 +25,8 @@ culebra_family(linear_attention
     chunk_prepare
     chunk_prepare_channel
     chunk_scan
+    conv_fft
+    conv_fft_blocks
     gated_rms_norm
     linear_attention
     linear_attention_wide
@@ -32,5 +37,6 @@ culebra_family(linear_attention
     recurrence
     recurrent
   TESTS
+    conv_fft
     linear_attention
     linear_attention_kernels)

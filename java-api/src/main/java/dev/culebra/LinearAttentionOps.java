@@ -1,6 +1,7 @@
 package dev.culebra;
 
 import dev.culebra.bindings.generated.cul_causal_conv1d_args;
+import dev.culebra.bindings.generated.cul_conv_fft_args;
 import dev.culebra.bindings.generated.cul_gated_rms_norm_args;
 import dev.culebra.bindings.generated.cul_linear_attention_args;
 import dev.culebra.bindings.generated.cul_local_linear_attention_args;
@@ -286,6 +287,34 @@ abstract class LinearAttentionOps extends RecurrenceOps {
             cul_causal_conv1d_args.final_state(args, stream.optionalOut(finalState, "final_state"));
             cul_causal_conv1d_args.act(args, act.ordinal());
             while (stream.again(culebra_h.cul_causal_conv1d(stream.handle(), args))) {}
+        } finally {
+            stream.end();
+        }
+    }
+
+    /**
+     * Long causal convolution per channel: {@code y[t] = sum_(s < L) filter[c,s] x[t-s] + skip[c] x[t]}, with x zero before its
+     * first token (Poli et al., arXiv:2302.10866; on tensor cores Fu et al., arXiv:2311.05908).
+     *
+     * <p>Filters of more than a few taps go through Fourier transforms of windows of x, in f32: the error of a channel is relative to the norms of
+     * its filter and its input, not to each {@code y[t]}, and a NaN or an infinity reaches every output of its window, of its own channel and
+     * of the neighbour that shares the transform. A row of the batch gets the same bits in any company. Returns before the work is done.
+     *
+     * @param x [B, T, C], half or f32
+     * @param filter f32 [C, L], L at most T (any L where T is 0); L = 0 is a filter of zeros
+     * @param skip [C], f32 or as x; null: none
+     * @param y [B, T, C] as x; overlaps no input
+     * @throws CulebraException with SHAPE where L exceeds T, or extents disagree; DTYPE where filter is not f32 or y not as x;
+     *     UNSUPPORTED where y overlaps an input
+     */
+    public static void convFft(Stream stream, Tensor x, Tensor filter, @Nullable Tensor skip, Tensor y) {
+        var args = stream.begin("conv_fft", cul_conv_fft_args.sizeof());
+        try {
+            cul_conv_fft_args.x(args, stream.in(x, "x"));
+            cul_conv_fft_args.filter(args, stream.in(filter, "filter"));
+            cul_conv_fft_args.skip(args, stream.optional(skip, "skip"));
+            cul_conv_fft_args.y(args, stream.out(y, "y"));
+            while (stream.again(culebra_h.cul_conv_fft(stream.handle(), args))) {}
         } finally {
             stream.end();
         }

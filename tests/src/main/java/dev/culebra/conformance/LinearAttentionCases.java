@@ -32,6 +32,7 @@ final class LinearAttentionCases {
         all.put("mixture_of_memories", LinearAttentionCases::mixtureOfMemories);
         all.put("local_linear_attention", LinearAttentionCases::localLinearAttention);
         all.put("causal_conv1d", LinearAttentionCases::causalConv1d);
+        all.put("conv_fft", LinearAttentionCases::convFft);
         all.put("gated_rms_norm", LinearAttentionCases::gatedRmsNorm);
     }
 
@@ -174,6 +175,10 @@ final class LinearAttentionCases {
         Ops.causalConv1d(call.stream(), call.in("x"), call.in("w"), call.in("bias"), states.initial, sequences(call),
                 call.out("y", call.dtype("x"), call.shape("x")), states.last,
                 call.attributes().oneOf("act", Activation.NONE));
+    }
+
+    private static void convFft(Call call) {
+        Ops.convFft(call.stream(), call.in("x"), call.in("filter"), call.in("skip"), call.out("y", call.dtype("x"), call.shape("x")));
     }
 
     private static void gatedRmsNorm(Call call) {

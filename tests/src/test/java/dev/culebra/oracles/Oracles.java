@@ -33,6 +33,7 @@ public final class Oracles {
         all.put("mixture_of_memories", new MixtureOfMemoriesOracle());
         all.put("local_linear_attention", new LocalLinearAttentionOracle());
         all.put("causal_conv1d", new CausalConv1dOracle());
+        all.put("conv_fft", new ConvFftOracle());
         all.put("gated_rms_norm", new GatedRmsNormOracle());
         all.put("attention", new AttentionOracle());
         all.put("paged_attention", new PagedAttentionOracle());

@@ -152,11 +152,40 @@ final class LinearAttentionBadCalls {
         table.bad("causal_conv1d", "a state of another type", Refused.DTYPE, on -> Ops.causalConv1d(on.stream, on.zeros(F16, 1, 6, 16),
                 on.zeros(F16, 16, 4), null, on.zeros(F32, 1, 16, 3), null, on.zeros(F16, 1, 6, 16), null, Activation.NONE),
                 "state", "f32");
+        convFft(table);
         table.bad("gated_rms_norm", "weight is too long", Refused.SHAPE, on -> Ops.gatedRmsNorm(on.stream, on.zeros(F32, 4, 32),
                 on.zeros(F32, 4, 32), on.zeros(F32, 64), on.zeros(F32, 4, 32), 1e-6f, GateActivation.SILU, true, 1),
                 "weight", "64", "32");
         table.bad("gated_rms_norm", "groups do not divide D", Refused.SHAPE, on -> Ops.gatedRmsNorm(on.stream, on.zeros(F32, 4, 32),
                 null, on.zeros(F32, 32), on.zeros(F32, 4, 32), 1e-6f, GateActivation.SILU, true, 3), "groups", "3");
+    }
+
+    private static void convFft(BadCalls table) {
+        var op = "conv_fft";
+        table.bad(op, "a filter longer than x", Refused.SHAPE, on -> Ops.convFft(on.stream, on.zeros(F32, 1, 6, 16), on.zeros(F32, 16, 7), null,
+                on.zeros(F32, 1, 6, 16)), "filter", "7", "6");
+        table.bad(op, "a filter of other channels", Refused.SHAPE, on -> Ops.convFft(on.stream, on.zeros(F32, 1, 6, 16), on.zeros(F32, 8, 6),
+                null, on.zeros(F32, 1, 6, 16)), "filter", "8", "16");
+        table.bad(op, "x without a batch", Refused.SHAPE, on -> Ops.convFft(on.stream, on.zeros(F32, 6, 16), on.zeros(F32, 16, 6), null,
+                on.zeros(F32, 6, 16)), "x", "[B,T,C]");
+        table.bad(op, "a filter of rank 1", Refused.SHAPE, on -> Ops.convFft(on.stream, on.zeros(F32, 1, 6, 16), on.zeros(F32, 6), null,
+                on.zeros(F32, 1, 6, 16)), "filter", "[C,L]");
+        table.bad(op, "a filter in f16", Refused.DTYPE, on -> Ops.convFft(on.stream, on.zeros(F16, 1, 6, 16), on.zeros(F16, 16, 6), null,
+                on.zeros(F16, 1, 6, 16)), "filter", "f16");
+        table.bad(op, "skip of other channels", Refused.SHAPE, on -> Ops.convFft(on.stream, on.zeros(F32, 1, 6, 16), on.zeros(F32, 16, 6),
+                on.zeros(F32, 8), on.zeros(F32, 1, 6, 16)), "skip", "8", "16");
+        table.bad(op, "skip of another type", Refused.DTYPE, on -> Ops.convFft(on.stream, on.zeros(F32, 1, 6, 16), on.zeros(F32, 16, 6),
+                on.zeros(F16, 16), on.zeros(F32, 1, 6, 16)), "skip", "f16");
+        table.bad(op, "y of another type", Refused.DTYPE, on -> Ops.convFft(on.stream, on.zeros(F16, 1, 6, 16), on.zeros(F32, 16, 6), null,
+                on.zeros(F32, 1, 6, 16)), "y", "f32");
+        table.bad(op, "y of fewer tokens", Refused.SHAPE, on -> Ops.convFft(on.stream, on.zeros(F32, 1, 6, 16), on.zeros(F32, 16, 6), null,
+                on.zeros(F32, 1, 5, 16)), "y", "5", "6");
+        table.bad(op, "no filter", Refused.NULL, on -> Ops.convFft(on.stream, on.zeros(F32, 1, 6, 16), null, null,
+                on.zeros(F32, 1, 6, 16)), "filter");
+        table.bad(op, "in place", Refused.UNSUPPORTED, on -> {
+            var x = on.zeros(F32, 1, 6, 16);
+            Ops.convFft(on.stream, x, on.zeros(F32, 16, 6), null, x);
+        }, "y", "x");
     }
 
     private static void linear(TestDevice on, Tensor k, Tensor state, Tensor z, Tensor lastZ, LinearAttentionOptions options) {

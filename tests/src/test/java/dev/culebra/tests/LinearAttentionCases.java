@@ -28,6 +28,7 @@ final class LinearAttentionCases {
             cases.add(mixtureOfMemories(seed + i, i, dtype));
             cases.add(localLinearAttention(seed + i, i, dtype));
             cases.add(causalConv1d(seed + i, i, DTYPES[i % 3]));
+            cases.add(convFft(seed + i, i, dtype));
             cases.add(gatedRmsNorm(seed + i, i, DTYPES[i % 3]));
         }
         return cases;
@@ -316,6 +317,21 @@ final class LinearAttentionCases {
                 .check("final_state", Metric.MAX_ABS, 0);
         if (i % 2 == 0) {
             builder.normal("bias", dtype, 1, channels);
+        }
+        return builder.build(dtype);
+    }
+
+    /** B, T, C, L: tap by tap, one window, several, no tokens, a filter of no taps. */
+    private static final int[][] CONVOLUTIONS = {{2, 300, 3, 300}, {1, 1, 9, 1}, {2, 0, 4, 0}, {3, 129, 5, 65}, {1, 1000, 2, 90},
+        {2, 37, 33, 20}, {1, 257, 70, 256}, {0, 8, 4, 8}, {1, 20, 2, 0}};
+
+    private static Case convFft(long seed, int i, DType dtype) {
+        var size = CONVOLUTIONS[i];
+        var builder = new CaseBuilder("conv_fft", seed, dtype, i)
+                .normal("x", dtype, 1, size[0], size[1], size[2])
+                .normal("filter", DType.F32, 1 / Math.sqrt(size[3] + 1), size[2], size[3]);
+        if (i % 4 != 3) {
+            builder.normal("skip", i % 2 == 0 ? DType.F32 : dtype, 1, size[2]);
         }
         return builder.build(dtype);
     }

@@ -6685,6 +6685,67 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class cul_conv_fft {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_conv_fft");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_conv_fft(cul_stream *stream, const cul_conv_fft_args *args)
+     * }
+     */
+    public static FunctionDescriptor cul_conv_fft$descriptor() {
+        return cul_conv_fft.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_conv_fft(cul_stream *stream, const cul_conv_fft_args *args)
+     * }
+     */
+    public static MethodHandle cul_conv_fft$handle() {
+        return cul_conv_fft.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_conv_fft(cul_stream *stream, const cul_conv_fft_args *args)
+     * }
+     */
+    public static MemorySegment cul_conv_fft$address() {
+        return cul_conv_fft.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_conv_fft(cul_stream *stream, const cul_conv_fft_args *args)
+     * }
+     */
+    public static int cul_conv_fft(MemorySegment stream, MemorySegment args) {
+        var mh$ = cul_conv_fft.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_conv_fft", stream, args);
+            }
+            return (int)mh$.invokeExact(stream, args);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
     private static final int CUL_GATE_ACT_SILU = (int)0L;
     /**
      * {@snippet lang=c :
