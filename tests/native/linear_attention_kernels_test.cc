@@ -1,13 +1,17 @@
 // The recurrences on every backend against the recurrence in double, where the cases do not reach: lengths around the chunk, hostile
 // gates and keys, and what must be the same bits.
 #include "culebra/linear_attention.h"
-#include "glue_harness.h"
+#include "linear_attention_devices.h"
 
 namespace culebra {
 namespace {
 
 using glue_testing::Machine;
 using glue_testing::Tensor;
+using linear_attention_testing::Device;
+using linear_attention_testing::devices;
+using linear_attention_testing::device_name;
+using linear_attention_testing::kHopper;
 
 struct Operator {
   const char* name;
@@ -138,31 +142,8 @@ struct Problem {
   Tensor q, k, v, o, beta, g, initial, final, index;
 };
 
-// simt's second device, which emulates compute capability 9.0, counts as a backend.
-constexpr int32_t kHopper = CUL_BACKEND_COUNT;
-std::vector<int32_t> devices() {
-  std::vector<int32_t> list = glue_testing::backends();
-  if (list.back() == CUL_BACKEND_SIMT) list.push_back(kHopper);
-  return list;
-}
-struct Device : Machine {
-  explicit Device(int32_t choice) : Machine(choice == kHopper ? CUL_BACKEND_SIMT : choice) {
-    if (choice != kHopper) return;
-    cul_stream_destroy(stream);
-    EXPECT_EQ(cul_device_close(device), CUL_OK);
-    EXPECT_EQ(cul_device_open(CUL_BACKEND_SIMT, 1, nullptr, &device), CUL_OK) << cul_last_error();
-    EXPECT_EQ(cul_stream_create(device, &stream), CUL_OK) << cul_last_error();
-    cul_device_info info{};
-    info.struct_size = sizeof info;
-    EXPECT_EQ(cul_device_get_info(device, &info), CUL_OK);
-    id = info.id;
-  }
-};
-
 class Recurrences : public ::testing::TestWithParam<int32_t> {};
-INSTANTIATE_TEST_SUITE_P(Devices, Recurrences, ::testing::ValuesIn(devices()), [](const auto& info) {
-  return info.param == kHopper ? std::string("hopper") : std::string(cul_backend_name(info.param));
-});
+INSTANTIATE_TEST_SUITE_P(Devices, Recurrences, ::testing::ValuesIn(devices()), [](const auto& info) { return device_name(info.param); });
 
 TEST_P(Recurrences, haveEveryLengthAroundAChunk) {
   Device m(GetParam());
@@ -279,6 +260,17 @@ TEST_P(Recurrences, haveRowsForSeveralWarps) {
       p.run();
       p.expect_reference(glue_testing::bound_of(p.type));
     }
+}
+
+TEST_P(Recurrences, haveWideKeysThatValueHeadsShare) {
+  Device m(GetParam());
+  for (const int64_t T : {40, 300}) {
+    SCOPED_TRACE(T);
+    Problem p(m, kOperators[0], DType::f16, {2, T, 1, 2, 144, 24}, {}, 3);
+    p.run();
+    EXPECT_EQ(GetParam() != CUL_BACKEND_CPU, p.plan.find("spans of 256 tokens") != std::string::npos) << p.plan;
+    p.expect_reference(glue_testing::bound_of(p.type));
+  }
 }
 
 TEST_P(Recurrences, haveMoreHeadsThanAGridIsHigh) {

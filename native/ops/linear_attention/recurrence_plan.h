@@ -2,6 +2,7 @@
 #pragma once
 #include "abi/call.h"
 #include "ops/linear_attention/chunk_layout.h"
+#include "ops/linear_attention/tiled_layout.h"
 
 namespace culebra {
 
@@ -14,6 +15,8 @@ struct RecurrencePlan {
   bool chunked = false;   // some sequence may go in chunks
   ChunkLayout chunks;
   ScanPlan scan;
+  bool tiled = false;     // those go in spans of chunks instead
+  TiledPlan tiles;
   void* workspace = nullptr;
 };
 
@@ -50,5 +53,9 @@ class WorkspaceParts {
 // operands anew. Where even blocks of one warp leave multiprocessors idle, long sequences are cut, which costs every chunk twice and a
 // chain of products over the segments; not with batch_invariant, whose results depend on a sequence alone.
 ScanPlan plan_scan(const RecurrenceParams& p, const ChunkLayout& chunks, int multiprocessors, int shared_bytes);
+
+// The launches of the tiled form; output_stages is 0 where a block's shared memory does not reach. Tiles of states are as large as still
+// give every multiprocessor one: each reads its chunks' operands anew.
+TiledPlan plan_tiles(const RecurrenceParams& p, int multiprocessors, int shared_bytes);
 
 }  // namespace culebra

@@ -31,6 +31,9 @@ culebra_family(linear_attention
     normaliser
     recurrence
     recurrent
+    tiled_outputs
+    tiled_states
   TESTS
     linear_attention
-    linear_attention_kernels)
+    linear_attention_kernels
+    linear_attention_tiled)
