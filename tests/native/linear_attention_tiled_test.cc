@@ -242,6 +242,13 @@ TEST_P(WideMlstm, hasHeadsOfSeveralTiles) {
   }
 }
 
+TEST_P(WideMlstm, carriesItsMaximumOverManyChunks) {
+  Device m(GetParam());
+  Mlstm p(m, DType::f16, {2120, 1, 8, 8}, {});
+  p.run();
+  p.expect_reference();
+}
+
 TEST_P(WideMlstm, packsSequencesAndKeepsCheckpoints) {
   Device m(GetParam());
   Options x;
