@@ -309,5 +309,44 @@ TEST_P(WideMlstm, standsGatesThatCloseAndOpen) {
   }
 }
 
+TEST_P(WideMlstm, hasACousinThatReadsTheLastState) {
+  Device m(GetParam());
+  const int64_t T = 150, K = 136, V = 16;
+  Tensor q(m, DType::f16, {1, T, 1, K}), k(m, DType::f16, {1, T, 1, K}), v(m, DType::f16, {1, T, 1, V}), o(m, DType::f16, {1, T, 1, V});
+  std::mt19937_64 random(5);
+  q.normal(random);
+  k.normal(random);
+  v.normal(random);
+  auto args = glue_testing::args_of<cul_linear_attention_args>();
+  args.q = q;
+  args.k = k;
+  args.v = v;
+  args.o = o;  // neither causal nor normalised, and no states
+  args.call.flags = CUL_OP_PLAN_ONLY;
+  ASSERT_EQ(cul_linear_attention(m.stream, &args), CUL_OK) << cul_last_error();
+  EXPECT_EQ(GetParam() != CUL_BACKEND_CPU, std::string(cul_last_plan()).find("spans of 256 tokens") != std::string::npos);
+  void* workspace = nullptr;
+  if (const uint64_t bytes = cul_last_workspace_bytes()) {
+    ASSERT_EQ(cul_memory_alloc(m.device, bytes, &workspace), CUL_OK) << cul_last_error();
+    args.call.workspace = workspace;
+    args.call.workspace_bytes = bytes;
+  }
+  args.call.flags = 0;
+  ASSERT_EQ(cul_linear_attention(m.stream, &args), CUL_OK) << cul_last_error();
+  o.read();
+  EXPECT_EQ(cul_memory_free(m.device, workspace), CUL_OK);
+  std::vector<double> reference;
+  for (int64_t t = 0; t < T; ++t) {
+    std::vector<double> row(static_cast<size_t>(V));
+    for (int64_t s = 0; s < T; ++s) {
+      double score = 0;
+      for (int64_t c = 0; c < K; ++c) score += q[t * K + c] * k[s * K + c] / std::sqrt(static_cast<double>(K));
+      for (int64_t c = 0; c < V; ++c) row[static_cast<size_t>(c)] += score * v[s * V + c];
+    }
+    reference.insert(reference.end(), row.begin(), row.end());
+  }
+  glue_testing::expect_close(o, reference);
+}
+
 }  // namespace
 }  // namespace culebra

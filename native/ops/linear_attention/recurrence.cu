@@ -25,7 +25,7 @@ void validate(const RecurrenceParams& p, NativeStream stream) {
 void recurrence(const RecurrenceParams& p, NativeStream stream) {
   if (p.sequences.count == 0) return;
   if (p.validate) validate(p, stream);
-  if (p.plan.recurrent) run_recurrent(p, p.plan.chunked || p.plan.tiled ? kRecurrentTokens : kAnyLength, stream);
+  if (p.plan.recurrent) run_recurrent(p, p.plan.chunked || p.plan.tiled ? p.plan.recurrent_tokens : kAnyLength, stream);
   if (p.plan.tiled) {
     tiled_states(p, stream);
     tiled_outputs(p, stream);

@@ -11,6 +11,8 @@ namespace culebra {
 inline constexpr int64_t kRecurrentTokens = 16;
 
 struct RecurrencePlan {
+  // The longest sequences that go token by token where others go in chunks.
+  int64_t recurrent_tokens = kRecurrentTokens;
   bool recurrent = true;  // some sequence may go token by token
   bool chunked = false;   // some sequence may go in chunks
   ChunkLayout chunks;

@@ -25,6 +25,7 @@ culebra_family(linear_attention
     gated_rms_norm
     linear_attention
     linear_attention_wide
+    memory_routes
     local_linear_attention
     mixture_of_memories
     mlstm

@@ -9,7 +9,6 @@ namespace culebra {
 
 inline constexpr int kSpan = 256;          // tokens between states in memory; a multiple of kChunk
 inline constexpr int kQueryRows = 128;     // tokens that a block of the second kernel makes outputs of; kSpan is a multiple
-inline constexpr int64_t kMaxTiledKeys = 256;
 
 // Of one chunk of 64 tokens and value head, f32: what gates and factors mean there. Rows behind a sequence's end have factors of 0.
 struct TiledRecord {
@@ -30,11 +29,12 @@ struct TiledPlan {
   int32_t keys = 0;                           // columns of states in memory: K to the next multiple of 64, zeros beyond K
   int32_t state_warps = 8;                    // 32 of a tile's 128 rows by 64 columns each
   int32_t state_stages = 3, output_stages = 3;
-  bool initial = false;                       // there is a state before the first span
 
   static constexpr int kValueTile = 256;  // of outputs, columns a block
   static constexpr int kStageBytes = kValueTile * 64 * 2;
   // Bytes of shared memory.
+  static constexpr int kStatePitch = 64 + 4;  // f32, of rows on their way to memory
+  CUL_NUMERIC int state_bytes(int stages) const { return stages * state_stage_bytes() + state_warps * 16 * kStatePitch * 4; }
   CUL_NUMERIC int state_stage_bytes() const { return 64 * (128 + state_warps * 16) * 2 + 64 * 4 + 16; }
   CUL_NUMERIC int output_bytes(int stages) const {
     return kQueryRows * (keys + 64) * 2 + stages * kStageBytes + kSpan / 64 * static_cast<int>(sizeof(TiledRecord));

@@ -36,7 +36,7 @@ struct OutputTile {
     chunks = first_chunk + (left > kChunk ? 2 : 1);
     slot = first_slot(p.sequences, n, kChunk) + span * kSpanChunks;
     state_slot = first_slot(p.sequences, n, kSpan) + span;
-    state_pieces = span > 0 || p.plan.tiles.initial ? p.plan.tiles.keys / 64 : 0;
+    state_pieces = span > 0 || p.initial.data ? p.plan.tiles.keys / 64 : 0;
   }
 };
 
@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(kThreads, 1) tiled_outputs_kernel(Params p, in
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const OutputTile& tile = shared_tile(p, column_tiles);
   const int64_t left = tile.seq.length - tile.begin, used = p.value_dim - tile.first_column;
-  if (tile.seq.length <= kRecurrentTokens || left <= 0) return;
+  if (tile.seq.length <= p.plan.recurrent_tokens || left <= 0) return;
   T* const out = head_row<T>(p.o, tile.seq.batch, tile.seq.begin + tile.begin, tile.head) + tile.first_column;
   if (tile.seq.skipped) {
     for (int row = warp; row < kQueryRows && row < left; row += kWarps)

@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(32 * kRecordWarps) tiled_records_kernel(Params
   const int64_t items = p.plan.tiles.chunks * p.value_heads;
   for (int64_t item = int64_t{blockIdx.x} * kRecordWarps + threadIdx.x / 32; item < items; item += int64_t{gridDim.x} * kRecordWarps) {
     const int64_t slot = divide(item, p.value_heads), head = item - slot * p.value_heads;
-    const ChunkSpan chunk = chunk_of_slot(p.sequences, slot);
+    const ChunkSpan chunk = chunk_of_slot(p, slot);
     if (chunk.count == 0) continue;
     const int64_t batch = chunk.sequence.batch, token = chunk.sequence.begin + chunk.begin;
     const int64_t key_head = divide(head, divide(p.value_heads, p.key_heads));
@@ -84,7 +84,7 @@ CUL_DEVICE_FN const StateTile& shared_tile(const Params& p, int64_t row_tiles, i
 
 // The warp's 32 x 64 elements of a state in memory, 16 rows at a time by way of shared memory [16][kPitch]: registers hold no addresses, and
 // accesses go along whichever axis is contiguous. `state` is the head's.
-constexpr int kPitch = 64 + 4;
+constexpr int kPitch = TiledPlan::kStatePitch;
 template <bool kLoad>
 CUL_DEVICE_FN void move_state(const Params& p, const Params::States& where, float* state, int64_t row, int64_t column, float* rows, int lane,
                               float (&s)[2][8][4]) {
@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(32 * kMaxStateWarps) tiled_states_kernel(Param
   const TiledPlan& plan = p.plan.tiles;
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x), warp = thread / 32, lane = thread % 32;
   const StateTile& tile = shared_tile(p, row_tiles, column_tiles);
-  if (tile.seq.length <= kRecurrentTokens) return;
+  if (tile.seq.length <= p.plan.recurrent_tokens) return;
   const int64_t row = tile.first_row + warp % 4 * 32, column = tile.first_column + warp / 4 * 64;
   float* const rows = reinterpret_cast<float*>(shared + plan.state_stages * plan.state_stage_bytes()) + warp * 16 * kPitch;
   const int64_t checkpoint0 = first_checkpoint(p, tile.n);
@@ -212,7 +212,7 @@ __global__ void __launch_bounds__(32 * kMaxStateWarps) tiled_states_kernel(Param
       cp_async_wait<0>();
     __syncthreads();  // this chunk is there for all, and the one before is no longer read
     fetch(chunk + stages - 1);
-    if (chunk % (kSpan / kChunk) == 0 && (chunk > 0 || plan.initial))
+    if (chunk % (kSpan / kChunk) == 0 && (chunk > 0 || p.initial.data))
       store_span<T>(p, span_state<T>(p, span0 + chunk / (kSpan / kChunk), tile.head), row, column, rows, lane, s);
     const unsigned char* const stage = stage_of(chunk);
     const float decay = reinterpret_cast<const float*>(stage + (2 + key_tiles) * kChunk * 128)[kChunk + 1];
@@ -265,7 +265,7 @@ void run_states(const Params& p, NativeStream stream) {
   const int64_t row_tiles = (p.value_dim + kTileRows - 1) / kTileRows, columns = 16 * plan.state_warps;
   const int64_t column_tiles = (plan.keys + columns - 1) / columns;
   launch(tiled_states_kernel<T>, dim3(static_cast<unsigned>(p.sequences.count * p.value_heads * row_tiles * column_tiles)),
-         dim3(static_cast<unsigned>(32 * plan.state_warps)), static_cast<size_t>(plan.state_stages * plan.state_stage_bytes() + plan.state_warps * 16 * kPitch * 4), stream, p,
+         dim3(static_cast<unsigned>(32 * plan.state_warps)), static_cast<size_t>(plan.state_bytes(plan.state_stages)), stream, p,
          row_tiles, column_tiles, rows_aligned(p.k) && rows_aligned(p.v));
 }
 

@@ -178,7 +178,7 @@ final class LinearAttentionCases {
         var heads = 1 + i % 2;
         var valueHeads = heads * (1 + i % 2);
         var map = MAPS[i % MAPS.length];
-        var keys = map == FeatureMap.TAYLOR2 ? 8 : 16;
+        var keys = map == FeatureMap.TAYLOR2 ? 8 : i == 8 ? 136 : 16;
         var values = new int[] {24, 40, 8}[i % 3];
         var vk = i % 4 < 2;
         var width = map.width(keys);
