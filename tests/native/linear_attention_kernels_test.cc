@@ -251,6 +251,24 @@ TEST_P(Recurrences, cutLongSequencesWhereHeadsAreFew) {
   }
 }
 
+// What a segment does to a state shows only where it forgets little: keys that stay the same for a while leave most of the state alone.
+TEST_P(Recurrences, mergeSegmentsThatRememberMuch) {
+  Device m(GetParam());
+  const int64_t T = 1541, V = GetParam() == kHopper ? 48 : 8;
+  for (const Operator& op : kOperators) {
+    SCOPED_TRACE(op.name);
+    Problem p(m, op, DType::f16, {1, T, 1, 1, 16, V});
+    std::mt19937_64 random(29);
+    std::uniform_real_distribution<double> gate(-0.004, 0), strength(0, 0.3);
+    p.g.fill([&](int64_t) { return gate(random); });
+    p.beta.fill([&](int64_t) { return strength(random); });
+    if (op.delta) p.k.fill([](int64_t i) { return std::sin(static_cast<double>(i % 16 * (i / 16 / 90 * 7 + 3))) / 3; });
+    p.run();
+    EXPECT_EQ(GetParam() != CUL_BACKEND_CPU, p.plan.find("are cut after") != std::string::npos) << p.plan;
+    p.expect_reference(glue_testing::bound_of(p.type));
+  }
+}
+
 TEST_P(Recurrences, haveRowsForSeveralWarps) {
   Device m(GetParam());
   for (const Operator& op : kOperators)

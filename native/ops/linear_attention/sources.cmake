@@ -37,4 +37,5 @@ culebra_family(linear_attention
   TESTS
     linear_attention
     linear_attention_kernels
+    linear_attention_memories
     linear_attention_tiled)
