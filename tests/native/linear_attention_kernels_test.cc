@@ -1,5 +1,7 @@
 // The recurrences on every backend against the recurrence in double, where the cases do not reach: lengths around the chunk, hostile
 // gates and keys, and what must be the same bits.
+#include <memory>
+
 #include "culebra/linear_attention.h"
 #include "linear_attention_devices.h"
 
@@ -62,6 +64,14 @@ struct Problem {
     return {T * (heads * (dim + pad) + pad), heads * (dim + pad) + pad, dim + pad, 1};
   }
   int64_t sequences(const std::vector<int32_t>& lengths) const { return lengths.empty() ? s.B : static_cast<int64_t>(lengths.size()); }
+  // States after `every` tokens, 2 `every`, ... of each sequence are wanted too.
+  void want_checkpoints(int32_t tokens) {
+    every = tokens;
+    int64_t rows = 0;
+    for (int64_t n = 0; n < count(); ++n) rows += length(n) / every;
+    checkpoints = std::make_unique<Tensor>(machine, DType::f32, std::vector<int64_t>{rows, s.HV, s.V, s.K});
+  }
+  int64_t length(int64_t n) const { return cu.empty() ? s.T : cu[static_cast<size_t>(n) + 1] - cu[static_cast<size_t>(n)]; }
   int64_t count() const { return cu.empty() ? s.B : static_cast<int64_t>(cu.size()) - 1; }
 
   void run(uint32_t flags = 0) {
@@ -75,6 +85,8 @@ struct Problem {
     if (!cu.empty()) args.cu_seqlens = index;
     args.initial_state = initial;
     args.final_state = final;
+    if (checkpoints) args.checkpoints = *checkpoints;
+    args.checkpoint_every = every;
     args.call.flags = flags | CUL_OP_PLAN_ONLY;
     ASSERT_EQ(op.run(machine.stream, &args), CUL_OK) << cul_last_error();
     void* workspace = nullptr;
@@ -89,19 +101,20 @@ struct Problem {
     ASSERT_EQ(op.run(machine.stream, &args), CUL_OK) << cul_last_error();
     o.read();
     final.read();
+    if (checkpoints) checkpoints->read();
     EXPECT_EQ(cul_memory_free(machine.device, workspace), CUL_OK);
   }
 
   // The recurrence as it is written.
   void expect_reference(double bound) const {
-    double error[2] = {}, size[2] = {};
-    for (int64_t n = 0; n < count(); ++n)
+    double error[3] = {}, size[3] = {};
+    int64_t checkpoint = 0;  // the sequence's first
+    for (int64_t n = 0; n < count(); checkpoint += every ? length(n) / every : 0, ++n)
       for (int64_t h = 0; h < s.HV; ++h) {
         const int64_t batch = cu.empty() ? n : 0, begin = cu.empty() ? 0 : cu[static_cast<size_t>(n)];
-        const int64_t length = cu.empty() ? s.T : cu[static_cast<size_t>(n) + 1] - begin;
         std::vector<double> state(static_cast<size_t>(s.V * s.K));
         for (size_t i = 0; i < state.size(); ++i) state[i] = initial[(n * s.HV + h) * s.V * s.K + static_cast<int64_t>(i)];
-        for (int64_t t = 0; t < length; ++t) {
+        for (int64_t t = 0; t < length(n); ++t) {
           const int64_t token = batch * s.T + begin + t, keys = (token * s.H + h / (s.HV / s.H)) * s.K, head = token * s.HV + h;
           for (int64_t x = 0; x < s.V; ++x) {
             double* row = &state[static_cast<size_t>(x * s.K)];
@@ -117,6 +130,12 @@ struct Problem {
             error[0] += std::pow(o[head * s.V + x] - out, 2);
             size[0] += out * out;
           }
+          if (!every || (t + 1) % every) continue;
+          for (size_t i = 0; i < state.size(); ++i) {
+            const int64_t row = (checkpoint + t / every) * s.HV + h;
+            error[2] += std::pow((*checkpoints)[row * s.V * s.K + static_cast<int64_t>(i)] - state[i], 2);
+            size[2] += state[i] * state[i];
+          }
         }
         for (size_t i = 0; i < state.size(); ++i) {
           error[1] += std::pow(final[(n * s.HV + h) * s.V * s.K + static_cast<int64_t>(i)] - state[i], 2);
@@ -125,6 +144,7 @@ struct Problem {
       }
     EXPECT_LE(std::sqrt(error[0]), bound * std::sqrt(size[0])) << "o";
     EXPECT_LE(std::sqrt(error[1]), bound * std::sqrt(size[1])) << "final_state";
+    EXPECT_LE(std::sqrt(error[2]), bound * std::sqrt(size[2])) << "checkpoints";
   }
 
   std::vector<double> outputs(int64_t begin, int64_t end) const {  // of tokens, B = 1
@@ -139,6 +159,8 @@ struct Problem {
   Shape s;
   std::vector<int32_t> cu;
   std::string plan;
+  int32_t every = 0;
+  std::unique_ptr<Tensor> checkpoints;
   Tensor q, k, v, o, beta, g, initial, final, index;
 };
 
@@ -249,6 +271,18 @@ TEST_P(Recurrences, cutLongSequencesWhereHeadsAreFew) {
     p.run(CUL_OP_BATCH_INVARIANT);
     EXPECT_EQ(p.plan.find("are cut"), std::string::npos) << p.plan;
   }
+}
+
+TEST_P(Recurrences, keepCheckpointsOfChunks) {
+  Device m(GetParam());
+  for (const Operator& op : kOperators)
+    for (const int32_t every : {64, 128}) {
+      SCOPED_TRACE(::testing::Message() << op.name << " every " << every);
+      Problem p(m, op, DType::f16, {1, 360, 1, 2, 24, 16}, every == 64 ? std::vector<int32_t>{70, 0, 128, 10, 150} : std::vector<int32_t>{});
+      p.want_checkpoints(every);
+      p.run();
+      p.expect_reference(glue_testing::bound_of(p.type));
+    }
 }
 
 // What a segment does to a state shows only where it forgets little: keys that stay the same for a while leave most of the state alone.
