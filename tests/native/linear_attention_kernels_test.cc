@@ -1,13 +1,19 @@
 // The recurrences on every backend against the recurrence in double, where the cases do not reach: lengths around the chunk, hostile
 // gates and keys, and what must be the same bits.
+#include <memory>
+
 #include "culebra/linear_attention.h"
-#include "glue_harness.h"
+#include "linear_attention_devices.h"
 
 namespace culebra {
 namespace {
 
 using glue_testing::Machine;
 using glue_testing::Tensor;
+using linear_attention_testing::Device;
+using linear_attention_testing::devices;
+using linear_attention_testing::device_name;
+using linear_attention_testing::kHopper;
 
 struct Operator {
   const char* name;
@@ -58,6 +64,14 @@ struct Problem {
     return {T * (heads * (dim + pad) + pad), heads * (dim + pad) + pad, dim + pad, 1};
   }
   int64_t sequences(const std::vector<int32_t>& lengths) const { return lengths.empty() ? s.B : static_cast<int64_t>(lengths.size()); }
+  // States after `every` tokens, 2 `every`, ... of each sequence are wanted too.
+  void want_checkpoints(int32_t tokens) {
+    every = tokens;
+    int64_t rows = 0;
+    for (int64_t n = 0; n < count(); ++n) rows += length(n) / every;
+    checkpoints = std::make_unique<Tensor>(machine, DType::f32, std::vector<int64_t>{rows, s.HV, s.V, s.K});
+  }
+  int64_t length(int64_t n) const { return cu.empty() ? s.T : cu[static_cast<size_t>(n) + 1] - cu[static_cast<size_t>(n)]; }
   int64_t count() const { return cu.empty() ? s.B : static_cast<int64_t>(cu.size()) - 1; }
 
   void run(uint32_t flags = 0) {
@@ -71,6 +85,8 @@ struct Problem {
     if (!cu.empty()) args.cu_seqlens = index;
     args.initial_state = initial;
     args.final_state = final;
+    if (checkpoints) args.checkpoints = *checkpoints;
+    args.checkpoint_every = every;
     args.call.flags = flags | CUL_OP_PLAN_ONLY;
     ASSERT_EQ(op.run(machine.stream, &args), CUL_OK) << cul_last_error();
     void* workspace = nullptr;
@@ -85,19 +101,20 @@ struct Problem {
     ASSERT_EQ(op.run(machine.stream, &args), CUL_OK) << cul_last_error();
     o.read();
     final.read();
+    if (checkpoints) checkpoints->read();
     EXPECT_EQ(cul_memory_free(machine.device, workspace), CUL_OK);
   }
 
   // The recurrence as it is written.
   void expect_reference(double bound) const {
-    double error[2] = {}, size[2] = {};
-    for (int64_t n = 0; n < count(); ++n)
+    double error[3] = {}, size[3] = {};
+    int64_t checkpoint = 0;  // the sequence's first
+    for (int64_t n = 0; n < count(); checkpoint += every ? length(n) / every : 0, ++n)
       for (int64_t h = 0; h < s.HV; ++h) {
         const int64_t batch = cu.empty() ? n : 0, begin = cu.empty() ? 0 : cu[static_cast<size_t>(n)];
-        const int64_t length = cu.empty() ? s.T : cu[static_cast<size_t>(n) + 1] - begin;
         std::vector<double> state(static_cast<size_t>(s.V * s.K));
         for (size_t i = 0; i < state.size(); ++i) state[i] = initial[(n * s.HV + h) * s.V * s.K + static_cast<int64_t>(i)];
-        for (int64_t t = 0; t < length; ++t) {
+        for (int64_t t = 0; t < length(n); ++t) {
           const int64_t token = batch * s.T + begin + t, keys = (token * s.H + h / (s.HV / s.H)) * s.K, head = token * s.HV + h;
           for (int64_t x = 0; x < s.V; ++x) {
             double* row = &state[static_cast<size_t>(x * s.K)];
@@ -113,6 +130,12 @@ struct Problem {
             error[0] += std::pow(o[head * s.V + x] - out, 2);
             size[0] += out * out;
           }
+          if (!every || (t + 1) % every) continue;
+          for (size_t i = 0; i < state.size(); ++i) {
+            const int64_t row = (checkpoint + t / every) * s.HV + h;
+            error[2] += std::pow((*checkpoints)[row * s.V * s.K + static_cast<int64_t>(i)] - state[i], 2);
+            size[2] += state[i] * state[i];
+          }
         }
         for (size_t i = 0; i < state.size(); ++i) {
           error[1] += std::pow(final[(n * s.HV + h) * s.V * s.K + static_cast<int64_t>(i)] - state[i], 2);
@@ -121,6 +144,7 @@ struct Problem {
       }
     EXPECT_LE(std::sqrt(error[0]), bound * std::sqrt(size[0])) << "o";
     EXPECT_LE(std::sqrt(error[1]), bound * std::sqrt(size[1])) << "final_state";
+    EXPECT_LE(std::sqrt(error[2]), bound * std::sqrt(size[2])) << "checkpoints";
   }
 
   std::vector<double> outputs(int64_t begin, int64_t end) const {  // of tokens, B = 1
@@ -135,34 +159,13 @@ struct Problem {
   Shape s;
   std::vector<int32_t> cu;
   std::string plan;
+  int32_t every = 0;
+  std::unique_ptr<Tensor> checkpoints;
   Tensor q, k, v, o, beta, g, initial, final, index;
 };
 
-// simt's second device, which emulates compute capability 9.0, counts as a backend.
-constexpr int32_t kHopper = CUL_BACKEND_COUNT;
-std::vector<int32_t> devices() {
-  std::vector<int32_t> list = glue_testing::backends();
-  if (list.back() == CUL_BACKEND_SIMT) list.push_back(kHopper);
-  return list;
-}
-struct Device : Machine {
-  explicit Device(int32_t choice) : Machine(choice == kHopper ? CUL_BACKEND_SIMT : choice) {
-    if (choice != kHopper) return;
-    cul_stream_destroy(stream);
-    EXPECT_EQ(cul_device_close(device), CUL_OK);
-    EXPECT_EQ(cul_device_open(CUL_BACKEND_SIMT, 1, nullptr, &device), CUL_OK) << cul_last_error();
-    EXPECT_EQ(cul_stream_create(device, &stream), CUL_OK) << cul_last_error();
-    cul_device_info info{};
-    info.struct_size = sizeof info;
-    EXPECT_EQ(cul_device_get_info(device, &info), CUL_OK);
-    id = info.id;
-  }
-};
-
 class Recurrences : public ::testing::TestWithParam<int32_t> {};
-INSTANTIATE_TEST_SUITE_P(Devices, Recurrences, ::testing::ValuesIn(devices()), [](const auto& info) {
-  return info.param == kHopper ? std::string("hopper") : std::string(cul_backend_name(info.param));
-});
+INSTANTIATE_TEST_SUITE_P(Devices, Recurrences, ::testing::ValuesIn(devices()), [](const auto& info) { return device_name(info.param); });
 
 TEST_P(Recurrences, haveEveryLengthAroundAChunk) {
   Device m(GetParam());
@@ -270,6 +273,36 @@ TEST_P(Recurrences, cutLongSequencesWhereHeadsAreFew) {
   }
 }
 
+TEST_P(Recurrences, keepCheckpointsOfChunks) {
+  Device m(GetParam());
+  for (const Operator& op : kOperators)
+    for (const int32_t every : {64, 128}) {
+      SCOPED_TRACE(::testing::Message() << op.name << " every " << every);
+      Problem p(m, op, DType::f16, {1, 360, 1, 2, 24, 16}, every == 64 ? std::vector<int32_t>{70, 0, 128, 10, 150} : std::vector<int32_t>{});
+      p.want_checkpoints(every);
+      p.run();
+      p.expect_reference(glue_testing::bound_of(p.type));
+    }
+}
+
+// What a segment does to a state shows only where it forgets little: keys that stay the same for a while leave most of the state alone.
+TEST_P(Recurrences, mergeSegmentsThatRememberMuch) {
+  Device m(GetParam());
+  const int64_t T = 1541, V = GetParam() == kHopper ? 48 : 8;
+  for (const Operator& op : kOperators) {
+    SCOPED_TRACE(op.name);
+    Problem p(m, op, DType::f16, {1, T, 1, 1, 16, V});
+    std::mt19937_64 random(29);
+    std::uniform_real_distribution<double> gate(-0.004, 0), strength(0, 0.3);
+    p.g.fill([&](int64_t) { return gate(random); });
+    p.beta.fill([&](int64_t) { return strength(random); });
+    if (op.delta) p.k.fill([](int64_t i) { return std::sin(static_cast<double>(i % 16 * (i / 16 / 90 * 7 + 3))) / 3; });
+    p.run();
+    EXPECT_EQ(GetParam() != CUL_BACKEND_CPU, p.plan.find("are cut after") != std::string::npos) << p.plan;
+    p.expect_reference(glue_testing::bound_of(p.type));
+  }
+}
+
 TEST_P(Recurrences, haveRowsForSeveralWarps) {
   Device m(GetParam());
   for (const Operator& op : kOperators)
@@ -279,6 +312,17 @@ TEST_P(Recurrences, haveRowsForSeveralWarps) {
       p.run();
       p.expect_reference(glue_testing::bound_of(p.type));
     }
+}
+
+TEST_P(Recurrences, haveWideKeysThatValueHeadsShare) {
+  Device m(GetParam());
+  for (const int64_t T : {40, 300}) {
+    SCOPED_TRACE(T);
+    Problem p(m, kOperators[0], DType::f16, {2, T, 1, 2, 144, 24}, {}, 3);
+    p.run();
+    EXPECT_EQ(GetParam() != CUL_BACKEND_CPU, p.plan.find("spans of 256 tokens") != std::string::npos) << p.plan;
+    p.expect_reference(glue_testing::bound_of(p.type));
+  }
 }
 
 TEST_P(Recurrences, haveMoreHeadsThanAGridIsHigh) {

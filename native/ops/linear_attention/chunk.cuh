@@ -48,9 +48,9 @@ CUL_DEVICE_FN ChunkSpan span_of_slot(const Sequences& s, int64_t slot) {
   return span;
 }
 // Those of sequences that go in chunks.
-CUL_DEVICE_FN ChunkSpan chunk_of_slot(const Sequences& s, int64_t slot) {
-  ChunkSpan span = span_of_slot(s, slot);
-  if (span.sequence.length <= kRecurrentTokens) span.count = 0;
+CUL_DEVICE_FN ChunkSpan chunk_of_slot(const RecurrenceParams& p, int64_t slot) {
+  ChunkSpan span = span_of_slot(p.sequences, slot);
+  if (span.sequence.length <= p.plan.recurrent_tokens) span.count = 0;
   return span;
 }
 

@@ -71,7 +71,7 @@ struct ScanItem {
     first_row = (transition ? slice - run.plan.slices : slice) * run.tiles.values;
     checkpoint0 = first_checkpoint(p, n);
     // What the last segment does to the state nobody asks. A skipped sequence is cleared once.
-    nothing = seq.length <= kRecurrentTokens || begin_chunk >= all_chunks || (run.gather && end_chunk == all_chunks) ||
+    nothing = seq.length <= p.plan.recurrent_tokens || begin_chunk >= all_chunks || (run.gather && end_chunk == all_chunks) ||
               (seq.skipped && (run.gather || begin_chunk > 0));
   }
   // Columns of v that exist.

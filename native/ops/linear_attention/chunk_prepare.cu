@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kThreads, 2) prepare_kernel(Params p, ChunkLay
   T* const q_tile = k_tile + kChunk * pitch;
 
   const int64_t unit = divide(blockIdx.x, splits), slot = divide(unit, p.key_heads), key_head = unit - slot * p.key_heads;
-  const ChunkSpan chunk = chunk_of_slot(p.sequences, slot);
+  const ChunkSpan chunk = chunk_of_slot(p, slot);
   if (chunk.count == 0) return;
   const int64_t batch = chunk.sequence.batch, token = chunk.sequence.begin + chunk.begin;
   copy_tokens(k_tile, head_row<const T>(p.k, batch, token, key_head), p.k.token, chunk.count, layout.keys, p.key_dim, aligned, thread, kThreads);

@@ -177,7 +177,7 @@ __global__ void __launch_bounds__(kThreads) prepare_channel_kernel(Params p, Chu
   auto& tiles = *reinterpret_cast<ChannelTiles<T, kKeys>*>(s.lower);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const int64_t slot = divide(blockIdx.x, p.value_heads), head = blockIdx.x - slot * p.value_heads;
-  const ChunkSpan chunk = chunk_of_slot(p.sequences, slot);
+  const ChunkSpan chunk = chunk_of_slot(p, slot);
   if (chunk.count == 0) return;
   const int64_t key_head = divide(head, divide(p.value_heads, p.key_heads));
   const int64_t batch = chunk.sequence.batch, token = chunk.sequence.begin + chunk.begin;

@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kKeys) combine_kernel(Params p, ScanRun run, i
   const int64_t unit = divide(blockIdx.x, row_blocks), first_row = (blockIdx.x - unit * row_blocks) * kCombinedRows;
   const int64_t n = divide(unit, p.value_heads), head = unit - n * p.value_heads;
   const SequenceSpan seq = sequence_at(p.sequences, n);
-  if (seq.skipped || seq.length <= kRecurrentTokens) return;
+  if (seq.skipped || seq.length <= p.plan.recurrent_tokens) return;
   const int64_t chunks = (seq.length + kChunk - 1) / kChunk, chunk0 = first_slot(p.sequences, n, kChunk);
   const int64_t slot0 = first_slot(p.sequences, n, run.plan.segment_chunks * kChunk);
   const float* const initial = state_of(p.initial, seq.read_row, head);

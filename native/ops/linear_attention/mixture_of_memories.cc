@@ -22,6 +22,65 @@ int64_t take_slots(const Call& call, View& x, int64_t slots, const char* text) {
 
 }  // namespace
 
+RecurrenceParams MixtureOfMemoriesParams::inner() const {
+  RecurrenceParams r = *this;
+  r.sequences = {sequences.count * memories, entries(), gathered.begins, gathered.read_rows, gathered.write_rows,
+                 sequences.state_rows * memories};
+  r.batch = 1;
+  r.q = {gathered.q, 0, key_heads * key_dim, key_dim};
+  r.k = {gathered.k, 0, key_heads * key_dim, key_dim};
+  r.v = {gathered.v, 0, value_heads * value_dim, value_dim};
+  r.o = {gathered.o, 0, value_heads * value_dim, value_dim};
+  r.beta = {gathered.beta, 0, value_heads, 1};
+  r.gate = {gathered.gate, 0, value_heads, 1};
+  r.gate_mode = GateMode::log;
+  r.a_log = r.dt_bias = nullptr;
+  r.initial.row = initial.memory;
+  r.final.row = final.memory;
+  r.validate = false;
+  // How many tokens a memory gets depends on those to come; which form they go in must not, nor where sequences are cut.
+  r.plan.recurrent_tokens = 0;
+  r.batch_invariant = true;
+  return r;
+}
+
+namespace {
+
+// Whether a call's memories are gathered. Else tokens go one by one.
+bool gathers(const MixtureOfMemoriesParams& p) {
+  const auto dense = [&](const RecurrenceParams::States& s) {
+    return !s.data || s.row == p.memories * s.memory || p.sequences.state_rows == 1;
+  };
+  return p.dtype != DType::f32 && p.key_dim <= kMaxChunkKeys && p.sequences.tokens > kRecurrentTokens && p.checkpoint_every == 0 &&
+         dense(p.initial) && dense(p.final) && p.entries() < 0x7fffffff && p.sequences.count * p.memories < 0x7fffffff;
+}
+
+void plan_gathered(const Call& call, MixtureOfMemoriesParams& p, uint64_t own_bytes) {
+  using Gathered = MixtureOfMemoriesParams::Gathered;
+  WorkspaceParts parts;
+  const auto entries = static_cast<uint64_t>(p.entries()), sequences = static_cast<uint64_t>(p.sequences.count * p.memories);
+  const uint64_t keys = entries * static_cast<uint64_t>(p.key_heads * p.key_dim) * size_of(p.dtype);
+  const uint64_t values = entries * static_cast<uint64_t>(p.value_heads * p.value_dim) * size_of(p.dtype);
+  const uint64_t gates = entries * static_cast<uint64_t>(p.value_heads) * sizeof(float);
+  const uint64_t begins = parts.add((sequences + 1) * 4), read = parts.add(sequences * 4), write = parts.add(sequences * 4);
+  const uint64_t sources = parts.add(entries * 4), places = parts.add(entries * 4);
+  const uint64_t q = parts.add(keys), k = parts.add(keys), v = parts.add(values), o = parts.add(values);
+  const uint64_t beta = parts.add(gates), gate = parts.add(gates), states = parts.add(p.sequences.cu_seqlens ? own_bytes : 0);
+  RecurrenceParams inner = p.inner();
+  // For the plan, which asks only whether sequences are packed and there is a delta rule.
+  inner.sequences.cu_seqlens = static_cast<const int32_t*>(p.ids.data);
+  inner.beta.data = p.beta.data;
+  const OwnWorkspace space = plan_recurrence(call, inner, parts.bytes());
+  const auto list = [&](uint64_t part) { return WorkspaceParts::at<int32_t>(space.own, part); };
+  const auto tensor = [&](uint64_t part) { return WorkspaceParts::at<char>(space.own, part); };
+  p.plan = space.plan;
+  p.own_states = WorkspaceParts::at<float>(space.own, states);
+  p.gathered = Gathered{true, list(begins), list(read), list(write), list(sources), list(places), tensor(q), tensor(k), tensor(v), tensor(o),
+                        WorkspaceParts::at<float>(space.own, beta), WorkspaceParts::at<float>(space.own, gate)};
+}
+
+}  // namespace
+
 MixtureOfMemoriesParams check_mixture_of_memories(const Call& call, const cul_mixture_of_memories_args& args) {
   call.one_of(args.gate_mode, {CUL_GATE_LOG, CUL_GATE_SOFTPLUS}, "gate_mode");
   call.flag(args.qk_l2norm, "qk_l2norm");
@@ -76,7 +135,12 @@ MixtureOfMemoriesParams check_mixture_of_memories(const Call& call, const cul_mi
   p.ids = {ids.data, ids.stride_of(0), ids.stride_of(1)};
   p.weights = {weights.data, weights.stride_of(0), weights.stride_of(1)};
   const bool own = call.caps().backend != CUL_BACKEND_CPU && !x.final;
-  p.own_states = static_cast<float*>(call.workspace(own ? static_cast<uint64_t>(x.initial.elements()) * sizeof(float) : 0));
+  const uint64_t own_bytes = own ? static_cast<uint64_t>(x.initial.elements()) * sizeof(float) : 0;
+  if (call.caps().backend != CUL_BACKEND_CPU && gathers(p)) {
+    plan_gathered(call, p, own_bytes);
+    return p;
+  }
+  p.own_states = static_cast<float*>(call.workspace(own_bytes));
   if (call.plan_only()) call.explain("mixture_of_memories: token by token, states in memory");
   return p;
 }

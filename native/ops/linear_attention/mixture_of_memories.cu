@@ -1,7 +1,6 @@
-// mixture_of_memories on the device: token by token, every memory's state in memory, since which of them a token needs only the token
-// says.
-#include "ops/linear_attention/mixture_of_memories.h"
-#include "ops/linear_attention/recurrence.cuh"
+// mixture_of_memories on the device. Long sequences gather each memory's tokens (memory_routes.cu); the others go token by token,
+// every memory's state in memory, since which of them a token needs only the token says.
+#include "ops/linear_attention/memory_routes.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
@@ -66,6 +65,7 @@ __global__ void __launch_bounds__(32 * kWarps) memories_kernel(Params p, Recurre
     const int64_t n = divide(head_item, p.value_heads), head = head_item - n * p.value_heads;
     const int64_t key_head = divide(head, divide(p.value_heads, p.key_heads));
     const SequenceSpan seq = sequence_at(p.sequences, n);
+    if (p.gathered.used && seq.length > kRecurrentTokens) continue;
     const int64_t checkpoint0 = first_checkpoint(p, n);
     const int rows = p.value_dim - first < kRowsPerWarp ? static_cast<int>(p.value_dim - first) : kRowsPerWarp;
     if (rows <= 0) continue;
@@ -152,6 +152,12 @@ void validate(const Params& p, NativeStream stream) {
 void mixture_of_memories(const Params& p, NativeStream stream) {
   if (p.sequences.count == 0) return;
   if (p.validate) validate(p, stream);
+  if (p.gathered.used) {
+    gather_memories(p, stream);
+    recurrence(p.inner(), stream);
+    combine_memories(p, stream);
+    if (!p.sequences.cu_seqlens) return;
+  }
   RecurrenceParams::States states = p.final;
   if (!states.data) states = p.work_states();
   const int64_t slices = (p.value_dim + kRows - 1) / kRows, items = p.sequences.count * p.value_heads * slices;

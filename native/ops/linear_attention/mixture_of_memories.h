@@ -20,6 +20,20 @@ struct MixtureOfMemoriesParams : RecurrenceParams {
   Slots slot;
   Routes ids, weights;  // i32; f32
 
+  // On the device, in the workspace: each memory's tokens as a sequence of its own, memory m of sequence n being n M + m. An entry is a
+  // token's slot; q, k, v, o dense, of q's type.
+  struct Gathered {
+    bool used = false;
+    int32_t *begins = nullptr, *read_rows = nullptr, *write_rows = nullptr;  // cu_seqlens and the rows of states
+    int32_t *sources = nullptr;  // of entries: (b T + t) k + j
+    int32_t *places = nullptr;   // the other way round; undefined for slots that are not used
+    void *q = nullptr, *k = nullptr, *v = nullptr, *o = nullptr;
+    float *beta = nullptr, *gate = nullptr;  // log gates
+  };
+  Gathered gathered;
+  int64_t entries() const { return batch * sequences.tokens * slots; }  // at most
+  RecurrenceParams inner() const;                                       // the recurrence of the gathered ones
+
   float* own_states = nullptr;  // workspace: states of a call on the device that does not return them, with the rows of initial
 
   States work_states() const {

@@ -138,6 +138,7 @@ MlstmParams check_mlstm(const Call& call, const cul_mlstm_args& args) {
   const uint64_t chunks = device && p.normalize ? static_cast<uint64_t>(p.slots * p.key_heads) * sizeof(float) : 0;
   const uint64_t decays = parts.add(each), weights = parts.add(each), divisor = parts.add(each);
   const uint64_t least = parts.add(device ? each : 0), chunk_decays = parts.add(chunks);
+  const uint64_t shifts = parts.add(device && exponential ? static_cast<uint64_t>(p.slots * p.key_heads) * sizeof(MlstmParams::Shift) : 0);
   const uint64_t chunk_sums = parts.add(chunks * static_cast<uint64_t>(p.key_dim));
   const OwnWorkspace space = plan_recurrence(call, p.inner(), parts.bytes());
   p.plan = space.plan;
@@ -146,6 +147,7 @@ MlstmParams check_mlstm(const Call& call, const cul_mlstm_args& args) {
   p.divisor = WorkspaceParts::at<float>(space.own, divisor);
   p.least = WorkspaceParts::at<float>(space.own, least);
   p.chunk_decays = WorkspaceParts::at<float>(space.own, chunk_decays);
+  p.shifts = WorkspaceParts::at<MlstmParams::Shift>(space.own, shifts);
   p.chunk_sums = WorkspaceParts::at<float>(space.own, chunk_sums);
   return p;
 }

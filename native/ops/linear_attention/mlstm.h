@@ -17,6 +17,11 @@ struct MlstmParams : RecurrenceParams {
   // divided by (on the device multiplied with), and there e^-m.
   float *decays = nullptr, *weights = nullptr, *divisor = nullptr, *least = nullptr;
   float *chunk_sums = nullptr, *chunk_decays = nullptr;  // of the device's normaliser
+  // What a chunk of the exp gate does to m there, max(m + sum, peak), and then m before the chunk in place of sum; [slots][H].
+  struct Shift {
+    double sum, peak;
+  };
+  Shift* shifts = nullptr;
   int64_t slots = 0;
 
   // On the device, once the gates are made: the normaliser, and the recurrence that remains.

@@ -7,6 +7,7 @@ namespace {
 using Params = NormaliserParams;
 
 constexpr int kWarps = 4;
+constexpr int kAhead = 8;
 constexpr int kPerLane = kMaxNormaliserColumns / 32;
 
 // n = e^g n + weight k of one token; the lane has columns lane, lane + 32, ...
@@ -79,7 +80,7 @@ __global__ void __launch_bounds__(32 * kWarps) chunk_sums_kernel(Params p) {
 // Layouts:  dense; states any strides
 // Tiles:    a thread has a column of one sequence and head
 // Shared:   none
-// Order:    chunks in order
+// Order:    chunks in order, eight read ahead
 // Numerics: f32
 // Needs:    sm_80. Limit: the sums once in and once out, a dependent step a chunk
 // Source:   Beck et al., arXiv:2503.14376
@@ -92,12 +93,21 @@ __global__ void __launch_bounds__(128) scan_sums_kernel(Params p) {
     if (seq.skipped) continue;
     float n = p.initial.data ? p.initial.data[seq.read_row * p.initial.row + head * p.initial.head + column] : 0.0f;
     const int64_t first = first_slot(p.sequences, sequence, kChunk);
-    for (int64_t slot = first; slot < first + (seq.length + kChunk - 1) / kChunk; ++slot) {
-      const int64_t at = slot * p.heads + head;
-      float& sum = p.sums[at * p.columns + column];
-      const float next = fmaf(p.decays[at], n, sum);
-      sum = n;
-      n = next;
+    const int64_t end = first + (seq.length + kChunk - 1) / kChunk;
+    for (int64_t slot = first; slot < end; slot += kAhead) {
+      // All loads of a few chunks before the chain: their latency once.
+      float sums[kAhead], decays[kAhead];
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        const int64_t at = (slot + i) * p.heads + head;
+        sums[i] = slot + i < end ? p.sums[at * p.columns + column] : 0.0f;
+        decays[i] = slot + i < end ? p.decays[at] : 1.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        if (slot + i < end) p.sums[((slot + i) * p.heads + head) * p.columns + column] = n;
+        n = fmaf(decays[i], n, sums[i]);
+      }
     }
     if (p.final.data) p.final.data[seq.write_row * p.final.row + head * p.final.head + column] = n;
     if (p.ends) p.ends[item] = n;

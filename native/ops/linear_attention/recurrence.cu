@@ -1,4 +1,4 @@
-// The column of every recurrence: which of the two forms takes which sequences.
+// The column of every recurrence: which of the three forms takes which sequences.
 #include "ops/linear_attention/chunk_run.h"
 
 namespace culebra::CUL_DEVICE_NS {
@@ -25,7 +25,11 @@ void validate(const RecurrenceParams& p, NativeStream stream) {
 void recurrence(const RecurrenceParams& p, NativeStream stream) {
   if (p.sequences.count == 0) return;
   if (p.validate) validate(p, stream);
-  if (p.plan.recurrent) run_recurrent(p, p.plan.chunked ? kRecurrentTokens : kAnyLength, stream);
+  if (p.plan.recurrent) run_recurrent(p, p.plan.chunked || p.plan.tiled ? p.plan.recurrent_tokens : kAnyLength, stream);
+  if (p.plan.tiled) {
+    tiled_states(p, stream);
+    tiled_outputs(p, stream);
+  }
   if (!p.plan.chunked) return;
   if (p.plan.chunks.channel)
     prepare_channel_chunks(p, stream);

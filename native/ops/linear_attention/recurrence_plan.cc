@@ -46,6 +46,23 @@ ScanPlan plan_scan(const RecurrenceParams& p, const ChunkLayout& chunks, int mul
   return plan;
 }
 
+TiledPlan plan_tiles(const RecurrenceParams& p, int multiprocessors, int shared_bytes) {
+  TiledPlan plan;
+  const Sequences& s = p.sequences;
+  const auto slots = [&](int64_t unit) { return ChunkLayout::slots_of(s.tokens, s.count, s.cu_seqlens, unit); };
+  plan.chunks = slots(kChunk);
+  plan.spans = slots(kSpan);
+  plan.blocks = slots(kQueryRows);
+  plan.keys = static_cast<int32_t>(ceil_divide(p.key_dim, 64) * 64);
+  plan.states_at = ceil_divide(plan.chunks * p.value_heads * static_cast<int64_t>(sizeof(TiledRecord)), 256) * 256;
+  plan.bytes = plan.states_at + plan.spans * p.value_heads * p.value_dim * plan.keys * 2;
+  const int64_t tiles = s.count * p.value_heads * ceil_divide(p.value_dim, 128) * ceil_divide(plan.keys, 128);
+  plan.state_warps = plan.keys <= 64 || tiles < multiprocessors ? 4 : 8;
+  plan.state_stages = plan.state_bytes(3) <= shared_bytes ? 3 : 2;
+  plan.output_stages = plan.output_bytes(3) <= shared_bytes ? 3 : plan.output_bytes(2) <= shared_bytes ? 2 : 0;
+  return plan;
+}
+
 RecurrencePlan plan_recurrence(const Call& call, const RecurrenceParams& p) { return plan_recurrence(call, p, 0).plan; }
 
 OwnWorkspace plan_recurrence(const Call& call, const RecurrenceParams& p, uint64_t own_bytes) {
@@ -54,10 +71,15 @@ OwnWorkspace plan_recurrence(const Call& call, const RecurrenceParams& p, uint64
   if (caps.backend == CUL_BACKEND_CPU) return {plan, own_bytes ? call.workspace(own_bytes) : nullptr};
   const Sequences& s = p.sequences;
   const bool packed = s.cu_seqlens != nullptr;
+  plan.recurrent_tokens = p.plan.recurrent_tokens;
   int64_t bytes = 0;
   std::string reason;
+  plan.tiles = plan_tiles(p, caps.multiprocessors, caps.shared_bytes_per_block);
+  const bool plain = !p.delta() && p.decay != Decay::channel;
   if (p.dtype == DType::f32)
     reason = "token by token: f32 operands";
+  else if (p.key_dim > kMaxChunkKeys && s.tokens > kRecurrentTokens && plain && plan.tiles.output_stages)
+    plan.tiled = true;
   else if (p.key_dim > kMaxChunkKeys)
     reason = "token by token: K above 128";
   else if (s.tokens <= kRecurrentTokens)
@@ -81,7 +103,14 @@ OwnWorkspace plan_recurrence(const Call& call, const RecurrenceParams& p, uint64
     if (plan.scan.segment_chunks)
       reason += format("; sequences are cut after %lld chunks, since whole ones leave multiprocessors idle",
                        static_cast<long long>(plan.scan.segment_chunks));
-    if (packed) reason += "; sequences of no more than 16 tokens token by token";
+    if (packed && plan.recurrent_tokens) reason += "; sequences of no more than 16 tokens token by token";
+  }
+  if (plan.tiled) {
+    plan.recurrent = packed;
+    bytes = plan.tiles.bytes;
+    reason = format("spans of %d tokens, states between them %d columns wide, tiles of 128 x %d in registers", kSpan, plan.tiles.keys,
+                    16 * plan.tiles.state_warps);
+    if (packed && plan.recurrent_tokens) reason += "; sequences of no more than 16 tokens token by token";
   }
   void* const own = call.workspace(own_bytes + static_cast<uint64_t>(bytes));
   plan.workspace = WorkspaceParts::at<char>(own, own_bytes);

@@ -2,6 +2,7 @@
 #pragma once
 #include "abi/call.h"
 #include "ops/linear_attention/chunk_layout.h"
+#include "ops/linear_attention/tiled_layout.h"
 
 namespace culebra {
 
@@ -10,10 +11,14 @@ namespace culebra {
 inline constexpr int64_t kRecurrentTokens = 16;
 
 struct RecurrencePlan {
+  // The longest sequences that go token by token where others go in chunks.
+  int64_t recurrent_tokens = kRecurrentTokens;
   bool recurrent = true;  // some sequence may go token by token
   bool chunked = false;   // some sequence may go in chunks
   ChunkLayout chunks;
   ScanPlan scan;
+  bool tiled = false;     // those go in spans of chunks instead
+  TiledPlan tiles;
   void* workspace = nullptr;
 };
 
@@ -50,5 +55,9 @@ class WorkspaceParts {
 // operands anew. Where even blocks of one warp leave multiprocessors idle, long sequences are cut, which costs every chunk twice and a
 // chain of products over the segments; not with batch_invariant, whose results depend on a sequence alone.
 ScanPlan plan_scan(const RecurrenceParams& p, const ChunkLayout& chunks, int multiprocessors, int shared_bytes);
+
+// The launches of the tiled form; output_stages is 0 where a block's shared memory does not reach. Tiles of states are as large as still
+// give every multiprocessor one: each reads its chunks' operands anew.
+TiledPlan plan_tiles(const RecurrenceParams& p, int multiprocessors, int shared_bytes);
 
 }  // namespace culebra

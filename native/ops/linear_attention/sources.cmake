@@ -30,13 +30,18 @@ culebra_family(linear_attention
     gated_rms_norm
     linear_attention
     linear_attention_wide
+    memory_routes
     local_linear_attention
     mixture_of_memories
     mlstm
     normaliser
     recurrence
     recurrent
+    tiled_outputs
+    tiled_states
   TESTS
     conv_fft
     linear_attention
-    linear_attention_kernels)
+    linear_attention_kernels
+    linear_attention_memories
+    linear_attention_tiled)

@@ -179,7 +179,7 @@ final class LinearAttentionCases {
         var heads = 1 + i % 2;
         var valueHeads = heads * (1 + i % 2);
         var map = MAPS[i % MAPS.length];
-        var keys = map == FeatureMap.TAYLOR2 ? 8 : 16;
+        var keys = map == FeatureMap.TAYLOR2 ? 8 : i == 8 ? 136 : 16;
         var values = new int[] {24, 40, 8}[i % 3];
         var vk = i % 4 < 2;
         var width = map.width(keys);
@@ -206,7 +206,7 @@ final class LinearAttentionCases {
         var builder = new CaseBuilder("mlstm", seed, dtype, i);
         var shape = sequences(builder, i);
         var heads = 1 + i % 2;
-        var keys = new int[] {16, 32, 24}[i % 3];
+        var keys = i > 6 ? 136 : new int[] {16, 32, 24}[i % 3];
         var values = i == 1 ? 264 : new int[] {24, 40, 8}[i % 3];
         var vk = i % 4 < 2;
         var exponential = i % 3 != 1;
