@@ -149,18 +149,25 @@ template <int64_t kTokens>
 HWY_NOINLINE void dot_bf16_rows(const bfloat16_t* const* rows, const bfloat16_t* const* x, int64_t n, float (*out)[kRows]) {
   __m512 sum[kTokens][kRows];
 #pragma GCC unroll 16
-  for (int64_t i = 0; i < kTokens * kRows; ++i) sum[i / kRows][i % kRows] = _mm512_setzero_ps();
-  for (int64_t i = 0; i < n; i += 32) {
-    const __mmask32 mask = n - i >= 32 ? ~__mmask32{0} : (__mmask32{1} << (n - i)) - 1;
+  for (int64_t c = 0; c < kTokens * kRows; ++c) sum[c / kRows][c % kRows] = _mm512_setzero_ps();
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) {
     __m512i row[kRows];
 #pragma GCC unroll 4
-    for (int64_t r = 0; r < kRows; ++r) row[r] = _mm512_maskz_loadu_epi16(mask, rows[r] + i);
+    for (int64_t r = 0; r < kRows; ++r) row[r] = _mm512_loadu_si512(rows[r] + i);
 #pragma GCC unroll 4
     for (int64_t t = 0; t < kTokens; ++t) {
-      const __m512bh input = (__m512bh)_mm512_maskz_loadu_epi16(mask, x[t] + i);
+      const __m512bh input = (__m512bh)_mm512_loadu_si512(x[t] + i);
 #pragma GCC unroll 4
       for (int64_t r = 0; r < kRows; ++r) sum[t][r] = _mm512_dpbf16_ps(sum[t][r], (__m512bh)row[r], input);
     }
+  }
+  if (i < n) {
+    const __mmask32 mask = (__mmask32{1} << (n - i)) - 1;
+    for (int64_t t = 0; t < kTokens; ++t)
+      for (int64_t r = 0; r < kRows; ++r)
+        sum[t][r] = _mm512_dpbf16_ps(sum[t][r], (__m512bh)_mm512_maskz_loadu_epi16(mask, rows[r] + i),
+                                     (__m512bh)_mm512_maskz_loadu_epi16(mask, x[t] + i));
   }
 #pragma GCC unroll 4
   for (int64_t t = 0; t < kTokens; ++t) sum_of_lanes(F32{sum[t][0]}, F32{sum[t][1]}, F32{sum[t][2]}, F32{sum[t][3]}, out[t]);
