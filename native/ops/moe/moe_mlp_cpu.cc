@@ -32,6 +32,15 @@ HWY_INLINE float activate(const Params& p, float gate, float up) {
   }
 }
 
+// hidden[0, n) of the sums [gates, ups] of a block of columns.
+HWY_INLINE void activate(const Params& p, const float* sums, int64_t n, float* hidden) {
+  if (p.act != CUL_MOE_ACT_SILU) {
+    for (int64_t i = 0; i < n; ++i) hidden[i] = activate(p, sums[i], sums[kBlockPairs + i]);
+    return;
+  }
+  for (int64_t i = 0; i < n; i += kLanes) store_f32(hn::Mul(silu(load(sums + i)), load(sums + kBlockPairs + i)), hidden + i);
+}
+
 // ---- the four steps of a chunk of tokens
 
 // Whether inputs and hidden rows are bf16 as well: inputs then stay where they are, and a hidden row takes half of its place.
@@ -58,22 +67,29 @@ void up_projection(const Params& p, int64_t first, int64_t begin, int64_t end) {
     const int64_t i1 = std::min(i0 + kBlockPairs, p.expert_width), s0 = p.offsets()[e], s1 = p.offsets()[e + 1];
     const T* bias = p.b13 ? static_cast<const T*>(p.b13) + e * p.b13_stride : nullptr;
     const auto gate_and_up = [&](int64_t i) { return std::pair{i, p.expert_width + i}; };
-    const auto hidden = [&](int64_t i, const float* out) {
-      const float gate = out[0] + (bias ? to_float(bias[i]) : 0.0f);
-      const float up = out[1] + (bias ? to_float(bias[p.expert_width + i]) : 0.0f);
-      return activate(p, gate, up);
+    // [slot][gates, ups] of these columns: activated together below.
+    static thread_local std::vector<float> sums;
+    sums.resize(static_cast<size_t>((s1 - s0) * 2 * kBlockPairs + kRowPad));
+    const auto keep = [&](int64_t s, int64_t i, const float* out) {
+      float* const to = sums.data() + (s - s0) * 2 * kBlockPairs + i - i0;
+      to[0] = out[0] + (bias ? to_float(bias[i]) : 0.0f);
+      to[kBlockPairs] = out[1] + (bias ? to_float(bias[p.expert_width + i]) : 0.0f);
     };
-    if (bf16) {
+    if (bf16)
       multiply_bf16_pairs(
           p.w13, e, i0, i1, gate_and_up, s0, s1,
-          [&](int64_t s) { return static_cast<const bfloat16_t*>(p.x) + (first + p.slots()[s] / p.slots_per_token) * p.x_stride; },
-          [&](int64_t s, int64_t i, const float* out) { bf16_hidden(p, p.slots()[s])[i] = from_float<bfloat16_t>(hidden(i, out)); });
-      continue;
+          [&](int64_t s) { return static_cast<const bfloat16_t*>(p.x) + (first + p.slots()[s] / p.slots_per_token) * p.x_stride; }, keep);
+    else
+      multiply_pairs(
+          p.w13, e, i0, i1, gate_and_up, s0, s1,
+          [&](int64_t s) { return p.inputs() + p.slots()[s] / p.slots_per_token * p.width_pitch(); }, keep);
+    for (int64_t s = s0; s < s1; ++s) {
+      float hidden[kBlockPairs + kRowPad];
+      activate(p, sums.data() + (s - s0) * 2 * kBlockPairs, i1 - i0, hidden);
+      if (bf16) store_row(hidden, i1 - i0, bf16_hidden(p, p.slots()[s]) + i0);
+      else store_row(hidden, i1 - i0, p.hidden() + p.slots()[s] * pitch + i0);
     }
-    multiply_pairs(
-        p.w13, e, i0, i1, gate_and_up, s0, s1,
-        [&](int64_t s) { return p.inputs() + p.slots()[s] / p.slots_per_token * p.width_pitch(); },
-        [&](int64_t s, int64_t i, const float* out) { p.hidden()[p.slots()[s] * pitch + i] = hidden(i, out); });
+    if (bf16) continue;
     if (i1 == p.expert_width)
       for (int64_t s = s0; s < s1; ++s) {
         float* row = p.hidden() + p.slots()[s] * pitch;
