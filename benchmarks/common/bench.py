@@ -5,6 +5,7 @@ A case, as a family's script makes it, has
     calls            argument structs of one call each, on operands that rotate; the bytes and operations of one
     check(lib)       runs the first call; the rms ratio of its result to sums in double
     bound            what that ratio may be at most
+    bf16_products    optional: that the cpu multiplies pairs of bf16 numbers where the processor can
     peers(bench)     optional: [(name, call, result)]. call: call(i), or (op, args), one of the library's own; result: None, or a function that
                      returns the peer's output as an array, which must agree with `output`
 """
@@ -85,10 +86,16 @@ class Bench:
         self.limits = self.cuda.limits() if self.device == "cuda" else self._cpu_limits()
 
     def _cpu_limits(self):
-        """GB/s that all threads read, TFLOP/s of f32 multiplications and additions in registers."""
+        """GB/s that all threads read, TFLOP/s of multiplications and additions in registers."""
         if not self.options.limits or self.device != "cpu":
             return {}
         return json.loads(subprocess.run([self.options.limits], check=True, capture_output=True, text=True).stdout)
+
+    def _peak(self, case):
+        """TFLOP/s of the multiplications that the operator uses: on the cpu those of f32 unless the case says bf16, where there are some."""
+        if self.device == "cpu" and not (getattr(case, "bf16_products", False) and self.limits.get("bf16_tflop_s")):
+            return self.limits["f32_tflop_s"]
+        return self.limits["bf16_tflop_s"]
 
     def tensor(self, array, *shape):
         """The same memory as a torch tensor; cpu alone."""
@@ -149,7 +156,7 @@ class Bench:
         row.update(gb_s=case.bytes / ms / 1e6, tflop_s=case.operations / ms / 1e9)
         if self.limits:
             memory_ms = case.bytes / self.limits["bandwidth_gb_s"] / 1e6
-            arithmetic_ms = case.operations / self.limits["f32_tflop_s" if self.device == "cpu" else "bf16_tflop_s"] / 1e9
+            arithmetic_ms = case.operations / self._peak(case) / 1e9
             row.update(limit="memory" if memory_ms >= arithmetic_ms else "arithmetic", limit_ms=max(memory_ms, arithmetic_ms))
             row["fraction_of_limit"] = row["limit_ms"] / ms
             row["fraction_of_bandwidth"] = memory_ms / ms
