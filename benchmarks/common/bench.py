@@ -34,6 +34,7 @@ def parser(doc, minutes):
     p.add_argument("--output", required=True)
     p.add_argument("--minutes", type=float, default=minutes, help="what does not fit is left out, and listed")
     p.add_argument("--quick", action="store_true", help="few repetitions")
+    p.add_argument("--check", action="store_true", help="check the results, the peers' too, and time nothing")
     p.add_argument("--only", help="one operator")
     p.add_argument("--case", default="", help="only what has this text in its description")
     p.add_argument("--limits", help="the program bench_limits, which measures the cpu's (native/README.md)")
@@ -150,6 +151,10 @@ class Bench:
                 row[f"{name} differs"] = rms_ratio(got, np.asarray(result(), np.float64).reshape(got.shape))
                 if not row[f"{name} differs"] <= max(2 * bound, 1e-2):
                     raise SystemExit(f"{name} and the library differ: {row}")
+        if self.options.check:
+            print(f"{case.op} {' '.join(str(v) for v in case.fields.values())}: rms {row['rms_ratio']:.1e}"
+                  + "".join(f", {key} {value:.1e}" for key, value in row.items() if key.endswith(" differs")), file=sys.stderr, flush=True)
+            return row
         ours, others = self._times(enqueue, len(case.calls), peers)
         row.update(summary(ours))
         ms = row["median_ms"]
