@@ -48,9 +48,14 @@ run_benchmarks() {
     "$results/linear_attention.svg"
   step conv-fft 120 python3 benchmarks/linear_attention/bench_conv_fft.py --library "$library" --output "$results/conv_fft.json" \
     --commit "$commit"
+  step attention 330 python3 benchmarks/attention/bench_attention.py --library "$library" --output "$results/attention.json" --minutes 5 --commit "$commit"
   step sparse-attention 330 python3 benchmarks/sparse_attention/bench_sparse_attention.py --library "$library" \
     --output "$results/sparse_attention.json" --minutes 5 --commit "$commit"
-  step kv-cache 330 python3 benchmarks/kv_cache/bench_kv_cache.py --library "$library" --output "$results/kv_cache.json"
+  step kv-cache 330 python3 benchmarks/kv_cache/bench_kv_cache.py --library "$library" --output "$results/kv_cache.json" --minutes 5 --commit "$commit"
+  [ -f "$results/attention.json" ] && [ -f "$results/sparse_attention.json" ] && [ -f "$results/kv_cache.json" ] && step attention-plot 10 \
+    python3 benchmarks/attention/plot.py "$results"/{attention,sparse_attention,kv_cache}.json "$results/attention.svg"
+  step moe 330 python3 benchmarks/moe/bench_moe.py --library "$library" --output "$results/moe.json" --minutes 5 --commit "$commit"
+  [ -f "$results/moe.json" ] && step moe-plot 10 python3 benchmarks/moe/plot.py "$results/moe.json" "$results/moe.svg"
   step bench 120 "$culebra" bench --backend cuda --json
   step jmh 240 "$work/culebra-bundle/runtime/bin/java" --sun-misc-unsafe-memory-access=allow \
     -Dculebra.library="$library" -jar "$(find "$work/culebra-bundle" -name "*benchmarks.jar")" \

@@ -5,6 +5,7 @@ A case, as a family's script makes it, has
     calls            argument structs of one call each, on operands that rotate; the bytes and operations of one
     check(lib)       runs the first call; the rms ratio of its result to sums in double
     bound            what that ratio may be at most
+    bf16_products    optional: that the cpu multiplies pairs of bf16 numbers where the processor can
     peers(bench)     optional: [(name, call, result)]. call: call(i), or (op, args), one of the library's own; result: None, or a function that
                      returns the peer's output as an array, which must agree with `output`
 """
@@ -33,6 +34,7 @@ def parser(doc, minutes):
     p.add_argument("--output", required=True)
     p.add_argument("--minutes", type=float, default=minutes, help="what does not fit is left out, and listed")
     p.add_argument("--quick", action="store_true", help="few repetitions")
+    p.add_argument("--check", action="store_true", help="check the results, the peers' too, and time nothing")
     p.add_argument("--only", help="one operator")
     p.add_argument("--case", default="", help="only what has this text in its description")
     p.add_argument("--limits", help="the program bench_limits, which measures the cpu's (native/README.md)")
@@ -85,10 +87,16 @@ class Bench:
         self.limits = self.cuda.limits() if self.device == "cuda" else self._cpu_limits()
 
     def _cpu_limits(self):
-        """GB/s that all threads read, TFLOP/s of f32 multiplications and additions in registers."""
+        """GB/s that all threads read, TFLOP/s of multiplications and additions in registers."""
         if not self.options.limits or self.device != "cpu":
             return {}
         return json.loads(subprocess.run([self.options.limits], check=True, capture_output=True, text=True).stdout)
+
+    def _peak(self, case):
+        """TFLOP/s of the multiplications that the operator uses: on the cpu those of f32 unless the case says bf16, where there are some."""
+        if self.device == "cpu" and not (getattr(case, "bf16_products", False) and self.limits.get("bf16_tflop_s")):
+            return self.limits["f32_tflop_s"]
+        return self.limits["bf16_tflop_s"]
 
     def tensor(self, array, *shape):
         """The same memory as a torch tensor; cpu alone."""
@@ -143,13 +151,17 @@ class Bench:
                 row[f"{name} differs"] = rms_ratio(got, np.asarray(result(), np.float64).reshape(got.shape))
                 if not row[f"{name} differs"] <= max(2 * bound, 1e-2):
                     raise SystemExit(f"{name} and the library differ: {row}")
+        if self.options.check:
+            print(f"{case.op} {' '.join(str(v) for v in case.fields.values())}: rms {row['rms_ratio']:.1e}"
+                  + "".join(f", {key} {value:.1e}" for key, value in row.items() if key.endswith(" differs")), file=sys.stderr, flush=True)
+            return row
         ours, others = self._times(enqueue, len(case.calls), peers)
         row.update(summary(ours))
         ms = row["median_ms"]
         row.update(gb_s=case.bytes / ms / 1e6, tflop_s=case.operations / ms / 1e9)
         if self.limits:
             memory_ms = case.bytes / self.limits["bandwidth_gb_s"] / 1e6
-            arithmetic_ms = case.operations / self.limits["f32_tflop_s" if self.device == "cpu" else "bf16_tflop_s"] / 1e9
+            arithmetic_ms = case.operations / self._peak(case) / 1e9
             row.update(limit="memory" if memory_ms >= arithmetic_ms else "arithmetic", limit_ms=max(memory_ms, arithmetic_ms))
             row["fraction_of_limit"] = row["limit_ms"] / ms
             row["fraction_of_bandwidth"] = memory_ms / ms

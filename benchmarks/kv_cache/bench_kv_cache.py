@@ -303,10 +303,13 @@ def main():
             row = bench.measure(lambda: KvCase(bench, make, tokens), op_of(make), str(tokens))
             if row and "speed_over dense" in row:
                 row["speed_up"] = row["speed_over dense"]
+            if row and make is sparse_linear_attention:
+                blocks = tokens // 64
+                row["kept"] = -(-0.05 * blocks // 1) / blocks  # critical blocks; marginal ones have a linear form
             if row and make is estimated_sparse_attention:
-                row["kept"] = float(bench.last.operands["kept"].get().sum() / ((tokens // 64) * (tokens // 32) / 2 * 4))
-                if row["kept"] and "speed_up" in row:
-                    row["bound"], row["of_bound"] = 1 / row["kept"], row["speed_up"] * row["kept"]
+                row["kept"] = float(bench.last.operands["kept"].get().sum() / (4 * (tokens // 64) * (tokens // 64 + 1)))  # of 2, 4, 6, .. blocks of keys
+            if row and row.get("kept") and "speed_up" in row:
+                row["bound"], row["of_bound"] = 1 / row["kept"], row["speed_up"] * row["kept"]
     bench.finish()
 
 

@@ -83,7 +83,7 @@ class Mlp:
     def __init__(self, lib, name, layer, storage, prepared, tokens, skew):
         experts, k, width, inner = layer
         (self.w13, self.w13_numbers), (self.w2, self.w2_numbers) = prepared
-        self.op, self.lib, self.storage, self.bound = "moe_mlp", lib, storage, BOUNDS[storage]
+        self.op, self.lib, self.storage, self.bound, self.bf16_products = "moe_mlp", lib, storage, BOUNDS[storage], storage == "half"
         self.rng = rng = np.random.default_rng(tokens)
         self.x_bits = encode(rng.standard_normal((tokens, width), np.float32), "bf16")
         self.x, self.y = lib.array("bf16", tokens, width).put(self.x_bits), lib.array("bf16", tokens, width)

@@ -37,7 +37,7 @@ def draw(results):
     panels = [{"title": f"{layer}: ms against tokens", "lines": latencies(rows, layer), "log": True, "dashed": ("limit of bf16",)}
               for layer in dict.fromkeys(r["layer"] for r in rows)]
     tokens, lines = utilisation(rows)
-    panels.append({"title": f"of the limit, {tokens} tokens, against the skew of the routes (1 / rank^skew)", "lines": lines})
+    panels.append({"title": f"of the limit against the skew, {tokens} tokens, routes as 1 / rank^skew", "lines": lines})
     return chart.draw("Mixture of experts: moe_mlp", chart.where(results), panels)
 
 

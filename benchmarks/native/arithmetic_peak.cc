@@ -13,9 +13,18 @@
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
+#ifndef CULEBRA_BENCHMARK_NUMBERS
+#define CULEBRA_BENCHMARK_NUMBERS
+namespace bench {
+enum class Numbers { f32, i16, bf16 };
+}  // namespace bench
+#endif
+
 HWY_BEFORE_NAMESPACE();
 #if HWY_TARGET == HWY_AVX3_DL
-HWY_PUSH_ATTRIBUTES("avx512vnni")  // Highway asks the processor for it, but not the compiler
+HWY_PUSH_ATTRIBUTES("avx512vnni,avx512bf16")  // Highway asks the processor for the first, but not the compiler; for the second we do
+#elif HWY_TARGET == HWY_AVX3
+HWY_PUSH_ATTRIBUTES("avx512bf16")
 #endif
 namespace bench::HWY_NAMESPACE {
 namespace {
@@ -66,12 +75,34 @@ double i16_operations(int64_t steps) {
   return static_cast<double>(steps) * kSums * 2.0 * static_cast<double>(hn::Lanes(d16));
 }
 
+// Pairs of bf16 numbers into f32 sums; 0 where the processor has no such instruction.
+double bf16_operations(int64_t steps) {
+#if HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3
+  if (!__builtin_cpu_supports("avx512bf16")) return 0;
+  const __m512bh x = (__m512bh)_mm512_set1_epi16(0x3f00), y = (__m512bh)_mm512_set1_epi16(0x3080);
+  __m512 s[kSums];
+  for (auto& sum : s) sum = _mm512_setzero_ps();
+  for (int64_t i = 0; i < steps; ++i)
+#pragma GCC unroll 16
+    for (int j = 0; j < kSums; ++j) s[j] = _mm512_dpbf16_ps(s[j], x, y);
+  for (int j = 1; j < kSums; ++j) s[0] = _mm512_add_ps(s[0], s[j]);
+  volatile float kept = _mm512_cvtss_f32(s[0]);
+  static_cast<void>(kept);
+  return static_cast<double>(steps) * kSums * 2.0 * 32;
+#else
+  static_cast<void>(steps);
+  return 0;
+#endif
+}
+
 }  // namespace
 
-double operations(bool integers, int64_t steps) { return integers ? i16_operations(steps) : f32_operations(steps); }
+double operations(Numbers numbers, int64_t steps) {
+  return numbers == Numbers::i16 ? i16_operations(steps) : numbers == Numbers::bf16 ? bf16_operations(steps) : f32_operations(steps);
+}
 
 }  // namespace bench::HWY_NAMESPACE
-#if HWY_TARGET == HWY_AVX3_DL
+#if HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3
 HWY_POP_ATTRIBUTES
 #endif
 HWY_AFTER_NAMESPACE();
@@ -82,7 +113,7 @@ HWY_EXPORT(operations);
 
 namespace {
 
-double peak(int threads, bool integers) {
+double peak(int threads, Numbers numbers) {
   constexpr int64_t kSteps = 20'000'000;
   double best = 0;
   for (int pass = 0; pass < 3; ++pass) {
@@ -94,7 +125,7 @@ double peak(int threads, bool integers) {
       workers.emplace_back([&, t] {
         ++ready;
         while (!go) std::this_thread::yield();
-        done[static_cast<size_t>(t)] = HWY_DYNAMIC_DISPATCH(operations)(integers, kSteps);
+        done[static_cast<size_t>(t)] = HWY_DYNAMIC_DISPATCH(operations)(numbers, kSteps);
       });
     while (ready < threads) std::this_thread::yield();
     const auto start = std::chrono::steady_clock::now();
@@ -109,7 +140,7 @@ double peak(int threads, bool integers) {
 
 }  // namespace
 
-ArithmeticPeak arithmetic_peak(int threads) { return {peak(threads, false), peak(threads, true)}; }
+ArithmeticPeak arithmetic_peak(int threads) { return {peak(threads, Numbers::f32), peak(threads, Numbers::i16), peak(threads, Numbers::bf16)}; }
 
 }  // namespace bench
 #endif

@@ -14,7 +14,7 @@ int main(int argc, char** argv) {
   const auto memory = std::make_unique<uint64_t[]>(kBytes / sizeof(uint64_t));
   const double bandwidth = bench::read_bandwidth_gb_s(threads, memory.get(), kBytes);
   const bench::ArithmeticPeak peak = bench::arithmetic_peak(threads);
-  std::printf("{\"threads\": %d, \"bandwidth_gb_s\": %.5g, \"f32_tflop_s\": %.5g, \"i16_tflop_s\": %.5g}\n", threads, bandwidth, peak.f32_gflop_s / 1e3,
-              peak.i16_gop_s / 1e3);
+  std::printf("{\"threads\": %d, \"bandwidth_gb_s\": %.5g, \"f32_tflop_s\": %.5g, \"i16_tflop_s\": %.5g, \"bf16_tflop_s\": %.5g}\n", threads, bandwidth,
+              peak.f32_gflop_s / 1e3, peak.i16_gop_s / 1e3, peak.bf16_gflop_s / 1e3);
   return 0;
 }

@@ -27,9 +27,9 @@ void time_in_turn(std::vector<Contender>& contenders, int rounds, double seconds
 double read_bandwidth_gb_s(int threads, void* memory, int64_t bytes);
 
 // 10^9 operations a second of `threads` threads that multiply and add in registers, a product and its sum being two:
-// f32, and pairs of 16-bit integers into 32-bit sums.
+// f32, pairs of 16-bit integers into 32-bit sums, and pairs of bf16 numbers into f32 ones (0 where there is no instruction for it).
 struct ArithmeticPeak {
-  double f32_gflop_s, i16_gop_s;
+  double f32_gflop_s, i16_gop_s, bf16_gflop_s;
 };
 ArithmeticPeak arithmetic_peak(int threads);
 

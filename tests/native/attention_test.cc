@@ -138,6 +138,43 @@ TEST(Attention, hiddenKeysMayHoldAnything) {
   for (int64_t i = 21 * 2 * 16; i < o.size(); ++i) EXPECT_TRUE(std::isnan(o[i])) << "a NaN that is seen must show";
 }
 
+// Many rows meet keys by products of matrices: a row's bits depend neither on the rows beside it nor on the keys behind it, and values
+// that it does not see may be anything, in a tile of which other rows see them too.
+TEST(Attention, rowsOfAPrefillKeepTheirBitsInAShorterOne) {
+  Random r(7);
+  Cpu cpu;
+  constexpr int64_t kTokens = 83, kHeads = 3, kDim = 72;
+  for (const int32_t window : {-1, 20}) {
+    Array q(DType::f32, {kTokens, kHeads, kDim}, r.normal()), k(DType::f32, {kTokens, 1, kDim}, r.normal()), v(DType::f32, {kTokens, 1, kDim}, r.normal());
+    Array o(DType::f32, {kTokens, kHeads, kDim});
+    std::vector<double> values_of_v;
+    for (int64_t i = 0; i < v.size(); ++i) values_of_v.push_back(v[i]);
+    const auto run = [&](int64_t tokens) {
+      const Array cu(DType::i32, {2}, values({0, static_cast<double>(tokens)}));
+      cul_attention_args args{};
+      args.q = q;
+      args.k = k;
+      args.v = v;
+      args.cu_q = args.cu_k = cu;
+      args.o = o;
+      args.causal = 1;
+      args.window_left = window;
+      args.window_right = -1;
+      EXPECT_EQ(cpu(cul_attention, args), CUL_OK) << cul_last_error();
+    };
+    run(kTokens);
+    const auto whole = o.bits();
+    for (const int64_t tokens : {3, 11, 32, 47, 70}) {
+      for (int64_t i = tokens * kDim; i < kTokens * kDim; ++i) v.set(i, NAN);  // behind the end
+      run(tokens);
+      EXPECT_EQ(o.bits(0, tokens * kHeads * kDim), std::vector<uint8_t>(whole.begin(), whole.begin() + tokens * kHeads * kDim * 4)) << tokens;
+      run(kTokens);
+      EXPECT_EQ(o.bits(0, tokens * kHeads * kDim), std::vector<uint8_t>(whole.begin(), whole.begin() + tokens * kHeads * kDim * 4)) << tokens;
+      for (int64_t i = tokens * kDim; i < kTokens * kDim; ++i) v.set(i, values_of_v[static_cast<size_t>(i)]);
+    }
+  }
+}
+
 // ---------------------------------------------------------------------------------------------- the paged cache
 
 // A cache whose unused rows are NaN, and one table that reaches B sequences of it.
@@ -267,12 +304,14 @@ TEST(PagedAttention, rowsKeepTheirBitsAlone) {
   Random r(4);
   Cpu one(1), many(4);
   Paged all(r, DType::bf16, DType::bf16, 4, 8, 2, 64, 16, {200});
-  ASSERT_EQ(many(cul_paged_attention, all.args()), CUL_OK) << cul_last_error();
+  cul_paged_attention_args together = all.args();
+  together.call.flags = CUL_OP_BATCH_INVARIANT;
+  ASSERT_EQ(many(cul_paged_attention, together), CUL_OK) << cul_last_error();
   const int64_t row = 8 * 64;
   for (int64_t i = 0; i < 4; ++i) {
     Array q(DType::bf16, {1, 1, 8, 64}, [&](int64_t j) { return all.q[i * row + j]; }), o(DType::bf16, {1, 1, 8, 64});
     const Array length(DType::i32, {1}, values({static_cast<double>(197 + i)}));
-    cul_paged_attention_args args = all.args();
+    cul_paged_attention_args args = together;
     args.q = q;
     args.o = o;
     args.lse = nullptr;

@@ -94,6 +94,7 @@ void attention_items(const Params& p, int64_t begin, int64_t end) {
   for (int64_t b = 0; b < p.sequences && item < end; ++b) {
     const int64_t rows = p.query_count(b) * p.group(), tiles = (rows + kQueryTile - 1) / kQueryTile;
     const int64_t items = tiles * p.kv_heads;
+    tile.by_matrix(p.batch_invariant || rows >= QueryTile::kMatrixRows);
     for (int64_t i = std::max<int64_t>(begin - item, 0); i < std::min(items, end - item); ++i) {
       const int64_t head = i / tiles, first = i % tiles * kQueryTile, count = std::min(kQueryTile, rows - first);
       with_float_type(p.dtype, [&](auto type) {

@@ -1,6 +1,10 @@
 // The online softmax of the cpu's attention operators: a tile of query rows meets keys and values, which are converted to
-// f32 once for all rows of the tile. What a row sees is given as bounds or as a list, so that a key that it does not see is
-// never read for it, whatever it holds.
+// f32 once for all rows of the tile. What a row sees is given as bounds or as a list, so that a key that it does not see
+// never enters its sums, whatever it holds.
+//
+// Many rows meet a tile of keys by products of matrices (backends/cpu/tile_product-inl.h), few rows one by one, without
+// turning the keys around. Which way is taken is the caller's to say (by_matrix), not a matter of how full a tile is: either way
+// a row's sums do not depend on the other rows.
 //
 //   tile.query(r, q, scale);                  for each row
 //   tile.reset(rows);
@@ -22,6 +26,8 @@
 #endif
 
 #include "backends/cpu/rows-inl.h"
+#include "backends/cpu/tile_product-inl.h"
+#include "backends/cpu/transpose-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace culebra::cpu::HWY_NAMESPACE {
@@ -81,17 +87,24 @@ class QueryTile {
  public:
   static constexpr int64_t kRows = 32;  // of most tiles: (query, head of the group) rows that share a tile of keys
   static constexpr int64_t kKeys = 32;  // begins at a multiple of itself: a row's sums do not depend on its neighbours
+  static constexpr int64_t kMatrixRows = 8;  // rows that meet the same keys, from which on products of matrices pay
 
   // `memory` is kept by the caller from tile to tile.
   QueryTile(std::vector<float>& memory, int64_t dim, int64_t value_dim, int64_t rows = kRows, float softcap = 0)
       : dim_(dim), value_dim_(value_dim), pitch_(padded(dim)), value_pitch_(padded(value_dim)), softcap_(softcap),
         rows_(static_cast<size_t>(rows)) {
-    memory.resize(static_cast<size_t>((rows + kKeys) * (pitch_ + value_pitch_)));
+    memory.resize(static_cast<size_t>((rows + kKeys) * (pitch_ + value_pitch_) + kKeys * pitch_ + rows * (kKeys + 1)));
     q_ = memory.data();
     k_ = q_ + rows * pitch_;
     v_ = k_ + kKeys * pitch_;
     o_ = v_ + kKeys * value_pitch_;
+    turned_ = o_ + rows * value_pitch_;
+    scores_ = turned_ + kKeys * pitch_;
+    rescale_ = scores_ + rows * kKeys;
   }
+
+  // Whether rows meet keys by products of matrices: for who has kMatrixRows rows and more for the same keys.
+  void by_matrix(bool on) { matrix_ = on; }
 
   // Row r is factor * q.
   template <class T>
@@ -114,6 +127,10 @@ class QueryTile {
       for (int64_t j = begin; j < end; ++j) {
         const std::pair<const C*, const C*> rows = at(j);
         load_key(j - tile, rows.first, rows.second);
+      }
+      if (matrix_) {
+        meet_matrix(first, count, tile, begin, end);
+        continue;
       }
       for (int64_t r = first; r < first + count; ++r) {
         const KeyRange& seen = row(r).visible;
@@ -159,13 +176,10 @@ class QueryTile {
   };
   Row& row(int64_t r) { return rows_[static_cast<size_t>(r)]; }
 
-  // n keys of the loaded tile, all visible to this row, enter its softmax.
-  template <class Which>
-  HWY_INLINE void update(int64_t r, Which which, int64_t n) {
+  // Scores of n keys become their weights; false if the row has still seen nothing. Sums so far count `rescale` times.
+  HWY_INLINE bool weigh(Row& x, float* scores, int64_t n, float& rescale) {
     const F32Tag d;
     const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-    alignas(64) float scores[kKeys + kRowPad];
-    dot_keys(q_ + r * pitch_, k_, pitch_, which, n, scores);
     std::fill(scores + n, scores + padded(n), -INFINITY);
     if (softcap_ > 0) {
       const F32 cap = hn::Set(d, softcap_), inverse = hn::Set(d, 1 / softcap_);
@@ -173,12 +187,11 @@ class QueryTile {
         store_f32(hn::Mul(cap, hn::Tanh(d, hn::Mul(load(scores + j), inverse))), scores + j);
       std::fill(scores + n, scores + padded(n), -INFINITY);
     }
-    Row& x = row(r);
     F32 maxima = hn::Set(d, x.max);
     for (int64_t j = 0; j < n; j += lanes) maxima = hn::Max(maxima, load(scores + j));
     const float max = hn::GetLane(hn::MaxOfLanes(d, maxima));
     // A maximum passes over NaN: only if every score is -inf has the row still seen nothing.
-    if (max == -INFINITY && std::all_of(scores, scores + n, [](float s) { return s == -INFINITY; })) return;
+    if (max == -INFINITY && std::all_of(scores, scores + n, [](float s) { return s == -INFINITY; })) return false;
     F32 sum = hn::Zero(d);
     for (int64_t j = 0; j < n; j += lanes) {
       const F32 score = load(scores + j);
@@ -186,9 +199,20 @@ class QueryTile {
       sum = hn::Add(sum, weight);
       store_f32(weight, scores + j);
     }
-    const float rescale = std::exp(x.max - max);
+    rescale = std::exp(x.max - max);
     x.sum = x.sum * rescale + sum_of_lanes(sum);
     x.max = max;
+    return true;
+  }
+
+  // n keys of the loaded tile, all visible to this row, enter its softmax.
+  template <class Which>
+  HWY_INLINE void update(int64_t r, Which which, int64_t n) {
+    const F32Tag d;
+    alignas(64) float scores[kKeys + kRowPad];
+    dot_keys(q_ + r * pitch_, k_, pitch_, which, n, scores);
+    float rescale;
+    if (!weigh(row(r), scores, n, rescale)) return;
     float* o = output(r);
     int64_t i = 0;
     for (; i + 64 <= value_pitch_; i += 64)
@@ -197,10 +221,46 @@ class QueryTile {
       add_values<kRowPad>(v_ + i, value_pitch_, which, scores, n, hn::Set(d, rescale), o + i);
   }
 
+  // Rows [first, first + count) meet keys [begin, end), which are loaded in slots from begin - tile on.
+  void meet_matrix(int64_t first, int64_t count, int64_t tile, int64_t begin, int64_t end) {
+    // Scores of all rows and whole vectors of slots; those of keys that a row does not see are passed over below.
+    const int64_t low = (begin - tile) / kRowPad * kRowPad, high = padded(end - tile);
+    for (int64_t slot = low; slot < high; slot += kLanes)
+      for (int64_t i = 0; i < pitch_; i += kLanes) transpose_block(k_ + slot * pitch_ + i, pitch_, turned_ + i * kKeys + slot, kKeys);
+    multiply_tile(q_ + first * pitch_, pitch_, count, turned_ + low, kKeys, dim_, high - low, nullptr, scores_ + first * kKeys + low, kKeys);
+    // Neighbouring rows that see the same keys [from, to) add values together.
+    int64_t together = first, from = 0, to = 0;
+    const auto add_until = [&](int64_t r) HWY_ATTR {
+      if (from < to)
+        multiply_tile(scores_ + together * kKeys + from, kKeys, r - together, v_ + from * value_pitch_, value_pitch_, to - from, value_pitch_,
+                      rescale_ + together, output(together), value_pitch_);
+    };
+    for (int64_t r = first; r < first + count; ++r) {
+      int64_t x = std::max(row(r).visible.begin, begin) - tile, y = std::min(row(r).visible.end, end) - tile;
+      if (x >= y || !weigh_part(r, x, y)) x = y = 0;
+      if (x == from && y == to) continue;
+      add_until(r);
+      together = r, from = x, to = y;
+    }
+    add_until(first + count);
+  }
+  // Weights of row r's slots [x, y); its factor for what it has so far.
+  bool weigh_part(int64_t r, int64_t x, int64_t y) {
+    float* const scores = scores_ + r * kKeys;
+    if (x == 0) return weigh(row(r), scores, y, rescale_[r]);
+    alignas(64) float seen[kKeys];  // whole vectors from x on would reach into the next row
+    std::copy(scores + x, scores + y, seen);
+    if (!weigh(row(r), seen, y - x, rescale_[r])) return false;
+    std::copy(seen, seen + (y - x), scores + x);
+    return true;
+  }
+
   int64_t dim_, value_dim_, pitch_, value_pitch_;
   float softcap_;
+  bool matrix_ = false;
   std::vector<Row> rows_;
   float *q_, *k_, *v_, *o_;
+  float *turned_, *scores_, *rescale_;  // for products of matrices: keys [pitch, kKeys], scores and weights [rows, kKeys]
 };
 
 }  // namespace culebra::cpu::HWY_NAMESPACE

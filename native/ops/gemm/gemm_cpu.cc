@@ -17,6 +17,7 @@
 #define HWY_TARGET_INCLUDE "ops/gemm/gemm_cpu.cc"
 #include "backends/cpu/simd.h"
 #include "hwy/foreach_target.h"
+#include "backends/cpu/transpose-inl.h"
 #include "backends/cpu/vector-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -75,44 +76,6 @@ void finish(const GemmParams& p, int64_t row, int64_t column, int64_t columns, c
 
 // ------------------------------------------------------------------------------------------------------ many rows
 
-// A square block of rows into columns of a panel.
-template <class T>
-HWY_NOINLINE void transpose_block(const T* from, int64_t stride, float* to) {
-  const F32Tag d;
-  const hn::Repartition<double, F32Tag> d2;
-  F32 y[kLanes];
-  // Within 128-bit blocks: block j of y[q + i] holds the column 4 j + i of the rows q .. q + 3.
-#pragma GCC unroll 16
-  for (int q = 0; q < kLanes; q += 4) {
-    const F32 r0 = load_f32(d, from + q * stride), r1 = load_f32(d, from + (q + 1) * stride);
-    const F32 r2 = load_f32(d, from + (q + 2) * stride), r3 = load_f32(d, from + (q + 3) * stride);
-    const auto low01 = hn::BitCast(d2, hn::InterleaveLower(d, r0, r1)), low23 = hn::BitCast(d2, hn::InterleaveLower(d, r2, r3));
-    const auto high01 = hn::BitCast(d2, hn::InterleaveUpper(d, r0, r1)), high23 = hn::BitCast(d2, hn::InterleaveUpper(d, r2, r3));
-    y[q] = hn::BitCast(d, hn::InterleaveLower(d2, low01, low23));
-    y[q + 1] = hn::BitCast(d, hn::InterleaveUpper(d2, low01, low23));
-    y[q + 2] = hn::BitCast(d, hn::InterleaveLower(d2, high01, high23));
-    y[q + 3] = hn::BitCast(d, hn::InterleaveUpper(d2, high01, high23));
-  }
-  // Then the blocks among the quads of rows.
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    const auto put = [&](int column, F32 x) HWY_ATTR { hn::Store(x, d, to + (column + i) * kTile); };
-    if constexpr (kLanes == 4) {
-      put(0, y[i]);
-    } else if constexpr (kLanes == 8) {
-      put(0, hn::ConcatLowerLower(d, y[4 + i], y[i]));
-      put(4, hn::ConcatUpperUpper(d, y[4 + i], y[i]));
-    } else {
-      const F32 low02 = hn::ConcatLowerLower(d, y[8 + i], y[i]), low13 = hn::ConcatLowerLower(d, y[12 + i], y[4 + i]);
-      const F32 high02 = hn::ConcatUpperUpper(d, y[8 + i], y[i]), high13 = hn::ConcatUpperUpper(d, y[12 + i], y[4 + i]);
-      put(0, hn::OddEvenBlocks(hn::SwapAdjacentBlocks(low13), low02));
-      put(4, hn::OddEvenBlocks(low13, hn::SwapAdjacentBlocks(low02)));
-      put(8, hn::OddEvenBlocks(hn::SwapAdjacentBlocks(high13), high02));
-      put(12, hn::OddEvenBlocks(high13, hn::SwapAdjacentBlocks(high02)));
-    }
-  }
-}
-
 // panel [count, kTile] = columns of b transposed; columns beyond the matrix are 0.
 template <class T>
 void transpose_panel(const GemmParams& p, int64_t column, int64_t columns, int64_t k0, int64_t count, float* panel) {
@@ -127,13 +90,13 @@ void transpose_panel(const GemmParams& p, int64_t column, int64_t columns, int64
     for (int64_t k = 0; k < count; k += kLanes) {
       float* to = panel + k * kTile + n;
       if (rows == kLanes && k + kLanes <= count) {
-        transpose_block(b + n * p.ldb + k, p.ldb, to);
+        transpose_block(b + n * p.ldb + k, p.ldb, to, kTile);
         continue;
       }
       T part[kLanes * kLanes] = {};
       for (int i = 0; i < rows; ++i)
         std::memcpy(part + i * kLanes, b + (n + i) * p.ldb + k, static_cast<size_t>(std::min<int64_t>(kLanes, count - k)) * sizeof(T));
-      transpose_block(part, kLanes, to);
+      transpose_block(part, kLanes, to, kTile);
     }
   }
 }

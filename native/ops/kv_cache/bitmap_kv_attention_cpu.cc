@@ -70,6 +70,7 @@ void bitmap_tile(const BitmapAttentionParams& p, int64_t b, int64_t head, int64_
 void bitmap_items(const BitmapAttentionParams& p, int64_t begin, int64_t end) {
   static thread_local std::vector<float> memory;
   QueryTile tile(memory, p.dim, p.dim);
+  tile.by_matrix(p.group() >= QueryTile::kMatrixRows);  // however many queries: bits are the same
   Expander key(p.dim), value(p.dim);
   const int64_t rows = p.queries * p.group(), tiles = (rows + QueryTile::kRows - 1) / QueryTile::kRows;
   for (int64_t i = begin; i < end; ++i) {

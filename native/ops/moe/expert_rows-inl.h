@@ -139,6 +139,89 @@ HWY_INLINE void multiply_pairs(const ExpertMatrices& m, int64_t e, int64_t begin
   }
 }
 
+// ---- bf16 rows as they are
+
+#if HWY_TARGET == HWY_AVX3
+HWY_PUSH_ATTRIBUTES("avx512bf16")  // no target of Highway's that is compiled here: asked for at run time
+
+// As dot_rows above, of n channels: products of pairs of bf16 numbers, twice as many a step as in f32.
+template <int64_t kTokens>
+HWY_NOINLINE void dot_bf16_rows(const bfloat16_t* const* rows, const bfloat16_t* const* x, int64_t n, float (*out)[kRows]) {
+  __m512 sum[kTokens][kRows];
+#pragma GCC unroll 16
+  for (int64_t c = 0; c < kTokens * kRows; ++c) sum[c / kRows][c % kRows] = _mm512_setzero_ps();
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    __m512i row[kRows];
+#pragma GCC unroll 4
+    for (int64_t r = 0; r < kRows; ++r) row[r] = _mm512_loadu_si512(rows[r] + i);
+#pragma GCC unroll 4
+    for (int64_t t = 0; t < kTokens; ++t) {
+      const __m512bh input = (__m512bh)_mm512_loadu_si512(x[t] + i);
+#pragma GCC unroll 4
+      for (int64_t r = 0; r < kRows; ++r) sum[t][r] = _mm512_dpbf16_ps(sum[t][r], (__m512bh)row[r], input);
+    }
+  }
+  if (i < n) {
+    const __mmask32 mask = (__mmask32{1} << (n - i)) - 1;
+    for (int64_t t = 0; t < kTokens; ++t)
+      for (int64_t r = 0; r < kRows; ++r)
+        sum[t][r] = _mm512_dpbf16_ps(sum[t][r], (__m512bh)_mm512_maskz_loadu_epi16(mask, rows[r] + i),
+                                     (__m512bh)_mm512_maskz_loadu_epi16(mask, x[t] + i));
+  }
+#pragma GCC unroll 4
+  for (int64_t t = 0; t < kTokens; ++t) sum_of_lanes(F32{sum[t][0]}, F32{sum[t][1]}, F32{sum[t][2]}, F32{sum[t][3]}, out[t]);
+}
+
+HWY_POP_ATTRIBUTES
+inline constexpr bool kBf16Products = true;
+HWY_INLINE bool has_bf16_products() {
+  static const bool has = __builtin_cpu_supports("avx512bf16");
+  return has;
+}
+#else
+inline constexpr bool kBf16Products = false;
+HWY_INLINE bool has_bf16_products() { return false; }
+template <int64_t kTokens>
+void dot_bf16_rows(const bfloat16_t* const*, const bfloat16_t* const*, int64_t, float (*)[kRows]) {}
+#endif
+
+// Whether the products of these experts run on bf16 numbers as they are stored, the inputs' too.
+HWY_INLINE bool multiplies_bf16(const ExpertMatrices& m) {
+  return kBf16Products && m.storage == CUL_EXPERTS_HALF && m.dtype == DType::bf16 && has_bf16_products();
+}
+
+// As multiply_pairs, where multiplies_bf16: rows are read in place, and nothing is converted.
+template <class Rows, class Input, class Output>
+HWY_INLINE void multiply_bf16_pairs(const ExpertMatrices& m, int64_t e, int64_t begin, int64_t end, Rows&& rows_of, int64_t s0, int64_t s1,
+                                    Input&& input, Output&& output) {
+  constexpr int64_t kTile = 4;
+  const auto row = [&](int64_t n) {  // beyond the matrix the last one is computed again
+    return static_cast<const bfloat16_t*>(m.data) + e * m.expert_stride + std::min(n, m.rows - 1) * m.row_stride;
+  };
+  const int64_t step = s1 - s0 > kTile ? kBlockPairs : kRows / 2;
+  for (int64_t block = begin; block < end; block += step) {
+    const int64_t pairs = std::min(step, end - block);
+    for (int64_t s = s0; s < s1; s += kTile) {
+      const int64_t tokens = std::min(kTile, s1 - s);
+      const bfloat16_t* x[kTile];
+      for (int64_t t = 0; t < tokens; ++t) x[t] = input(s + t);
+      for (int64_t i = 0; i < pairs; i += kRows / 2) {
+        const auto [a, b] = rows_of(block + i);
+        const auto [c, d] = rows_of(block + std::min(i + 1, pairs - 1));
+        const bfloat16_t* const rows[kRows] = {row(a), row(b), row(c), row(d)};
+        float out[kTile][kRows];
+        if (tokens == 4) dot_bf16_rows<4>(rows, x, m.columns, out);
+        else if (tokens == 3) dot_bf16_rows<3>(rows, x, m.columns, out);
+        else if (tokens == 2) dot_bf16_rows<2>(rows, x, m.columns, out);
+        else dot_bf16_rows<1>(rows, x, m.columns, out);
+        for (int64_t t = 0; t < tokens; ++t)
+          for (int64_t j = i; j < std::min(i + kRows / 2, pairs); ++j) output(s + t, block + j, out[t] + 2 * (j - i));
+      }
+    }
+  }
+}
+
 }  // namespace culebra::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 #endif

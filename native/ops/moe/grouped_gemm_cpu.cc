@@ -2,6 +2,8 @@
 // is made alike everywhere: its bits depend neither on threads nor on the other rows.
 #include <algorithm>
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "backends/cpu/thread_pool.h"
 #include "ops/moe/grouped_gemm.h"
@@ -18,8 +20,11 @@ namespace culebra::cpu::HWY_NAMESPACE {
 
 using Params = GroupedGemmParams;
 
-// Rows [first + begin, first + end) as f32.
+HWY_INLINE bool works_in_bf16(const Params& p) { return p.dtype == DType::bf16 && multiplies_bf16(p.b); }
+
+// Rows [first + begin, first + end) as f32, unless they are multiplied as they are.
 void grouped_inputs(const Params& p, int64_t first, int64_t begin, int64_t end) {
+  if (works_in_bf16(p)) return;
   const int64_t pitch = padded(p.k());
   for (int64_t r = begin; r < end; ++r) {
     float* const to = static_cast<float*>(p.workspace) + r * pitch;
@@ -52,17 +57,26 @@ void grouped_products(const Params& p, const int32_t* active, int64_t first, int
   for (int64_t item = begin; item < end; ++item) {
     const int64_t e = active[item / blocks], i0 = item % blocks * kBlockPairs, i1 = std::min(i0 + kBlockPairs, pairs);
     const int64_t s0 = std::max(p.offsets[e], first), s1 = std::min(p.offsets[e + 1], last);
+    const auto gate_and_up = [&](int64_t i) { return std::pair{i, p.columns() + i}; };
+    const auto neighbours = [](int64_t i) { return std::pair{2 * i, 2 * i + 1}; };
+    const auto gated = [&](int64_t s, int64_t i, const float* out) { store_sum(p, s, i, out[0] / (1 + std::exp(-out[0])) * out[1]); };
+    const auto plain = [&](int64_t s, int64_t i, const float* out) {
+      for (int64_t n = 2 * i; n < std::min(2 * i + 2, p.n()); ++n) store_sum(p, s, n, out[n - 2 * i]);
+    };
+    if (works_in_bf16(p)) {
+      static thread_local std::vector<bfloat16_t> zeros;  // the row of a token that is not there
+      if (static_cast<int64_t>(zeros.size()) < p.k()) zeros.assign(static_cast<size_t>(p.k()), bfloat16_t{});
+      const auto input = [&](int64_t s) {
+        const int64_t row = p.gather ? p.gather[s] : s;
+        return row < 0 ? zeros.data() : static_cast<const bfloat16_t*>(p.a) + row * p.lda;
+      };
+      if (p.gated()) multiply_bf16_pairs(p.b, e, i0, i1, gate_and_up, s0, s1, input, gated);
+      else multiply_bf16_pairs(p.b, e, i0, i1, neighbours, s0, s1, input, plain);
+      continue;
+    }
     const auto input = [&](int64_t s) { return static_cast<const float*>(p.workspace) + (s - first) * pitch; };
-    if (p.gated())
-      multiply_pairs(
-          p.b, e, i0, i1, [&](int64_t i) { return std::pair{i, p.columns() + i}; }, s0, s1, input,
-          [&](int64_t s, int64_t i, const float* out) { store_sum(p, s, i, out[0] / (1 + std::exp(-out[0])) * out[1]); });
-    else
-      multiply_pairs(
-          p.b, e, i0, i1, [](int64_t i) { return std::pair{2 * i, 2 * i + 1}; }, s0, s1, input,
-          [&](int64_t s, int64_t i, const float* out) {
-            for (int64_t n = 2 * i; n < std::min(2 * i + 2, p.n()); ++n) store_sum(p, s, n, out[n - 2 * i]);
-          });
+    if (p.gated()) multiply_pairs(p.b, e, i0, i1, gate_and_up, s0, s1, input, gated);
+    else multiply_pairs(p.b, e, i0, i1, neighbours, s0, s1, input, plain);
   }
 }
 

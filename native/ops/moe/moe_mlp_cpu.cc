@@ -32,30 +32,64 @@ HWY_INLINE float activate(const Params& p, float gate, float up) {
   }
 }
 
+// hidden[0, n) of the sums [gates, ups] of a block of columns.
+HWY_INLINE void activate(const Params& p, const float* sums, int64_t n, float* hidden) {
+  if (p.act != CUL_MOE_ACT_SILU) {
+    for (int64_t i = 0; i < n; ++i) hidden[i] = activate(p, sums[i], sums[kBlockPairs + i]);
+    return;
+  }
+  for (int64_t i = 0; i < n; i += kLanes) store_f32(hn::Mul(silu(load(sums + i)), load(sums + kBlockPairs + i)), hidden + i);
+}
+
 // ---- the four steps of a chunk of tokens
+
+// Whether inputs and hidden rows are bf16 as well: inputs then stay where they are, and a hidden row takes half of its place.
+HWY_INLINE bool works_in_bf16(const Params& p) { return p.dtype == DType::bf16 && multiplies_bf16(p.w13) && multiplies_bf16(p.w2); }
+
+HWY_INLINE bfloat16_t* bf16_hidden(const Params& p, int64_t slot) {
+  return reinterpret_cast<bfloat16_t*>(p.hidden() + slot * p.expert_width_pitch());
+}
 
 template <class T>
 void load_inputs(const Params& p, int64_t first, int64_t begin, int64_t end) {
+  if (works_in_bf16(p)) return;
   for (int64_t t = begin; t < end; ++t)
     load_row(static_cast<const T*>(p.x) + (first + t) * p.x_stride, p.width, p.inputs() + t * p.width_pitch());
 }
 
 // hidden = act(gate) * up; items: (active expert, kBlockPairs columns)
 template <class T>
-void up_projection(const Params& p, int64_t, int64_t begin, int64_t end) {
+void up_projection(const Params& p, int64_t first, int64_t begin, int64_t end) {
   const int64_t pitch = p.expert_width_pitch(), blocks = p.up_blocks();
+  const bool bf16 = works_in_bf16(p);
   for (int64_t item = begin; item < end; ++item) {
     const int64_t e = p.active()[item / blocks], i0 = item % blocks * kBlockPairs;
     const int64_t i1 = std::min(i0 + kBlockPairs, p.expert_width), s0 = p.offsets()[e], s1 = p.offsets()[e + 1];
     const T* bias = p.b13 ? static_cast<const T*>(p.b13) + e * p.b13_stride : nullptr;
-    multiply_pairs(
-        p.w13, e, i0, i1, [&](int64_t i) { return std::pair{i, p.expert_width + i}; }, s0, s1,
-        [&](int64_t s) { return p.inputs() + p.slots()[s] / p.slots_per_token * p.width_pitch(); },
-        [&](int64_t s, int64_t i, const float* out) {
-          const float gate = out[0] + (bias ? to_float(bias[i]) : 0.0f);
-          const float up = out[1] + (bias ? to_float(bias[p.expert_width + i]) : 0.0f);
-          p.hidden()[p.slots()[s] * pitch + i] = activate(p, gate, up);
-        });
+    const auto gate_and_up = [&](int64_t i) { return std::pair{i, p.expert_width + i}; };
+    // [slot][gates, ups] of these columns: activated together below.
+    static thread_local std::vector<float> sums;
+    sums.resize(static_cast<size_t>((s1 - s0) * 2 * kBlockPairs + kRowPad));
+    const auto keep = [&](int64_t s, int64_t i, const float* out) {
+      float* const to = sums.data() + (s - s0) * 2 * kBlockPairs + i - i0;
+      to[0] = out[0] + (bias ? to_float(bias[i]) : 0.0f);
+      to[kBlockPairs] = out[1] + (bias ? to_float(bias[p.expert_width + i]) : 0.0f);
+    };
+    if (bf16)
+      multiply_bf16_pairs(
+          p.w13, e, i0, i1, gate_and_up, s0, s1,
+          [&](int64_t s) { return static_cast<const bfloat16_t*>(p.x) + (first + p.slots()[s] / p.slots_per_token) * p.x_stride; }, keep);
+    else
+      multiply_pairs(
+          p.w13, e, i0, i1, gate_and_up, s0, s1,
+          [&](int64_t s) { return p.inputs() + p.slots()[s] / p.slots_per_token * p.width_pitch(); }, keep);
+    for (int64_t s = s0; s < s1; ++s) {
+      float hidden[kBlockPairs + kRowPad];
+      activate(p, sums.data() + (s - s0) * 2 * kBlockPairs, i1 - i0, hidden);
+      if (bf16) store_row(hidden, i1 - i0, bf16_hidden(p, p.slots()[s]) + i0);
+      else store_row(hidden, i1 - i0, p.hidden() + p.slots()[s] * pitch + i0);
+    }
+    if (bf16) continue;
     if (i1 == p.expert_width)
       for (int64_t s = s0; s < s1; ++s) {
         float* row = p.hidden() + p.slots()[s] * pitch;
@@ -68,18 +102,23 @@ void up_projection(const Params& p, int64_t, int64_t begin, int64_t end) {
 template <class T>
 void down_projection(const Params& p, int64_t, int64_t begin, int64_t end) {
   const int64_t pitch = p.width_pitch(), blocks = p.down_blocks();
+  const bool bf16 = works_in_bf16(p);
   for (int64_t item = begin; item < end; ++item) {
     const int64_t e = p.active()[item / blocks], first = item % blocks * kBlockPairs;
     const int64_t last = std::min(first + kBlockPairs, (p.width + 1) / 2);
     const T* bias = p.b2 ? static_cast<const T*>(p.b2) + e * p.b2_stride : nullptr;
-    multiply_pairs(
-        p.w2, e, first, last, [](int64_t i) { return std::pair{2 * i, 2 * i + 1}; }, p.offsets()[e],
-        p.offsets()[e + 1], [&](int64_t s) { return p.hidden() + p.slots()[s] * p.expert_width_pitch(); },
-        [&](int64_t s, int64_t i, const float* out) {
-          float* y = p.outputs() + p.slots()[s] * pitch;
-          for (int64_t n = 2 * i; n < std::min(2 * i + 2, p.width); ++n)
-            y[n] = out[n - 2 * i] + (bias ? to_float(bias[n]) : 0.0f);
-        });
+    const auto neighbours = [](int64_t i) { return std::pair{2 * i, 2 * i + 1}; };
+    const auto output = [&](int64_t s, int64_t i, const float* out) {
+      float* y = p.outputs() + p.slots()[s] * pitch;
+      for (int64_t n = 2 * i; n < std::min(2 * i + 2, p.width); ++n) y[n] = out[n - 2 * i] + (bias ? to_float(bias[n]) : 0.0f);
+    };
+    const int64_t s0 = p.offsets()[e], s1 = p.offsets()[e + 1];
+    if (bf16)
+      multiply_bf16_pairs(
+          p.w2, e, first, last, neighbours, s0, s1, [&](int64_t s) { return bf16_hidden(p, p.slots()[s]); }, output);
+    else
+      multiply_pairs(
+          p.w2, e, first, last, neighbours, s0, s1, [&](int64_t s) { return p.hidden() + p.slots()[s] * p.expert_width_pitch(); }, output);
   }
 }
 

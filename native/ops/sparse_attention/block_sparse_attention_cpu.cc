@@ -59,6 +59,7 @@ void block_sparse_items(const Params& p, int64_t begin, int64_t end) {
   static thread_local std::vector<float> memory;
   QueryTile tile(memory, p.dim, p.value_dim);
   const int64_t heads = item_heads(p), units = p.query_heads / heads;
+  tile.by_matrix(p.block_q * heads >= QueryTile::kMatrixRows);
   int64_t item = 0;
   for (int64_t b = 0; b < p.sequences && item < end; ++b) {
     const int64_t blocks = sequence_blocks(p, b), items = blocks * units;

@@ -78,6 +78,7 @@ int64_t estimated_block(const Params& p, int64_t b, int64_t h, int64_t r, QueryT
 void estimated_items(const Params& p, int64_t begin, int64_t end) {
   static thread_local std::vector<float> memory;
   QueryTile tile(memory, p.dim, p.value_dim, p.block_q);
+  tile.by_matrix(p.block_q >= QueryTile::kMatrixRows);
   int64_t item = 0;
   for (int64_t b = 0; b < p.sequences && item < end; ++b) {
     const int64_t blocks = (p.cu_q[b + 1] - p.cu_q[b] + p.block_q - 1) / p.block_q, items = blocks * p.query_heads;

@@ -48,6 +48,7 @@ class NsaTile {
   }
 
   void compressed() {
+    tile_.by_matrix(true);
     tile_.reset(rows());
     int64_t most = 0;
     for (int64_t r = 0; r < rows(); ++r) {
@@ -91,6 +92,7 @@ class NsaTile {
   // Blocks of query i: entries(query) of them.
   template <class Entries>
   void selected(Entries&& entries) {
+    tile_.by_matrix(group_ >= QueryTile::kMatrixRows);  // a query's blocks are its own
     tile_.reset(rows());
     for (int64_t i = 0; i < count_; ++i) {
       const int32_t* idx = entries(query_ + i);
@@ -104,6 +106,7 @@ class NsaTile {
   }
 
   void windowed() {
+    tile_.by_matrix(true);
     tile_.reset(rows());
     for (int64_t r = 0; r < rows(); ++r) {
       const int64_t end = std::max<int64_t>(position(r) + 1, 0);

@@ -157,6 +157,7 @@ template <class T>
 void query_blocks(const Params& p, int64_t b, int64_t h, int64_t begin, int64_t end, Scratch& s) {
   const int64_t D = p.dim, pitch = padded(D);
   QueryTile tile(s.tile, D, D, p.block);
+  tile.by_matrix(p.block >= QueryTile::kMatrixRows);
   if (p.proj_w) {
     s.weights.resize(static_cast<size_t>(D * pitch));
     for (int64_t c = 0; c < D; ++c)
