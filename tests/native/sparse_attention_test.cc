@@ -7,12 +7,12 @@
 #include "ops/sparse_attention/neighborhood.h"
 #include "ops/sparse_attention/nsa.h"
 #include "ops/sparse_attention/nsa_cpu.h"
+#include "ops/sparse_attention/sparse_linear_attention.h"
 
 namespace culebra {
 namespace {
 
-using glue_testing::Machine;
-using glue_testing::Tensor;
+using namespace culebra::glue_testing;
 
 // ------------------------------------------------------------------------------------------------------ neighborhoods
 
@@ -157,39 +157,11 @@ TEST(NsaSelect, thePlanFitsInSharedMemory) {
 
 // ------------------------------------------------------------------------------------------------------------ devices
 
-std::vector<int32_t> backends() {
-  std::vector<int32_t> list = {CUL_BACKEND_CPU};
-#if CULEBRA_HAS_SIMT
-  list.push_back(CUL_BACKEND_SIMT);
-#endif
-  return list;
-}
-
-// Runs with the workspace that the operator asks for, and waits.
-template <class Args>
-cul_status run(Machine& machine, cul_status (*op)(cul_stream*, const Args*), Args& args) {
-  args.call.struct_size = sizeof args;
-  args.call.workspace_bytes = 0;
-  cul_status status = op(machine.stream, &args);
-  void* workspace = nullptr;
-  if (status == CUL_WORKSPACE) {
-    args.call.workspace_bytes = cul_last_workspace_bytes();
-    EXPECT_EQ(cul_memory_alloc(machine.device, args.call.workspace_bytes, &workspace), CUL_OK);
-    args.call.workspace = workspace;
-    status = op(machine.stream, &args);
-  }
-  if (status == CUL_OK) status = cul_stream_synchronize(machine.stream);
-  if (workspace) {
-    EXPECT_EQ(cul_memory_free(machine.device, workspace), CUL_OK);
-  }
-  return status;
-}
-
 void expect_nothing(Tensor& o, Tensor& lse) {
   o.read();
   lse.read();
   for (int64_t i = 0; i < o.elements(); ++i) ASSERT_EQ(o[i], 0) << i;
-  for (int64_t i = 0; i < lse.elements(); ++i) ASSERT_EQ(lse[i], -glue_testing::kInfinity) << i;
+  for (int64_t i = 0; i < lse.elements(); ++i) ASSERT_EQ(lse[i], -kInfinity) << i;
 }
 
 // Keys that nobody sees hold NaN.
@@ -223,7 +195,7 @@ TEST(SparseAttention, rowsWithoutBlocksGiveZeros) {
       blocks.col = col;
       blocks.block_q = blocks.block_k = 16;
       blocks.head_map = 1;
-      ASSERT_EQ(run(m, cul_block_sparse_attention, blocks), CUL_OK) << cul_last_error();
+      ASSERT_EQ(call(m, cul_block_sparse_attention, blocks), CUL_OK) << cul_last_error();
       expect_nothing(x.o, x.lse);
       cul_nsa_selected_attention_args selected{};
       selected.q = x.q, selected.k = x.k, selected.v = x.v, selected.cu_q = x.cu_q, selected.cu_k = x.cu_k, selected.o = x.o,
@@ -233,7 +205,7 @@ TEST(SparseAttention, rowsWithoutBlocksGiveZeros) {
       for (int32_t order : {CUL_NSA_ORDER_QUERY, CUL_NSA_ORDER_KV}) {
         selected.order = order;
         x.o.fill([](int64_t) { return 1; });
-        ASSERT_EQ(run(m, cul_nsa_selected_attention, selected), CUL_OK) << cul_last_error();
+        ASSERT_EQ(call(m, cul_nsa_selected_attention, selected), CUL_OK) << cul_last_error();
         expect_nothing(x.o, x.lse);
       }
     }
@@ -256,8 +228,7 @@ TEST(SparseAttention, validationFindsWhatLeadsOutside) {
       blocks.col = col;
       blocks.block_q = blocks.block_k = 16;
       blocks.head_map = 1;
-      blocks.call.flags = CUL_OP_VALIDATE;
-      EXPECT_EQ(run(m, cul_block_sparse_attention, blocks), CUL_DEVICE_ERROR);
+      EXPECT_EQ(call(m, cul_block_sparse_attention, blocks, CUL_OP_VALIDATE), CUL_DEVICE_ERROR);
       EXPECT_NE(std::string(cul_last_error()).find(fault == 3 ? "cu_k" : fault == 0 ? "row_ptr" : "col"), std::string::npos)
           << cul_last_error();
     }
@@ -278,10 +249,92 @@ TEST(SparseAttention, seventyThousandQueries) {
   cul_nsa_selected_attention_args args{};
   args.q = q, args.k = k, args.v = v, args.cu_q = args.cu_k = cu, args.idx = idx, args.o = o;
   args.block = 4;
-  ASSERT_EQ(run(m, cul_nsa_selected_attention, args), CUL_OK) << cul_last_error();
+  ASSERT_EQ(call(m, cul_nsa_selected_attention, args), CUL_OK) << cul_last_error();
   o.read();
   for (int64_t t = 0; t < kQueries; t += 4)
     for (int64_t c = 0; c < 8; ++c) ASSERT_FLOAT_EQ(static_cast<float>(o[t * 8 + c]), static_cast<float>(v[t * 8 + c])) << "one key alone";
+}
+
+// ------------------------------------------------------------------------------------------ blocks that an estimate chooses
+
+#if CULEBRA_HAS_SIMT
+
+struct LinearShape {
+  DType type;
+  int64_t heads, length, dim;
+  int32_t block, phi, mode;
+  double critical, negligible;
+  bool projected;
+  int64_t pad;  // elements between rows
+};
+
+std::vector<double> sparse_linear(int32_t backend, const LinearShape& s) {
+  Machine m(backend);
+  const int64_t row = s.dim + s.pad;
+  const std::vector<int64_t> shape = {1, s.heads, s.length, s.dim}, strides = {s.heads * s.length * row, s.length * row, row, 1};
+  Tensor q(m, s.type, shape, strides), k(m, s.type, shape, strides), v(m, s.type, shape, strides), o(m, s.type, shape, strides);
+  Tensor w(m, s.type, {s.dim, s.dim}, {row, 1}), bias(m, s.type, {s.dim});
+  std::mt19937_64 random(7);
+  q.normal(random);
+  k.normal(random);
+  v.normal(random, 1, 0.5);
+  w.normal(random, 1 / std::sqrt(static_cast<double>(s.dim)));
+  bias.normal(random);
+  cul_sparse_linear_attention_args args{};
+  args.q = q, args.k = k, args.v = v, args.o = o;
+  if (s.projected) args.proj_w = w, args.proj_b = bias;
+  args.block = s.block;
+  args.phi = s.phi;
+  args.mode = s.mode;
+  args.critical = s.critical;
+  args.negligible = s.negligible;
+  args.eps = 1e-5f;
+  EXPECT_EQ(call(m, cul_sparse_linear_attention, args), CUL_OK) << cul_last_error();
+  return values_of(o);
+}
+
+// More query blocks than a tile of the mask has, heads in several groups, blocks of one and of two steps of tokens, tails everywhere.
+TEST(SparseLinearAttention, statesOnTensorCoresAreThoseOfTheCpu) {
+  const LinearShape shapes[] = {
+      {DType::bf16, 2, 2107, 64, 16, CUL_SLA_SOFTMAX, CUL_SLA_PAPER, .02, .3, true, 0},
+      {DType::f16, 1, 300, 128, 128, CUL_SLA_ELU1, CUL_SLA_COMPLEMENT, .4, .3, true, 1},
+      {DType::f16, 5, 530, 32, 16, CUL_SLA_SOFTMAX, CUL_SLA_PAPER, .05, .5, false, 0},
+      {DType::bf16, 3, 200, 48, 64, CUL_SLA_RELU, CUL_SLA_ALL, .3, 0, false, 8},
+      {DType::f16, 2, 90, 20, 32, CUL_SLA_SOFTMAX, CUL_SLA_PAPER, .3, .3, true, 0},
+      {DType::f32, 2, 150, 24, 16, CUL_SLA_ELU1, CUL_SLA_PAPER, .3, .3, true, 1},
+  };
+  for (const LinearShape& s : shapes) {
+    SCOPED_TRACE(s.length);
+    const std::vector<double> cpu = sparse_linear(CUL_BACKEND_CPU, s), simt = sparse_linear(CUL_BACKEND_SIMT, s);
+    double error = 0, size = 0;
+    for (size_t i = 0; i < cpu.size(); ++i) {
+      ASSERT_TRUE(std::isfinite(simt[i])) << i;
+      error += std::pow(cpu[i] - simt[i], 2);
+      size += cpu[i] * cpu[i];
+    }
+    EXPECT_LE(std::sqrt(error / size), bound_of(s.type)) << std::sqrt(error / size);
+  }
+}
+
+#endif
+
+TEST(SparseLinearPlan, groupsOfHeadsFitInTheL2) {
+  SparseLinearParams p;
+  p.dtype = DType::bf16;
+  p.batch = 2, p.heads = 12, p.length = 32768, p.dim = 128, p.blocks = 512, p.critical = 25, p.negligible = 51;
+  const SparseLinearPlan video = plan_sparse_linear_attention(p, false, 132);
+  EXPECT_TRUE(video.tensor_cores);
+  EXPECT_EQ(video.heads_at_once, 1);
+  EXPECT_LT(video.workspace_bytes, uint64_t{64} << 20) << "whatever the batch is";
+  p.length = 1024, p.blocks = 16, p.critical = 1, p.negligible = 1;
+  EXPECT_EQ(plan_sparse_linear_attention(p, false, 132).heads_at_once, 24);
+  p.dtype = DType::f16;
+  EXPECT_EQ(plan_sparse_linear_attention(p, false, 132).parts, 2);
+  EXPECT_EQ(plan_sparse_linear_attention(p, false, 8).heads_at_once, 1);
+  p.dim = 136;
+  EXPECT_FALSE(plan_sparse_linear_attention(p, false, 132).tensor_cores);
+  p.negligible = 15;  // nothing is left to the linear part
+  EXPECT_EQ(plan_sparse_linear_attention(p, false, 132).sums_at, plan_sparse_linear_attention(p, false, 132).norms_at);
 }
 
 }  // namespace

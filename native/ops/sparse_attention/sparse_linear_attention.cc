@@ -65,7 +65,7 @@ SparseLinearParams check_sparse_linear_attention(const Call& call, const cul_spa
   };
   p.aligned = aligned(q) && aligned(k) && aligned(v) && aligned(o);
   p.proj_aligned = p.proj_stride * static_cast<int64_t>(size_of(q.dtype)) % 16 == 0;
-  p.plan = plan_sparse_linear_attention(p, call.caps().backend == CUL_BACKEND_CPU);
+  p.plan = plan_sparse_linear_attention(p, call.caps().backend == CUL_BACKEND_CPU, call.caps().multiprocessors);
   if (call.plan_only())
     call.explain(format("%lld blocks of %lld: a query block has %lld critical and %lld negligible ones%s",
                         static_cast<long long>(p.blocks), static_cast<long long>(p.block),
@@ -77,8 +77,8 @@ SparseLinearParams check_sparse_linear_attention(const Call& call, const cul_spa
   return p;
 }
 
-SparseLinearPlan plan_sparse_linear_attention(const SparseLinearParams& p, bool cpu) {
-  constexpr uint64_t kAtOnceBytes = 40 << 20;  // of states and sums: most of the L2 of an H100, half of it on an A100
+SparseLinearPlan plan_sparse_linear_attention(const SparseLinearParams& p, bool cpu, int multiprocessors) {
+  constexpr int64_t kAtOnceBytes = 320 << 10;  // of states and sums, for each multiprocessor: an A100 and an H100 have 380 KB of L2 for each
   SparseLinearPlan plan;
   const int64_t heads = cpu ? std::min<int64_t>(p.batch * p.heads, 1) : p.batch * p.heads;
   const auto array = [&](int64_t elements, int64_t size) {
@@ -105,7 +105,7 @@ SparseLinearPlan plan_sparse_linear_attention(const SparseLinearParams& p, bool 
   const int64_t norm_bytes = plan.tensor_cores && square ? 8 * p.dim : 0;
   const int64_t shared_bytes = std::max(p.blocks * state_bytes, 4 * p.blocks * p.blocks);
   const int64_t head_bytes = std::max<int64_t>(shared_bytes + rows * (sum_bytes + norm_bytes), 1);
-  plan.heads_at_once = std::clamp<int64_t>(static_cast<int64_t>(kAtOnceBytes) / head_bytes, 1, std::max<int64_t>(heads, 1));
+  plan.heads_at_once = std::clamp<int64_t>(kAtOnceBytes * multiprocessors / head_bytes, 1, std::max<int64_t>(heads, 1));
   plan.keys_at = plan.states_at = array(std::min(heads, plan.heads_at_once) * shared_bytes, 1);
   plan.sums_at = array(std::min(heads, plan.heads_at_once) * rows * sum_bytes, 1);
   plan.norms_at = array(std::min(heads, plan.heads_at_once) * rows * norm_bytes, 1);

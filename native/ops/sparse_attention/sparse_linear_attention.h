@@ -71,7 +71,7 @@ struct SparseLinearParams {
 };
 
 SparseLinearParams check_sparse_linear_attention(const Call& call, const cul_sparse_linear_attention_args& args);
-SparseLinearPlan plan_sparse_linear_attention(const SparseLinearParams& p, bool cpu);
+SparseLinearPlan plan_sparse_linear_attention(const SparseLinearParams& p, bool cpu, int multiprocessors);
 CUL_DECLARE_COLUMNS(sparse_linear_attention, SparseLinearParams)
 
 }  // namespace culebra
