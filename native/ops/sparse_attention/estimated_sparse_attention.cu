@@ -221,6 +221,15 @@ __global__ void __launch_bounds__(kThreads) estimate_kernel(Params p, int64_t gr
   }
 }
 
+// Computes: kept = 0, before blocks are counted into it
+// Shapes:   kept i64 [Hq]
+// Layouts:  contiguous
+// Tiles:    one block
+// Shared:   none
+// Order:    of no consequence
+// Numerics: integers
+// Needs:    sm_80. Limit: the launch
+// Source:   SALE: its count of computed blocks
 __global__ void __launch_bounds__(kThreads) clear_kept_kernel(int64_t* kept, int64_t heads) {
   for (int64_t i = threadIdx.x; i < heads; i += kThreads) kept[i] = 0;
 }
