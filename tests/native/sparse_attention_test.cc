@@ -4,6 +4,7 @@
 #include <set>
 
 #include "glue_harness.h"
+#include "ops/sparse_attention/estimated_sparse_attention.h"
 #include "ops/sparse_attention/neighborhood.h"
 #include "ops/sparse_attention/nsa.h"
 #include "ops/sparse_attention/nsa_cpu.h"
@@ -293,6 +294,41 @@ std::vector<double> sparse_linear(int32_t backend, const LinearShape& s) {
   return values_of(o);
 }
 
+// Many short sequences: more lists than the workspace has room for at once.
+TEST(EstimatedAttention, listsInTurnAreThoseOfTheCpu) {
+  constexpr int64_t kSequences = 180, kKeys = 80, kHeads = 4;
+  std::vector<double> out[2], kept[2];
+  for (int which = 0; which < 2; ++which) {
+    Machine m(which ? CUL_BACKEND_SIMT : CUL_BACKEND_CPU);
+    Tensor q(m, DType::f16, {kSequences, kHeads, 16}), k(m, DType::f16, {kSequences * kKeys, 1, 16}), v(m, DType::f16, {kSequences * kKeys, 1, 16}),
+        o(m, DType::f16, {kSequences, kHeads, 16}), cu_q(m, DType::i32, {kSequences + 1}), cu_k(m, DType::i32, {kSequences + 1}),
+        tau(m, DType::f32, {kHeads}), count(m, DType::i64, {kHeads});
+    std::mt19937_64 random(19);
+    v.normal(random);
+    // A key block of a sequence is far off or near zero: the estimate decides as the score does.
+    k.fill([](int64_t i) { return (i / 16 / 16 + i / 16 / kKeys) % 3 ? -4.0 : 4.0 - static_cast<double>(i % 7) / 8; });
+    q.fill([&](int64_t i) { return 1 + static_cast<double>(i % 5) / 8; });
+    cu_q.fill([](int64_t i) { return static_cast<double>(i); });
+    cu_k.fill([](int64_t i) { return static_cast<double>(i * kKeys); });
+    tau.fill([](int64_t) { return 1e-3; });
+    cul_estimated_sparse_attention_args args{};
+    args.q = q, args.k = k, args.v = v, args.cu_q = cu_q, args.cu_k = cu_k, args.tau = tau, args.o = o, args.kept = count;
+    args.block_q = args.block_k = 16;
+    args.sink = args.local = 16;
+    ASSERT_EQ(call(m, cul_estimated_sparse_attention, args), CUL_OK) << cul_last_error();
+    if (which) {
+      args.call = {sizeof args, CUL_OP_PLAN_ONLY, nullptr, 0};
+      ASSERT_EQ(cul_estimated_sparse_attention(m.stream, &args), CUL_OK) << cul_last_error();
+      EXPECT_EQ(std::string(cul_last_plan()), "lists of 145 of 191 query blocks at a time");
+    }
+    out[which] = values_of(o);
+    kept[which] = values_of(count);
+  }
+  EXPECT_EQ(kept[0], kept[1]);
+  EXPECT_LT(kept[1][0], static_cast<double>(kSequences * kKeys / 16)) << "some blocks are left out";
+  for (size_t i = 0; i < out[0].size(); ++i) ASSERT_NEAR(out[1][i], out[0][i], 4e-3) << i;
+}
+
 // More query blocks than a tile of the mask has, heads in several groups, blocks of one and of two steps of tokens, tails everywhere.
 TEST(SparseLinearAttention, statesOnTensorCoresAreThoseOfTheCpu) {
   const LinearShape shapes[] = {
@@ -317,6 +353,21 @@ TEST(SparseLinearAttention, statesOnTensorCoresAreThoseOfTheCpu) {
 }
 
 #endif
+
+TEST(EstimatedPlanTest, listsOfManyKeysFollowInTurn) {
+  EstimatedParams p;
+  p.dtype = DType::bf16;
+  p.sequences = 1, p.query_heads = 32, p.kv_heads = 8, p.dim = p.value_dim = 128, p.query_rows = p.key_rows = 131072;
+  const EstimatedPlan plan = plan_estimated_sparse_attention(p, 132);
+  EXPECT_EQ(plan.slots_at_once, 66);
+  EXPECT_LT(plan.workspace_bytes, uint64_t{200} << 20);
+  p.query_rows = p.key_rows = int64_t{1} << 22;
+  EXPECT_EQ(plan_estimated_sparse_attention(p, 132).slots_at_once, 2);
+  p.query_rows = p.key_rows = 4096;
+  EXPECT_EQ(plan_estimated_sparse_attention(p, 132).slots_at_once, 65) << "all of them";
+  p.query_rows = p.sequences = 0;
+  EXPECT_EQ(plan_estimated_sparse_attention(p, 132).slots_at_once, 1);
+}
 
 TEST(SparseLinearPlan, groupsOfHeadsFitInTheL2) {
   SparseLinearParams p;
