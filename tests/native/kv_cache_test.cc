@@ -115,6 +115,26 @@ TEST_P(KvCacheTest, bitmapAttentionDoesNotDependOnTheBatchWhereAsked) {
   }
 }
 
+// A page of -1 below kv_len is the caller's mistake, which the validator reports; without it the page is not followed.
+TEST_P(KvCacheTest, bitmapAttentionNeverFollowsAMissingPage) {
+  if (GetParam() == CUL_BACKEND_CPU) GTEST_SKIP() << "it always validates";
+  Machine m(GetParam());
+  std::mt19937_64 random(6);
+  Cache cache(m, random, 1, 3);
+  Tensor q(m, DType::bf16, {1, 1, 2, 64}), o(m, DType::bf16, {1, 1, 2, 64}), length(m, DType::i32, {1}), tail(m, DType::i32, {1});
+  q.normal(random);
+  cache.table.fill([](int64_t i) { return i == 1 ? -1.0 : 0.0; });
+  length.fill([](int64_t) { return 48; });
+  tail.fill([](int64_t) { return 2; });
+  cul_bitmap_kv_attention_args args{};
+  args.q = q, args.k_values = cache.values, args.k_bits = cache.bits, args.v_values = cache.values, args.v_bits = cache.bits;
+  args.page_table = cache.table, args.kv_len = length, args.k_tail = cache.tail, args.v_tail = cache.tail, args.tail_len = tail;
+  args.o = o;
+  EXPECT_EQ(call(m, cul_bitmap_kv_attention, args), CUL_OK) << cul_last_error();
+  for (const double x : values_of(o)) EXPECT_TRUE(std::isfinite(x));
+  EXPECT_EQ(call(m, cul_bitmap_kv_attention, args, CUL_OP_VALIDATE), CUL_DEVICE_ERROR);
+}
+
 TEST_P(KvCacheTest, pageStatisticsShowNanAndPassOverMissingPages) {
   Machine m(GetParam());
   Tensor cache(m, DType::f32, {2, 4, 1, 8}), table(m, DType::i32, {1, 3}), first(m, DType::i32, {1}), length(m, DType::i32, {1});
