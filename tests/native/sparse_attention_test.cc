@@ -329,6 +329,47 @@ TEST(EstimatedAttention, listsInTurnAreThoseOfTheCpu) {
   for (size_t i = 0; i < out[0].size(); ++i) ASSERT_NEAR(out[1][i], out[0][i], 4e-3) << i;
 }
 
+// Two queries of which the second alone sees the last compressed key; blocks in any order among padding, behind the query, cut by it.
+TEST(NsaAttention, edgesAndPaddingAreThoseOfTheCpu) {
+  for (DType type : {DType::f16, DType::f32})
+    for (int64_t group : {2, 20}) {
+      std::vector<double> out[2][3];
+      for (int which = 0; which < 2; ++which) {
+        Machine m(which ? CUL_BACKEND_SIMT : CUL_BACKEND_CPU);
+        Tensor q(m, type, {2, group, 16}), k(m, type, {64, 1, 16}), v(m, type, {64, 1, 16}), o(m, type, {2, group, 16}), cu_q(m, DType::i32, {2}),
+            cu_k(m, DType::i32, {2}), cu_cmp(m, DType::i32, {2}), idx(m, DType::i32, {1, 2, 6});
+        std::mt19937_64 random(31);
+        for (Tensor* t : {&q, &k, &v}) t->normal(random);
+        cu_q.fill([](int64_t i) { return static_cast<double>(2 * i); });
+        cu_k.fill([](int64_t i) { return static_cast<double>(64 * i); });
+        cu_cmp.fill([](int64_t i) { return static_cast<double>(4 * i); });
+        cul_nsa_compressed_attention_args compressed{};
+        compressed.q = q, compressed.k_cmp = k, compressed.v_cmp = v, compressed.cu_q = cu_q, compressed.cu_k = cu_k, compressed.cu_cmp = cu_cmp;
+        compressed.o = o, compressed.l = compressed.d = 16;
+        Tensor few_k(m, type, {4, 1, 16}), few_v(m, type, {4, 1, 16});
+        few_k.normal(random);
+        few_v.normal(random);
+        compressed.k_cmp = few_k, compressed.v_cmp = few_v;
+        ASSERT_EQ(call(m, cul_nsa_compressed_attention, compressed), CUL_OK) << cul_last_error();
+        out[which][0] = values_of(o);
+        const double blocks[] = {-1, 3, -1, 0, 2, -1, -1, 3, 1, -1, -1, 0};
+        idx.fill([&](int64_t i) { return blocks[i]; });
+        cul_nsa_selected_attention_args selected{};
+        selected.q = q, selected.k = k, selected.v = v, selected.cu_q = cu_q, selected.cu_k = cu_k, selected.o = o;
+        selected.idx = idx;
+        selected.block = 16;
+        for (int32_t order : {CUL_NSA_ORDER_QUERY, CUL_NSA_ORDER_KV}) {
+          selected.order = order;
+          ASSERT_EQ(call(m, cul_nsa_selected_attention, selected), CUL_OK) << cul_last_error();
+          out[which][1 + (order == CUL_NSA_ORDER_KV)] = values_of(o);
+        }
+      }
+      for (int part = 0; part < 3; ++part)
+        for (size_t i = 0; i < out[0][part].size(); ++i)
+          ASSERT_NEAR(out[1][part][i], out[0][part][i], type == DType::f32 ? 1e-5 : 4e-3) << part << " " << i << " group " << group;
+    }
+}
+
 // A query block whose first row misses one key of a block, its last row none.
 TEST(EstimatedAttention, blocksThatOneRowSeesNotWholly) {
   for (int64_t missing : {0, 1, 2, 15}) {
@@ -359,7 +400,7 @@ TEST(NeighborhoodAttention, masksAtTheEdgesOfBoxes) {
   struct Shape {
     int32_t length, window, stride, dilation, causal;
   };
-  for (const Shape& x : {Shape{2, 2, 1, 1, 1}, Shape{3, 2, 1, 1, 0}, Shape{66, 65, 1, 1, 0}, Shape{65, 64, 1, 1, 0}, Shape{130, 65, 3, 2, 0}, Shape{70, 9, 4, 3, 1}}) {
+  for (const Shape& x : {Shape{2, 2, 1, 1, 1}, Shape{3, 2, 1, 1, 0}, Shape{66, 65, 1, 1, 0}, Shape{65, 64, 1, 1, 0}, Shape{129, 127, 1, 1, 0}, Shape{130, 65, 3, 2, 0}, Shape{70, 9, 4, 3, 1}}) {
     SCOPED_TRACE(x.length);
     std::vector<double> out[2];
     for (int which = 0; which < 2; ++which) {
