@@ -105,6 +105,15 @@ TEST_P(AttentionKernels, windowsAtTheBordersOfEveryLength) {
     packed.expect(context, window, 4e-3, 1e-3, CUL_OP_BATCH_INVARIANT);  // on 9.0: its own kernel, however few the queries
 }
 
+// The first row misses the last key of a step, the second does not.
+TEST_P(AttentionKernels, aStepThatOneRowSeesNotWholly) {
+  Context context(GetParam());
+  for (const int64_t keys : {16, 32, 64, 128}) {
+    Packed packed(context, kF16, {2}, {keys}, 2, 1, 16);
+    for (const uint32_t flags : {0u, static_cast<uint32_t>(CUL_OP_BATCH_INVARIANT)}) packed.expect(context, {true, -1, -1}, 4e-3, 1e-3, flags);
+  }
+}
+
 // Several tiles and key steps in both designs, channels that fill no class, rows that only an element aligns.
 TEST_P(AttentionKernels, longSequencesOfAnyWidth) {
   Context context(GetParam());
