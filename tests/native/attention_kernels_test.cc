@@ -1,5 +1,7 @@
 // attention and paged_attention on every device: what the conformance cases do not reach.
 #include "attention_harness.h"
+#include "backends/backend.h"
+#include "ops/attention/attention.h"
 
 namespace culebra {
 namespace {
@@ -103,6 +105,15 @@ TEST_P(AttentionKernels, windowsAtTheBordersOfEveryLength) {
     packed.expect(context, window, 4e-3, 1e-3, CUL_OP_BATCH_INVARIANT);  // on 9.0: its own kernel, however few the queries
 }
 
+// The first row misses the last key of a step, the second does not.
+TEST_P(AttentionKernels, aStepThatOneRowSeesNotWholly) {
+  Context context(GetParam());
+  for (const int64_t keys : {16, 32, 64, 128}) {
+    Packed packed(context, kF16, {2}, {keys}, 2, 1, 16);
+    for (const uint32_t flags : {0u, static_cast<uint32_t>(CUL_OP_BATCH_INVARIANT)}) packed.expect(context, {true, -1, -1}, 4e-3, 1e-3, flags);
+  }
+}
+
 // Several tiles and key steps in both designs, channels that fill no class, rows that only an element aligns.
 TEST_P(AttentionKernels, longSequencesOfAnyWidth) {
   Context context(GetParam());
@@ -165,6 +176,32 @@ TEST_P(AttentionGrids, seventyThousandQueries) {
   for (size_t i = 0; i < ref.size(); ++i) ASSERT_NEAR(out[i], ref[i], 4e-3) << i;
 }
 
+// What no row sees may hold anything; a key's NaN stays with the rows that see it. (A value's does not: attention.h.)
+TEST_P(AttentionKernels, keysThatNoRowSeesMayHoldAnything) {
+  Context context(GetParam());
+  for (const cul_dtype type : {kBf16, kF32})
+    for (const auto& [queries, keys, left] : {std::tuple{70, 300, 40}, std::tuple{2, 1200, 500}}) {
+      const int64_t first_seen = keys - queries - left, bad = keys - 1;  // the last row alone sees the last key
+      Packed packed(context, type, {queries}, {keys}, 1, 1, 16);
+      for (int64_t i = 0; i < first_seen * 16; ++i) {
+        packed.k.set(i, NAN);
+        packed.v.set(i, i % 2 ? INFINITY : NAN);
+      }
+      packed.k.set(bad * 16, NAN);
+      packed.k.upload();
+      packed.v.upload();
+      cul_attention_args a = packed.args({true, left, -1});
+      for (const uint32_t flags : {0u, static_cast<uint32_t>(CUL_OP_BATCH_INVARIANT)}) {
+        ASSERT_EQ(context.run(cul_attention, a, flags), CUL_OK) << cul_last_error();
+        const auto out = packed.o.numbers(), log = packed.lse.numbers();
+        for (int64_t r = 0; r < queries; ++r)
+          for (int64_t d = 0; d < 16; ++d)
+            ASSERT_EQ(std::isfinite(out[static_cast<size_t>(r * 16 + d)]), r + 1 < queries) << "row " << r << ", " << context.plan;
+        EXPECT_TRUE(std::isnan(log.back()));
+      }
+    }
+}
+
 TEST_P(AttentionKernels, twentyRunsHaveTheSameBits) {
   Context context(GetParam());
   Packed packed(context, kBf16, {20, 70}, {140, 70}, 2, 1, 64);
@@ -175,6 +212,109 @@ TEST_P(AttentionKernels, twentyRunsHaveTheSameBits) {
     if (i == 0) first = packed.o.bytes();
     ASSERT_EQ(packed.o.bytes(), first) << i;
   }
+}
+
+// ---------------------------------------------------------------------------------------------- few queries, many keys
+
+// Splits in each design: keys on the M side, rows there, FMAs. Sequences without queries, and with fewer keys than splits.
+TEST_P(AttentionKernels, fewQueriesSplitTheirKeys) {
+  Context context(GetParam());
+  const auto expect = [&](Packed& packed, const char* design, const char* splits, double bound) {
+    for (const Window& window : {Window{true, -1, -1}, Window{false, 300, 5}}) {
+      packed.expect(context, window, bound, 1e-3);
+      if (GetParam().backend == CUL_BACKEND_CPU) continue;  // it has no plan
+      EXPECT_NE(context.plan.find(design), std::string::npos) << context.plan;
+      EXPECT_NE(context.plan.find(splits), std::string::npos) << context.plan;
+    }
+  };
+  Packed decode(context, kF16, {1, 0, 2}, {700, 5, 1100}, 4, 2, 24);
+  expect(decode, "keys on the M side", "2 splits", 4e-3);
+  Packed short_keys(context, kBf16, {1, 1}, {20, 1100}, 9, 1, 16);
+  expect(short_keys, "keys on the M side", "2 splits", 3e-2);
+  Packed wide(context, kBf16, {1}, {520}, 3, 1, 136);
+  expect(wide, "keys on the M side", "2 splits", 3e-2);
+  Packed rows(context, kBf16, {40}, {1300}, 2, 1, 24);
+  expect(rows, "mma.sync and cp.async", "5 splits", 3e-2);
+  Packed exact(context, kF32, {3}, {600}, 2, 2, 20);
+  expect(exact, "FMAs", "2 splits", 1e-5);
+}
+
+// The sink enters the denominator once, however many splits there are; rows of no sequence keep what they held.
+TEST_P(AttentionKernels, splitsShareOneSink) {
+  Context context(GetParam());
+  for (const cul_dtype type : {kF16, kF32})
+    for (const int64_t Hq : {2, 34}) {  // few rows; a tile of them
+      Packed packed(context, type, {1, 1}, {1100, 1000}, Hq, 1, 16);
+      packed.cu_q.set(2, 1);
+      packed.cu_q.upload();
+      cul_attention_args a = packed.args({true, -1, -1});
+      ASSERT_EQ(context.run(cul_attention, a), CUL_OK) << cul_last_error();
+      EXPECT_EQ(context.plan.find("splits") == std::string::npos, GetParam().backend == CUL_BACKEND_CPU) << context.plan;
+      const auto plain = packed.o.numbers(), log = packed.lse.numbers();
+      packed.o.fill([](int64_t) { return 7; });
+      packed.lse.fill([](int64_t) { return 7; });
+      Field sink(context, kF32, {Hq}, [](int64_t h) { return h % 3 ? 7.5 : -2.0; });
+      a.sink = sink;
+      ASSERT_EQ(context.run(cul_attention, a), CUL_OK) << cul_last_error();
+      const auto sunk = packed.o.numbers(), again = packed.lse.numbers();
+      for (int64_t h = 0; h < Hq; ++h) {
+        const double factor = 1 / (1 + std::exp(sink[h] - log[static_cast<size_t>(h)]));
+        EXPECT_EQ(again[static_cast<size_t>(h)], log[static_cast<size_t>(h)]);
+        for (int64_t d = 0; d < 16; ++d) {
+          const auto at = static_cast<size_t>(h * 16 + d);
+          EXPECT_NEAR(sunk[at], plain[at] * factor, 1e-3) << h;
+        }
+      }
+      for (int64_t i = Hq * 16; i < 2 * Hq * 16; ++i) ASSERT_EQ(sunk[static_cast<size_t>(i)], 7) << i;
+      for (int64_t i = Hq; i < 2 * Hq; ++i) ASSERT_EQ(again[static_cast<size_t>(i)], 7) << i;
+    }
+}
+
+TEST(AttentionPlanTest, keysAreSplitWhereQueriesAreFew) {
+  AttentionParams p;
+  DeviceCaps caps;
+  caps.compute_major = 9;
+  caps.multiprocessors = 132;
+  caps.l2_bytes = 50 << 20;
+  p.dtype = p.cache_dtype = DType::bf16;
+  p.sequences = 1, p.query_heads = 32, p.kv_heads = 8, p.dim = p.value_dim = 128, p.query_rows = 1, p.key_rows = 32768;
+  p.aligned = true;
+  const int32_t cu[2] = {0, 1};
+  p.cu_q = p.cu_k = cu;
+  p.q = {nullptr, 0, 32 * 128, 128};
+  p.k = p.v = {nullptr, 0, 8 * 128, 128};
+  std::string reason;
+  AttentionPlan plan = plan_attention(p, caps, &reason);
+  EXPECT_EQ(plan.design, AttentionDesign::few_rows) << reason;
+  EXPECT_EQ(plan.tile_rows, 8);
+  EXPECT_EQ(plan.splits, 49) << reason;  // 3 blocks a multiprocessor: 396 / 8
+  EXPECT_EQ(plan.workspace_bytes, uint64_t{49 * 32 * 129 * 4});
+  p.batch_invariant = true;
+  plan = plan_attention(p, caps, &reason);
+  EXPECT_FALSE(plan.partial) << reason;
+  EXPECT_EQ(plan.design, AttentionDesign::hopper) << "whatever the batch is";
+  p.batch_invariant = false;
+  p.key_rows = 511;
+  EXPECT_FALSE(plan_attention(p, caps, &reason).partial) << reason;
+  p.key_rows = 512;
+  EXPECT_EQ(plan_attention(p, caps, &reason).splits, 2) << reason;
+  p.sequences = p.query_rows = 64, p.key_rows = 64 * 32768;
+  EXPECT_FALSE(plan_attention(p, caps, &reason).partial) << "512 blocks fill the device";
+  // Few blocks of queries: 2 x 32 x 2 <= 132 are, 2 x 32 x 3 are not, whatever the keys; without many keys neither.
+  p.sequences = 1, p.query_rows = 256, p.key_rows = 32768;
+  EXPECT_EQ(plan_attention(p, caps, &reason).design, AttentionDesign::tile) << reason;
+  EXPECT_EQ(plan_attention(p, caps, &reason).splits, 2) << reason;  // 264 / (8 heads x 16 tiles)
+  p.query_rows = 257;
+  EXPECT_EQ(plan_attention(p, caps, &reason).design, AttentionDesign::hopper) << reason;
+  p.query_rows = 256, p.key_rows = 1023;
+  EXPECT_EQ(plan_attention(p, caps, &reason).design, AttentionDesign::hopper) << reason;
+  // 16 rows a KV head, then 17; of 256 channels tiles of 8.
+  p.query_rows = 4, p.key_rows = 8192;
+  EXPECT_EQ(plan_attention(p, caps, &reason).tile_rows, 16) << reason;
+  p.query_rows = 5;
+  EXPECT_EQ(plan_attention(p, caps, &reason).design, AttentionDesign::tile) << reason;
+  p.query_rows = 4, p.dim = p.value_dim = 192;
+  EXPECT_EQ(plan_attention(p, caps, &reason).tile_rows, 8) << reason;
 }
 
 // ---------------------------------------------------------------------------------------------- pages

@@ -180,6 +180,34 @@ void run(Machine& m, cul_status (*op)(cul_stream*, const Args*), const Args& arg
   for (Tensor* t : out) EXPECT_EQ(t->read().bytes(), first[i++]) << "two runs differ";
 }
 
+// Runs an op once with a workspace of the size that it asks for, poisoned, and waits.
+template <class Args>
+cul_status call(Machine& m, cul_status (*op)(cul_stream*, const Args*), Args args, uint32_t flags = 0) {
+  args.call = {sizeof(Args), flags, nullptr, 0};
+  cul_status status = op(m.stream, &args);
+  void* workspace = nullptr;
+  if (status == CUL_WORKSPACE) {
+    const uint64_t bytes = cul_last_workspace_bytes();
+    EXPECT_EQ(cul_memory_alloc(m.device, bytes, &workspace), CUL_OK);
+    EXPECT_EQ(cul_fill(m.stream, workspace, 0xff, bytes), CUL_OK);
+    args.call = {sizeof(Args), flags, workspace, bytes};
+    status = op(m.stream, &args);
+  }
+  if (status == CUL_OK) status = cul_stream_synchronize(m.stream);
+  if (workspace) {
+    EXPECT_EQ(cul_memory_free(m.device, workspace), CUL_OK);
+  }
+  return status;
+}
+
+// All elements, as they are on the device now.
+inline std::vector<double> values_of(Tensor& t) {
+  t.read();
+  std::vector<double> all;
+  for (int64_t i = 0; i < t.elements(); ++i) all.push_back(t[i]);
+  return all;
+}
+
 inline double bound_of(DType type) { return type == DType::f32 ? 1e-5 : type == DType::f16 ? 2e-3 : 5e-3; }
 
 inline void expect_close(const Tensor& out, const std::vector<double>& reference) {

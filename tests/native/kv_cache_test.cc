@@ -10,33 +10,6 @@ namespace {
 
 using namespace culebra::glue_testing;
 
-// Runs with a workspace of the size asked for, poisoned, and waits.
-template <class Args>
-cul_status call(Machine& m, cul_status (*op)(cul_stream*, const Args*), Args args, uint32_t flags = 0) {
-  args.call = {sizeof(Args), flags, nullptr, 0};
-  cul_status status = op(m.stream, &args);
-  void* workspace = nullptr;
-  if (status == CUL_WORKSPACE) {
-    const uint64_t bytes = cul_last_workspace_bytes();
-    EXPECT_EQ(cul_memory_alloc(m.device, bytes, &workspace), CUL_OK);
-    EXPECT_EQ(cul_fill(m.stream, workspace, 0xff, bytes), CUL_OK);
-    args.call = {sizeof(Args), flags, workspace, bytes};
-    status = op(m.stream, &args);
-  }
-  if (status == CUL_OK) status = cul_stream_synchronize(m.stream);
-  if (workspace) {
-    EXPECT_EQ(cul_memory_free(m.device, workspace), CUL_OK);
-  }
-  return status;
-}
-
-std::vector<double> values_of(Tensor& t) {
-  t.read();
-  std::vector<double> all;
-  for (int64_t i = 0; i < t.elements(); ++i) all.push_back(t[i]);
-  return all;
-}
-
 class KvCacheTest : public ::testing::TestWithParam<int32_t> {};
 
 TEST_P(KvCacheTest, compressedRowsHoldTheLargestChannelsAndNan) {
@@ -140,6 +113,26 @@ TEST_P(KvCacheTest, bitmapAttentionDoesNotDependOnTheBatchWhereAsked) {
     const auto alone = values_of(own);
     for (size_t i = 0; i < alone.size(); ++i) EXPECT_EQ(alone[i], split[static_cast<size_t>(b) * alone.size() + i]) << "sequence " << b;
   }
+}
+
+// A page of -1 below kv_len is the caller's mistake, which the validator reports; without it the page is not followed.
+TEST_P(KvCacheTest, bitmapAttentionNeverFollowsAMissingPage) {
+  if (GetParam() == CUL_BACKEND_CPU) GTEST_SKIP() << "it always validates";
+  Machine m(GetParam());
+  std::mt19937_64 random(6);
+  Cache cache(m, random, 1, 3);
+  Tensor q(m, DType::bf16, {1, 1, 2, 64}), o(m, DType::bf16, {1, 1, 2, 64}), length(m, DType::i32, {1}), tail(m, DType::i32, {1});
+  q.normal(random);
+  cache.table.fill([](int64_t i) { return i == 1 ? -1.0 : 0.0; });
+  length.fill([](int64_t) { return 48; });
+  tail.fill([](int64_t) { return 2; });
+  cul_bitmap_kv_attention_args args{};
+  args.q = q, args.k_values = cache.values, args.k_bits = cache.bits, args.v_values = cache.values, args.v_bits = cache.bits;
+  args.page_table = cache.table, args.kv_len = length, args.k_tail = cache.tail, args.v_tail = cache.tail, args.tail_len = tail;
+  args.o = o;
+  EXPECT_EQ(call(m, cul_bitmap_kv_attention, args), CUL_OK) << cul_last_error();
+  for (const double x : values_of(o)) EXPECT_TRUE(std::isfinite(x));
+  EXPECT_EQ(call(m, cul_bitmap_kv_attention, args, CUL_OP_VALIDATE), CUL_DEVICE_ERROR);
 }
 
 TEST_P(KvCacheTest, pageStatisticsShowNanAndPassOverMissingPages) {

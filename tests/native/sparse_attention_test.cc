@@ -4,15 +4,16 @@
 #include <set>
 
 #include "glue_harness.h"
+#include "ops/sparse_attention/estimated_sparse_attention.h"
 #include "ops/sparse_attention/neighborhood.h"
 #include "ops/sparse_attention/nsa.h"
 #include "ops/sparse_attention/nsa_cpu.h"
+#include "ops/sparse_attention/sparse_linear_attention.h"
 
 namespace culebra {
 namespace {
 
-using glue_testing::Machine;
-using glue_testing::Tensor;
+using namespace culebra::glue_testing;
 
 // ------------------------------------------------------------------------------------------------------ neighborhoods
 
@@ -157,39 +158,11 @@ TEST(NsaSelect, thePlanFitsInSharedMemory) {
 
 // ------------------------------------------------------------------------------------------------------------ devices
 
-std::vector<int32_t> backends() {
-  std::vector<int32_t> list = {CUL_BACKEND_CPU};
-#if CULEBRA_HAS_SIMT
-  list.push_back(CUL_BACKEND_SIMT);
-#endif
-  return list;
-}
-
-// Runs with the workspace that the operator asks for, and waits.
-template <class Args>
-cul_status run(Machine& machine, cul_status (*op)(cul_stream*, const Args*), Args& args) {
-  args.call.struct_size = sizeof args;
-  args.call.workspace_bytes = 0;
-  cul_status status = op(machine.stream, &args);
-  void* workspace = nullptr;
-  if (status == CUL_WORKSPACE) {
-    args.call.workspace_bytes = cul_last_workspace_bytes();
-    EXPECT_EQ(cul_memory_alloc(machine.device, args.call.workspace_bytes, &workspace), CUL_OK);
-    args.call.workspace = workspace;
-    status = op(machine.stream, &args);
-  }
-  if (status == CUL_OK) status = cul_stream_synchronize(machine.stream);
-  if (workspace) {
-    EXPECT_EQ(cul_memory_free(machine.device, workspace), CUL_OK);
-  }
-  return status;
-}
-
 void expect_nothing(Tensor& o, Tensor& lse) {
   o.read();
   lse.read();
   for (int64_t i = 0; i < o.elements(); ++i) ASSERT_EQ(o[i], 0) << i;
-  for (int64_t i = 0; i < lse.elements(); ++i) ASSERT_EQ(lse[i], -glue_testing::kInfinity) << i;
+  for (int64_t i = 0; i < lse.elements(); ++i) ASSERT_EQ(lse[i], -kInfinity) << i;
 }
 
 // Keys that nobody sees hold NaN.
@@ -223,7 +196,7 @@ TEST(SparseAttention, rowsWithoutBlocksGiveZeros) {
       blocks.col = col;
       blocks.block_q = blocks.block_k = 16;
       blocks.head_map = 1;
-      ASSERT_EQ(run(m, cul_block_sparse_attention, blocks), CUL_OK) << cul_last_error();
+      ASSERT_EQ(call(m, cul_block_sparse_attention, blocks), CUL_OK) << cul_last_error();
       expect_nothing(x.o, x.lse);
       cul_nsa_selected_attention_args selected{};
       selected.q = x.q, selected.k = x.k, selected.v = x.v, selected.cu_q = x.cu_q, selected.cu_k = x.cu_k, selected.o = x.o,
@@ -233,7 +206,7 @@ TEST(SparseAttention, rowsWithoutBlocksGiveZeros) {
       for (int32_t order : {CUL_NSA_ORDER_QUERY, CUL_NSA_ORDER_KV}) {
         selected.order = order;
         x.o.fill([](int64_t) { return 1; });
-        ASSERT_EQ(run(m, cul_nsa_selected_attention, selected), CUL_OK) << cul_last_error();
+        ASSERT_EQ(call(m, cul_nsa_selected_attention, selected), CUL_OK) << cul_last_error();
         expect_nothing(x.o, x.lse);
       }
     }
@@ -256,8 +229,7 @@ TEST(SparseAttention, validationFindsWhatLeadsOutside) {
       blocks.col = col;
       blocks.block_q = blocks.block_k = 16;
       blocks.head_map = 1;
-      blocks.call.flags = CUL_OP_VALIDATE;
-      EXPECT_EQ(run(m, cul_block_sparse_attention, blocks), CUL_DEVICE_ERROR);
+      EXPECT_EQ(call(m, cul_block_sparse_attention, blocks, CUL_OP_VALIDATE), CUL_DEVICE_ERROR);
       EXPECT_NE(std::string(cul_last_error()).find(fault == 3 ? "cu_k" : fault == 0 ? "row_ptr" : "col"), std::string::npos)
           << cul_last_error();
     }
@@ -278,10 +250,254 @@ TEST(SparseAttention, seventyThousandQueries) {
   cul_nsa_selected_attention_args args{};
   args.q = q, args.k = k, args.v = v, args.cu_q = args.cu_k = cu, args.idx = idx, args.o = o;
   args.block = 4;
-  ASSERT_EQ(run(m, cul_nsa_selected_attention, args), CUL_OK) << cul_last_error();
+  ASSERT_EQ(call(m, cul_nsa_selected_attention, args), CUL_OK) << cul_last_error();
   o.read();
   for (int64_t t = 0; t < kQueries; t += 4)
     for (int64_t c = 0; c < 8; ++c) ASSERT_FLOAT_EQ(static_cast<float>(o[t * 8 + c]), static_cast<float>(v[t * 8 + c])) << "one key alone";
+}
+
+// ------------------------------------------------------------------------------------------ blocks that an estimate chooses
+
+#if CULEBRA_HAS_SIMT
+
+struct LinearShape {
+  DType type;
+  int64_t heads, length, dim;
+  int32_t block, phi, mode;
+  double critical, negligible;
+  bool projected;
+  int64_t pad;  // elements between rows
+};
+
+std::vector<double> sparse_linear(int32_t backend, const LinearShape& s) {
+  Machine m(backend);
+  const int64_t row = s.dim + s.pad;
+  const std::vector<int64_t> shape = {1, s.heads, s.length, s.dim}, strides = {s.heads * s.length * row, s.length * row, row, 1};
+  Tensor q(m, s.type, shape, strides), k(m, s.type, shape, strides), v(m, s.type, shape, strides), o(m, s.type, shape, strides);
+  Tensor w(m, s.type, {s.dim, s.dim}, {row, 1}), bias(m, s.type, {s.dim});
+  std::mt19937_64 random(7);
+  q.normal(random);
+  k.normal(random);
+  v.normal(random, 1, 0.5);
+  w.normal(random, 1 / std::sqrt(static_cast<double>(s.dim)));
+  bias.normal(random);
+  cul_sparse_linear_attention_args args{};
+  args.q = q, args.k = k, args.v = v, args.o = o;
+  if (s.projected) args.proj_w = w, args.proj_b = bias;
+  args.block = s.block;
+  args.phi = s.phi;
+  args.mode = s.mode;
+  args.critical = s.critical;
+  args.negligible = s.negligible;
+  args.eps = 1e-5f;
+  EXPECT_EQ(call(m, cul_sparse_linear_attention, args), CUL_OK) << cul_last_error();
+  return values_of(o);
+}
+
+// Many short sequences: more lists than the workspace has room for at once.
+TEST(EstimatedAttention, listsInTurnAreThoseOfTheCpu) {
+  constexpr int64_t kSequences = 180, kKeys = 80, kHeads = 4;
+  std::vector<double> out[2], kept[2];
+  for (int which = 0; which < 2; ++which) {
+    Machine m(which ? CUL_BACKEND_SIMT : CUL_BACKEND_CPU);
+    Tensor q(m, DType::f16, {kSequences, kHeads, 16}), k(m, DType::f16, {kSequences * kKeys, 1, 16}), v(m, DType::f16, {kSequences * kKeys, 1, 16}),
+        o(m, DType::f16, {kSequences, kHeads, 16}), cu_q(m, DType::i32, {kSequences + 1}), cu_k(m, DType::i32, {kSequences + 1}),
+        tau(m, DType::f32, {kHeads}), count(m, DType::i64, {kHeads});
+    std::mt19937_64 random(19);
+    v.normal(random);
+    // A key block of a sequence is far off or near zero: the estimate decides as the score does.
+    k.fill([](int64_t i) { return (i / 16 / 16 + i / 16 / kKeys) % 3 ? -4.0 : 4.0 - static_cast<double>(i % 7) / 8; });
+    q.fill([&](int64_t i) { return 1 + static_cast<double>(i % 5) / 8; });
+    cu_q.fill([](int64_t i) { return static_cast<double>(i); });
+    cu_k.fill([](int64_t i) { return static_cast<double>(i * kKeys); });
+    tau.fill([](int64_t) { return 1e-3; });
+    cul_estimated_sparse_attention_args args{};
+    args.q = q, args.k = k, args.v = v, args.cu_q = cu_q, args.cu_k = cu_k, args.tau = tau, args.o = o, args.kept = count;
+    args.block_q = args.block_k = 16;
+    args.sink = args.local = 16;
+    ASSERT_EQ(call(m, cul_estimated_sparse_attention, args), CUL_OK) << cul_last_error();
+    if (which) {
+      args.call = {sizeof args, CUL_OP_PLAN_ONLY, nullptr, 0};
+      ASSERT_EQ(cul_estimated_sparse_attention(m.stream, &args), CUL_OK) << cul_last_error();
+      EXPECT_EQ(std::string(cul_last_plan()), "lists of 145 of 191 query blocks at a time");
+    }
+    out[which] = values_of(o);
+    kept[which] = values_of(count);
+  }
+  EXPECT_EQ(kept[0], kept[1]);
+  EXPECT_LT(kept[1][0], static_cast<double>(kSequences * kKeys / 16)) << "some blocks are left out";
+  for (size_t i = 0; i < out[0].size(); ++i) ASSERT_NEAR(out[1][i], out[0][i], 4e-3) << i;
+}
+
+// Two queries of which the second alone sees the last compressed key; blocks in any order among padding, behind the query, cut by it.
+TEST(NsaAttention, edgesAndPaddingAreThoseOfTheCpu) {
+  for (DType type : {DType::f16, DType::f32})
+    for (int64_t group : {2, 20}) {
+      std::vector<double> out[2][3];
+      for (int which = 0; which < 2; ++which) {
+        Machine m(which ? CUL_BACKEND_SIMT : CUL_BACKEND_CPU);
+        Tensor q(m, type, {2, group, 16}), k(m, type, {64, 1, 16}), v(m, type, {64, 1, 16}), o(m, type, {2, group, 16}), cu_q(m, DType::i32, {2}),
+            cu_k(m, DType::i32, {2}), cu_cmp(m, DType::i32, {2}), idx(m, DType::i32, {1, 2, 6});
+        std::mt19937_64 random(31);
+        for (Tensor* t : {&q, &k, &v}) t->normal(random);
+        cu_q.fill([](int64_t i) { return static_cast<double>(2 * i); });
+        cu_k.fill([](int64_t i) { return static_cast<double>(64 * i); });
+        cu_cmp.fill([](int64_t i) { return static_cast<double>(4 * i); });
+        cul_nsa_compressed_attention_args compressed{};
+        compressed.q = q, compressed.k_cmp = k, compressed.v_cmp = v, compressed.cu_q = cu_q, compressed.cu_k = cu_k, compressed.cu_cmp = cu_cmp;
+        compressed.o = o, compressed.l = compressed.d = 16;
+        Tensor few_k(m, type, {4, 1, 16}), few_v(m, type, {4, 1, 16});
+        few_k.normal(random);
+        few_v.normal(random);
+        compressed.k_cmp = few_k, compressed.v_cmp = few_v;
+        ASSERT_EQ(call(m, cul_nsa_compressed_attention, compressed), CUL_OK) << cul_last_error();
+        out[which][0] = values_of(o);
+        const double blocks[] = {-1, 3, -1, 0, 2, -1, -1, 3, 1, -1, -1, 0};
+        idx.fill([&](int64_t i) { return blocks[i]; });
+        cul_nsa_selected_attention_args selected{};
+        selected.q = q, selected.k = k, selected.v = v, selected.cu_q = cu_q, selected.cu_k = cu_k, selected.o = o;
+        selected.idx = idx;
+        selected.block = 16;
+        for (int32_t order : {CUL_NSA_ORDER_QUERY, CUL_NSA_ORDER_KV}) {
+          selected.order = order;
+          ASSERT_EQ(call(m, cul_nsa_selected_attention, selected), CUL_OK) << cul_last_error();
+          out[which][1 + (order == CUL_NSA_ORDER_KV)] = values_of(o);
+        }
+      }
+      for (int part = 0; part < 3; ++part)
+        for (size_t i = 0; i < out[0][part].size(); ++i)
+          ASSERT_NEAR(out[1][part][i], out[0][part][i], type == DType::f32 ? 1e-5 : 4e-3) << part << " " << i << " group " << group;
+    }
+}
+
+// Position 40 sees compressed key 0 of tokens 0 to 31, not key 1 of tokens 16 to 47, whose product is by far the largest: blocks 0 and 1 are equal.
+TEST(NsaSelect, aCompressedKeyNotYetCompleteHasNoScore) {
+  for (int32_t backend : backends())
+    for (DType type : {DType::f16, DType::f32}) {
+      Machine m(backend);
+      Tensor q(m, type, {1, 1, 16}), k(m, type, {2, 1, 16}), lse(m, DType::f32, {1, 1}), cu_q(m, DType::i32, {2}), cu_k(m, DType::i32, {2}),
+          cu_cmp(m, DType::i32, {2}), idx(m, DType::i32, {1, 1, 1}), count(m, DType::i32, {1, 1});
+      q.fill([](int64_t) { return 1; });
+      k.fill([](int64_t i) { return i / 16 ? 1.0 : 0.0; });
+      lse.fill([](int64_t) { return 0; });
+      cu_q.fill([](int64_t i) { return static_cast<double>(i); });
+      cu_k.fill([](int64_t i) { return static_cast<double>(41 * i); });
+      cu_cmp.fill([](int64_t i) { return static_cast<double>(2 * i); });
+      cul_nsa_select_args args{};
+      args.q = q, args.k_cmp = k, args.lse = lse, args.cu_q = cu_q, args.cu_k = cu_k, args.cu_cmp = cu_cmp, args.idx = idx, args.count = count;
+      args.l = 32, args.d = args.block = 16, args.topk = 1;
+      ASSERT_EQ(call(m, cul_nsa_select, args), CUL_OK) << cul_last_error();
+      EXPECT_EQ(values_of(idx), std::vector<double>{0});
+    }
+}
+
+// A query block whose first row misses one key of a block, its last row none.
+TEST(EstimatedAttention, blocksThatOneRowSeesNotWholly) {
+  for (int64_t missing : {0, 1, 2, 15}) {
+    std::vector<double> out[2];
+    for (int which = 0; which < 2; ++which) {
+      Machine m(which ? CUL_BACKEND_SIMT : CUL_BACKEND_CPU);
+      const int64_t queries = 24, keys = 64 + queries - 1 - missing;  // the first row sees 64 - missing
+      Tensor q(m, DType::f16, {queries, 2, 16}), k(m, DType::f16, {keys, 1, 16}), v(m, DType::f16, {keys, 1, 16}), o(m, DType::f16, {queries, 2, 16}),
+          cu_q(m, DType::i32, {2}), cu_k(m, DType::i32, {2}), tau(m, DType::f32, {2});
+      std::mt19937_64 random(23);
+      for (Tensor* t : {&q, &k, &v}) t->normal(random);
+      cu_q.fill([&](int64_t i) { return static_cast<double>(i * queries); });
+      cu_k.fill([&](int64_t i) { return static_cast<double>(i * keys); });
+      tau.fill([](int64_t h) { return h ? 0 : 1e-30; });  // a dense head, and one that keeps everything
+      cul_estimated_sparse_attention_args args{};
+      args.q = q, args.k = k, args.v = v, args.cu_q = cu_q, args.cu_k = cu_k, args.tau = tau, args.o = o;
+      args.block_q = args.block_k = 16;
+      args.sink = args.local = 16;
+      ASSERT_EQ(call(m, cul_estimated_sparse_attention, args), CUL_OK) << cul_last_error();
+      out[which] = values_of(o);
+    }
+    for (size_t i = 0; i < out[0].size(); ++i) ASSERT_NEAR(out[1][i], out[0][i], 4e-3) << missing << " " << i;
+  }
+}
+
+// Boxes in which one query sees one key more than another, at either end, and a step of 64 keys ends there.
+TEST(NeighborhoodAttention, masksAtTheEdgesOfBoxes) {
+  struct Shape {
+    int32_t length, window, stride, dilation, causal;
+  };
+  for (const Shape& x : {Shape{2, 2, 1, 1, 1}, Shape{3, 2, 1, 1, 0}, Shape{66, 65, 1, 1, 0}, Shape{65, 64, 1, 1, 0}, Shape{129, 127, 1, 1, 0}, Shape{130, 65, 3, 2, 0}, Shape{70, 9, 4, 3, 1}}) {
+    SCOPED_TRACE(x.length);
+    std::vector<double> out[2];
+    for (int which = 0; which < 2; ++which) {
+      Machine m(which ? CUL_BACKEND_SIMT : CUL_BACKEND_CPU);
+      Tensor q(m, DType::f16, {1, x.length, 1, 16}), k(m, DType::f16, {1, x.length, 1, 16}), v(m, DType::f16, {1, x.length, 1, 16}),
+          o(m, DType::f16, {1, x.length, 1, 16});
+      std::mt19937_64 random(29);
+      for (Tensor* t : {&q, &k, &v}) t->normal(random, 2);
+      cul_neighborhood_attention_args args{};
+      args.q = q, args.k = k, args.v = v, args.o = o;
+      args.window_entries = args.stride_entries = args.dilation_entries = args.causal_entries = 1;
+      args.window[0] = x.window, args.stride[0] = x.stride, args.dilation[0] = x.dilation, args.causal[0] = x.causal;
+      ASSERT_EQ(call(m, cul_neighborhood_attention, args), CUL_OK) << cul_last_error();
+      out[which] = values_of(o);
+    }
+    for (size_t i = 0; i < out[0].size(); ++i) ASSERT_NEAR(out[1][i], out[0][i], 8e-3) << i;
+  }
+}
+
+// More query blocks than a tile of the mask has, heads in several groups, blocks of one and of two steps of tokens, tails everywhere.
+TEST(SparseLinearAttention, statesOnTensorCoresAreThoseOfTheCpu) {
+  const LinearShape shapes[] = {
+      {DType::bf16, 2, 2107, 64, 16, CUL_SLA_SOFTMAX, CUL_SLA_PAPER, .02, .3, true, 0},
+      {DType::f16, 1, 300, 128, 128, CUL_SLA_ELU1, CUL_SLA_COMPLEMENT, .4, .3, true, 1},
+      {DType::f16, 5, 530, 32, 16, CUL_SLA_SOFTMAX, CUL_SLA_PAPER, .05, .5, false, 0},
+      {DType::bf16, 3, 200, 48, 64, CUL_SLA_RELU, CUL_SLA_ALL, .3, 0, false, 8},
+      {DType::f16, 2, 95, 20, 32, CUL_SLA_SOFTMAX, CUL_SLA_PAPER, .3, .3, true, 0},
+      {DType::f32, 2, 159, 24, 16, CUL_SLA_ELU1, CUL_SLA_PAPER, .3, .3, true, 1},
+  };
+  for (const LinearShape& s : shapes) {
+    SCOPED_TRACE(s.length);
+    const std::vector<double> cpu = sparse_linear(CUL_BACKEND_CPU, s), simt = sparse_linear(CUL_BACKEND_SIMT, s);
+    double error = 0, size = 0;
+    for (size_t i = 0; i < cpu.size(); ++i) {
+      ASSERT_TRUE(std::isfinite(simt[i])) << i;
+      error += std::pow(cpu[i] - simt[i], 2);
+      size += cpu[i] * cpu[i];
+    }
+    EXPECT_LE(std::sqrt(error / size), bound_of(s.type)) << std::sqrt(error / size);
+  }
+}
+
+#endif
+
+TEST(EstimatedPlanTest, listsOfManyKeysFollowInTurn) {
+  EstimatedParams p;
+  p.dtype = DType::bf16;
+  p.sequences = 1, p.query_heads = 32, p.kv_heads = 8, p.dim = p.value_dim = 128, p.query_rows = p.key_rows = 131072;
+  const EstimatedPlan plan = plan_estimated_sparse_attention(p, 132);
+  EXPECT_EQ(plan.slots_at_once, 66);
+  EXPECT_LT(plan.workspace_bytes, uint64_t{200} << 20);
+  p.query_rows = p.key_rows = int64_t{1} << 22;
+  EXPECT_EQ(plan_estimated_sparse_attention(p, 132).slots_at_once, 2);
+  p.query_rows = p.key_rows = 4096;
+  EXPECT_EQ(plan_estimated_sparse_attention(p, 132).slots_at_once, 65) << "all of them";
+  p.query_rows = p.sequences = 0;
+  EXPECT_EQ(plan_estimated_sparse_attention(p, 132).slots_at_once, 1);
+}
+
+TEST(SparseLinearPlan, groupsOfHeadsFitInTheL2) {
+  SparseLinearParams p;
+  p.dtype = DType::bf16;
+  p.batch = 2, p.heads = 12, p.length = 32768, p.dim = 128, p.blocks = 512, p.critical = 25, p.negligible = 51;
+  const SparseLinearPlan video = plan_sparse_linear_attention(p, false, 132);
+  EXPECT_TRUE(video.tensor_cores);
+  EXPECT_EQ(video.heads_at_once, 1);
+  EXPECT_LT(video.workspace_bytes, uint64_t{64} << 20) << "whatever the batch is";
+  p.length = 1024, p.blocks = 16, p.critical = 1, p.negligible = 1;
+  EXPECT_EQ(plan_sparse_linear_attention(p, false, 132).heads_at_once, 24);
+  p.dtype = DType::f16;
+  EXPECT_EQ(plan_sparse_linear_attention(p, false, 132).parts, 2);
+  EXPECT_EQ(plan_sparse_linear_attention(p, false, 8).heads_at_once, 1);
+  p.dim = 136;
+  EXPECT_FALSE(plan_sparse_linear_attention(p, false, 132).tensor_cores);
+  p.negligible = 15;  // nothing is left to the linear part
+  EXPECT_EQ(plan_sparse_linear_attention(p, false, 132).sums_at, plan_sparse_linear_attention(p, false, 132).norms_at);
 }
 
 }  // namespace

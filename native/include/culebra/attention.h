@@ -1,6 +1,10 @@
 /* Softmax attention. Per score: scale, softcap c tanh(s/c), mask, softmax with exp(sink_h) in the denominator. lse is the
  * natural log, without the sink; a row that sees nothing gives o = 0, lse = -inf. Query head h uses KV head h / (Hq/Hkv).
- * Row i of a sequence stands at position i + Lk - Lq (bottom-right). */
+ * Row i of a sequence stands at position i + Lk - Lq (bottom-right).
+ *
+ * What no row of a sequence sees - rows beyond the sequences, unused pages, keys outside every window - may hold anything, NaN too. So may a
+ * masked key's k. An infinity or NaN in a *value* that some row sees shows in that row; on cuda and simt it may reach rows of the same sequence
+ * and KV head that do not see it (0 times it is NaN), on cpu never. */
 #ifndef CULEBRA_ATTENTION_H
 #define CULEBRA_ATTENTION_H
 #include "culebra/culebra.h"

@@ -11,6 +11,16 @@ namespace {
 
 #if !CUL_EMULATED
 // A trap is the only way a kernel can fail its device.
+//
+// Computes: nothing; traps where topk_len or an index leads outside
+// Shapes:   indices i32 [B,Sq,topk], topk_len i32 [B,Sq]
+// Layouts:  rows by their strides
+// Tiles:    one block, a thread a query
+// Shared:   none
+// Order:    of no consequence
+// Numerics: integers
+// Needs:    sm_80. Limit: the bytes of the indices; a debug check
+// Source:   ours
 __global__ void validate_indices_kernel(MlaParams p) {
   for (int64_t i = threadIdx.x; i < p.sequences * p.query_rows; i += blockDim.x) {
     const int64_t b = i / p.query_rows, s = i % p.query_rows;

@@ -68,6 +68,16 @@ __global__ void __launch_bounds__(kThreads) append_kernel(PagedAppendParams p, i
 
 #if !CUL_EMULATED
 // A trap is the only way a kernel can fail its device.
+//
+// Computes: nothing; traps where a slot leads outside the cache
+// Shapes:   slot i64 [T]
+// Layouts:  contiguous
+// Tiles:    one block, a thread a slot
+// Shared:   none
+// Order:    of no consequence
+// Numerics: integers
+// Needs:    sm_80. Limit: the bytes of the slots; a debug check
+// Source:   ours
 __global__ void validate_slots_kernel(PagedAppendParams p) {
   for (int64_t t = threadIdx.x; t < p.tokens; t += blockDim.x)
     if (p.slot[t] < -1 || p.slot[t] >= p.pages * p.page_size) __trap();

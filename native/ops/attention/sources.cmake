@@ -12,6 +12,7 @@ culebra_family(attention
     paged_append_cpu
   KERNELS
     attention
+    attention_few_rows
     attention_hopper
     merge_states
     mla_attention

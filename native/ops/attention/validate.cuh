@@ -14,6 +14,16 @@ inline void validate(const AttentionParams& p, NativeStream stream) {
 #else
 
 // A trap is the only way a kernel can fail its device. What AttentionParams::require_valid checks, a thread for each sequence.
+//
+// Computes: nothing; traps where cu_q, cu_k, kv_len or a page lead outside
+// Shapes:   cu_q, cu_k i32 [B+1], or kv_len i32 [B] and page_table i32 [B,maxP]
+// Layouts:  rows of page_table by their stride
+// Tiles:    one block, a thread a sequence
+// Shared:   none
+// Order:    of no consequence
+// Numerics: integers
+// Needs:    sm_80. Limit: the bytes of the indices; a debug check
+// Source:   ours
 static __global__ void validate_attention_kernel(AttentionParams p) {
   for (int64_t b = threadIdx.x; b < p.sequences; b += blockDim.x) {
     if (p.cu_q) {

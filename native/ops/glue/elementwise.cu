@@ -38,6 +38,15 @@ CUL_DEVICE_FN void elementwise_pack(const Walk<N>& w, const Op& op, int64_t row,
   }
 }
 
+// Computes: y = op(x...), element by element
+// Shapes:   any, walked as rows of columns
+// Layouts:  any strides; packs of 16 bytes where all of them allow
+// Tiles:    tiles.cuh: a pack a thread
+// Shared:   none
+// Order:    of no consequence
+// Numerics: f32 between reading and rounding; casts and copies as op has them
+// Needs:    sm_80. Limit: the bytes of operands and result
+// Source:   ours
 template <class To, class From, class Op, int N>
 __global__ void __launch_bounds__(kTileThreads) elementwise_kernel(Walk<N> w, Op op, int pack, int64_t units) {
   for_tiles(w.rows, units, [&](int64_t row, int64_t unit) {

@@ -25,6 +25,16 @@ __global__ void __launch_bounds__(kTileThreads) embedding_kernel(EmbeddingParams
 
 #if !CUL_EMULATED
 // A trap is the only way a kernel can fail its device.
+//
+// Computes: nothing; traps where an id is neither -1 nor in the table
+// Shapes:   ids i32 or i64 [T]
+// Layouts:  contiguous
+// Tiles:    one block, a thread an id
+// Shared:   none
+// Order:    of no consequence
+// Numerics: integers
+// Needs:    sm_80. Limit: the bytes of the ids; a debug check
+// Source:   ours
 __global__ void validate_ids_kernel(EmbeddingParams p) {
   for (int64_t t = threadIdx.x; t < p.tokens; t += blockDim.x)
     if (p.id(t) != -1 && !p.in_table(p.id(t))) __trap();

@@ -67,6 +67,16 @@ __global__ void __launch_bounds__(kTileThreads) rope_kernel(RopeParams p, int64_
 
 #if !CUL_EMULATED
 // A trap is the only way a kernel can fail its device.
+//
+// Computes: nothing; traps where a position is neither -1 nor in the tables
+// Shapes:   positions i64 [T]
+// Layouts:  contiguous
+// Tiles:    one block, a thread a position
+// Shared:   none
+// Order:    of no consequence
+// Numerics: integers
+// Needs:    sm_80. Limit: the bytes of the positions; a debug check
+// Source:   ours
 __global__ void validate_positions_kernel(RopeParams p) {
   for (int64_t t = threadIdx.x; t < p.tokens; t += blockDim.x)
     if (p.positions[t] != -1 && !p.in_table(p.positions[t])) __trap();

@@ -16,6 +16,16 @@ void validate(const char* op, const P& p, NativeStream stream) {
 #else
 
 // A trap is the only way a kernel can fail its device.
+//
+// Computes: nothing; traps where an item of index tensors is not valid
+// Shapes:   as the operator has them; `items` of them
+// Layouts:  as the operator has them
+// Tiles:    a thread every n-th item
+// Shared:   none
+// Order:    of no consequence
+// Numerics: integers
+// Needs:    sm_80. Limit: the bytes of the indices; a debug check
+// Source:   ours
 template <class P>
 __global__ void validate_kernel(P p, int64_t items) {
   // Items are the host's to count.

@@ -242,6 +242,15 @@ __global__ void __launch_bounds__(kThreads) local_kernel(Params p, int64_t items
 }
 
 #if !CUL_EMULATED
+// Computes: nothing; traps where a sequence's queries or keys lead outside, or are more queries than keys
+// Shapes:   cu_queries, cu_keys i32 [N+1]
+// Layouts:  contiguous
+// Tiles:    one block, a thread a sequence
+// Shared:   none
+// Order:    of no consequence
+// Numerics: integers
+// Needs:    sm_80. Limit: the bytes of the indices; a debug check
+// Source:   ours
 __global__ void validate_ranges_kernel(Params p) {
   for (int64_t n = threadIdx.x; n < p.sequences; n += 256) {
     const int64_t queries = p.cu_queries[n + 1] - p.cu_queries[n], keys = p.cu_keys[n + 1] - p.cu_keys[n];

@@ -126,6 +126,15 @@ __global__ void __launch_bounds__(32 * kWarps) memories_kernel(Params p, Recurre
 }
 
 #if !CUL_EMULATED
+// Computes: nothing; traps where an id is neither -1 nor a memory
+// Shapes:   ids i32 [B,T,k]
+// Layouts:  rows by their strides
+// Tiles:    a thread every n-th id
+// Shared:   none
+// Order:    of no consequence
+// Numerics: integers
+// Needs:    sm_80. Limit: the bytes of the ids; a debug check
+// Source:   ours
 __global__ void validate_routes_kernel(Params p) {
   const int64_t items = p.batch * p.sequences.tokens * p.slots;
   for (int64_t i = int64_t{blockIdx.x} * 256 + threadIdx.x; i < items; i += int64_t{gridDim.x} * 256) {

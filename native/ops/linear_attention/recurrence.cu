@@ -6,6 +6,16 @@ namespace {
 
 #if !CUL_EMULATED
 // Whether the checkpoints of all sequences have room; a trap is the only way a kernel can fail its device.
+//
+// Computes: nothing; traps where the checkpoints of all sequences have no room
+// Shapes:   cu_seqlens i32 [N+1]
+// Layouts:  contiguous
+// Tiles:    one thread's work
+// Shared:   none
+// Order:    of no consequence
+// Numerics: integers
+// Needs:    sm_80. Limit: the bytes of cu_seqlens; a debug check
+// Source:   ours
 __global__ void validate_checkpoints_kernel(RecurrenceParams p) {
   if (first_checkpoint(p, p.sequences.count) > p.checkpoint_count) __trap();
 }

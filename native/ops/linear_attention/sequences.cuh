@@ -36,6 +36,16 @@ CUL_DEVICE_FN int64_t sequence_of_token(const Sequences& s, int64_t token) {
 
 #if !CUL_EMULATED
 // A trap is the only way a kernel can fail its device.
+//
+// Computes: nothing; traps where cu_seqlens or the pool's indices lead outside
+// Shapes:   cu_seqlens i32 [N+1], read and write index i32 [N]
+// Layouts:  contiguous
+// Tiles:    one block, a thread a sequence
+// Shared:   none
+// Order:    of no consequence
+// Numerics: integers
+// Needs:    sm_80. Limit: the bytes of the indices; a debug check
+// Source:   ours
 static __global__ void validate_sequences_kernel(Sequences s) {
   for (int64_t n = threadIdx.x; n < s.count; n += blockDim.x) {
     bool valid = true;

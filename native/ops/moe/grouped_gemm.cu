@@ -56,6 +56,16 @@ __global__ void __launch_bounds__(kListThreads)
 
 #if !CUL_EMULATED
 // A trap is the only way a kernel can fail its device.
+//
+// Computes: nothing; traps where offsets fall or lead outside, or a gathered row does
+// Shapes:   offsets i64 [E+1], gather i32 [rows]
+// Layouts:  contiguous
+// Tiles:    one block, a thread an expert, then a row
+// Shared:   none
+// Order:    of no consequence
+// Numerics: integers
+// Needs:    sm_80. Limit: the bytes of the indices; a debug check
+// Source:   ours
 __global__ void validate_groups(const int64_t* offsets, int64_t experts, int64_t rows, const int32_t* gather, int64_t a_rows) {
   for (int64_t e = threadIdx.x; e < experts; e += blockDim.x)
     if (offsets[e] > offsets[e + 1] || offsets[0] != 0 || offsets[e + 1] > rows) __trap();

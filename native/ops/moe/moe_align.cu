@@ -154,6 +154,16 @@ __global__ void __launch_bounds__(kWarps * 32) place_slots(MoeAlignParams p, boo
 
 #if !CUL_EMULATED
 // A trap is the only way a kernel can fail its device.
+//
+// Computes: nothing; traps where an id or an entry of the map is neither -1 nor an expert
+// Shapes:   ids i32 [T,k], expert_map i32 [E]
+// Layouts:  rows by their stride
+// Tiles:    one block, a thread a slot
+// Shared:   none
+// Order:    of no consequence
+// Numerics: integers
+// Needs:    sm_80. Limit: the bytes of the indices; a debug check
+// Source:   ours
 __global__ void __launch_bounds__(kWarps * 32) validate_ids(MoeAlignParams p) {
   for (int64_t slot = threadIdx.x; slot < p.slots(); slot += blockDim.x)
     if (const int32_t id = p.id(slot); id < -1 || id >= p.experts) __trap();

@@ -11,6 +11,16 @@ void moe_decode_int4(const MoeMlpOperands& p, NativeStream stream);
 
 #if !CUL_EMULATED
 // A trap is the only way a kernel can fail its device.
+//
+// Computes: nothing; traps where an id is neither -1 nor an expert
+// Shapes:   ids i32 [T,k]
+// Layouts:  rows by their stride
+// Tiles:    one block, a thread a slot
+// Shared:   none
+// Order:    of no consequence
+// Numerics: integers
+// Needs:    sm_80. Limit: the bytes of the ids; a debug check
+// Source:   ours
 __global__ void __launch_bounds__(256) validate_mlp_ids(const __grid_constant__ MoeMlpOperands p) {
   for (int64_t slot = threadIdx.x; slot < p.tokens * p.slots_per_token; slot += blockDim.x)
     if (const int32_t id = p.ids[slot / p.slots_per_token * p.ids_stride + slot % p.slots_per_token]; id < -1 || id >= p.experts) __trap();

@@ -14,6 +14,16 @@ inline void queue_inverse_check(const char* op, const int32_t* inverse, int64_t 
 #else
 
 // A trap is the only way a kernel can fail its device.
+//
+// Computes: nothing; traps where a slot's row is below `lowest` or not below `rows`
+// Shapes:   inverse i32 [slots]
+// Layouts:  contiguous
+// Tiles:    one block, a thread a slot
+// Shared:   none
+// Order:    of no consequence
+// Numerics: integers
+// Needs:    sm_80. Limit: the bytes of inverse; a debug check
+// Source:   ours
 static __global__ void __launch_bounds__(256) trap_on_bad_inverse(const int32_t* inverse, int64_t slots, int64_t rows, int32_t lowest) {
   for (int64_t slot = threadIdx.x; slot < slots; slot += blockDim.x)
     if (inverse[slot] < lowest || inverse[slot] >= rows) __trap();

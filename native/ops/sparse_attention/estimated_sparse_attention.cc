@@ -5,9 +5,10 @@
 #include "backends/backend.h"
 
 namespace culebra {
-namespace {
 
-EstimatedPlan plan_of(const EstimatedParams& p) {
+EstimatedPlan plan_estimated_sparse_attention(const EstimatedParams& p, int multiprocessors) {
+  // Lists in turn, as long as those at once fill the device: 256 KB a multiprocessor are 66 query blocks of 32 heads at 128k tokens.
+  constexpr int64_t kListBytes = 256 << 10;
   EstimatedPlan plan;
   plan.slots = p.sequences ? p.query_rows / p.block_q + p.sequences : 0;
   plan.list_entries = (p.key_rows + p.block_k - 1) / p.block_k;
@@ -19,12 +20,12 @@ EstimatedPlan plan_of(const EstimatedParams& p) {
   plan.lse_at = array(p.query_rows * p.query_heads, 4);
   plan.keys_at = array(p.kv_heads * p.key_rows * p.estimate_pitch(), 1);
   plan.scales_at = array(p.kv_heads * (p.key_rows / 16 + p.sequences), 4);
-  plan.lists_at = array(plan.slots * p.query_heads * plan.list_entries, 4);
-  plan.counts_at = array(plan.slots * p.query_heads, 4);
+  plan.slots_at_once = std::clamp<int64_t>(kListBytes * multiprocessors / std::max<int64_t>(p.query_heads * plan.list_entries * 4, 1), 1,
+                                           std::max<int64_t>(plan.slots, 1));
+  plan.lists_at = array(std::min(plan.slots, plan.slots_at_once) * p.query_heads * plan.list_entries, 4);
+  plan.counts_at = array(std::min(plan.slots, plan.slots_at_once) * p.query_heads, 4);
   return plan;
 }
-
-}  // namespace
 
 EstimatedParams check_estimated_sparse_attention(const Call& call, const cul_estimated_sparse_attention_args& args) {
   const View q = call.required(args.q, "q"), k = call.required(args.k, "k"), v = call.required(args.v, "v"),
@@ -72,7 +73,9 @@ EstimatedParams check_estimated_sparse_attention(const Call& call, const cul_est
   };
   p.aligned = aligned(q) && aligned(k) && aligned(v) && aligned(o);
   if (call.caps().backend != CUL_BACKEND_CPU) {
-    p.plan = plan_of(p);
+    p.plan = plan_estimated_sparse_attention(p, call.caps().multiprocessors);
+    if (call.plan_only())
+      call.explain(format("lists of %lld of %lld query blocks at a time", ll(p.plan.slots_at_once), ll(p.plan.slots)));
     p.workspace = call.workspace(p.plan.workspace_bytes);
   } else {
     call.workspace(0);

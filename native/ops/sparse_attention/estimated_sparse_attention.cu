@@ -79,7 +79,7 @@ CUL_DEVICE_FN Block find_block(const Params& p, int64_t slot) {
 }
 
 // Computes: the key blocks of each query block and head: certain ones, and those with an estimated score above a row's threshold
-// Shapes:   q [Tq,Hq,D], i8 keys, lse of the certain blocks [Tq,Hq], tau -> lists i32 [slots,Hq,entries], counts, kept
+// Shapes:   q [Tq,Hq,D], i8 keys, lse of the certain blocks [Tq,Hq], tau -> lists i32 [slots at once,Hq,entries], counts, kept
 // Layouts:  a lane reads a key's channels [t W, t W + W) with W = pitch / 4, and a query's the same: the order within a product is free
 // Tiles:    a query block of a head a block; 16 keys a warp and step against 16 kTiles rows in registers, then the next rows
 // Shared:   rows as integers, their factors and thresholds; a bit for each key block
@@ -88,7 +88,7 @@ CUL_DEVICE_FN Block find_block(const Params& p, int64_t slot) {
 // Needs:    sm_80 (mma.m16n8k32). Limit: 2 D integer operations a pair
 // Source:   SALE, arXiv:2505.24179
 template <class T, int kSteps, int kTiles>
-__global__ void __launch_bounds__(kThreads) estimate_kernel(Params p, int64_t groups) {
+__global__ void __launch_bounds__(kThreads) estimate_kernel(Params p, int64_t groups, int64_t first_slot) {
   constexpr int kWords = 2 * kSteps, kPitch = 32 * kSteps;  // words of a lane; bytes of a row
   CUL_SHARED(uint32_t, rows, [128 * kPitch / 4]);
   CUL_SHARED(float, factors, [128]);
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kThreads) estimate_kernel(Params p, int64_t gr
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   const auto [slot, head] = block_divide(blockIdx.x, p.query_heads);
   const int64_t kv_head = block_divide(head, p.group()).quotient;
-  const Block block = find_block(p, slot);
+  const Block block = find_block(p, first_slot + slot);
   if (block.sequence < 0) return;
   const Params::Span span = p.span(block.index, block.queries, block.keys);
   const int64_t first_query = p.cu_q[block.sequence] + block.index * p.block_q;
@@ -221,6 +221,15 @@ __global__ void __launch_bounds__(kThreads) estimate_kernel(Params p, int64_t gr
   }
 }
 
+// Computes: kept = 0, before blocks are counted into it
+// Shapes:   kept i64 [Hq]
+// Layouts:  contiguous
+// Tiles:    one block
+// Shared:   none
+// Order:    of no consequence
+// Numerics: integers
+// Needs:    sm_80. Limit: the launch
+// Source:   SALE: its count of computed blocks
 __global__ void __launch_bounds__(kThreads) clear_kept_kernel(int64_t* kept, int64_t heads) {
   for (int64_t i = threadIdx.x; i < heads; i += kThreads) kept[i] = 0;
 }
@@ -231,12 +240,13 @@ struct EstimatedTours {
   int32_t tile_rows, per_block;  // tiles of a query block
   int64_t size;                  // bytes of an element
   bool certain;
+  int64_t first_slot;            // lists are of the slots from here on
 
   CUL_DEVICE_FN ListTour tour(int64_t index) const {
     const auto [item, part] = block_divide(index, per_block);
     const auto [slot, head] = block_divide(item, p.query_heads);
     ListTour tour{};
-    const Block block = find_block(p, slot);
+    const Block block = find_block(p, first_slot + slot);
     if (block.sequence < 0 || (certain && p.dense(head, block.keys))) return tour;
     const int64_t from = block.index * p.block_q + part * tile_rows;
     tour.count = static_cast<int>(min(min(int64_t{tile_rows}, p.block_q - part * tile_rows), block.queries - from));
@@ -275,7 +285,7 @@ struct EstimatedTours {
 };
 
 template <class T>
-void attend(const Params& p, bool certain, NativeStream stream) {
+void attend(const Params& p, bool certain, int64_t first_slot, int64_t slots, NativeStream stream) {
   Problem problem{};
   problem.dim = static_cast<int32_t>(p.dim);
   problem.value_dim = static_cast<int32_t>(p.value_dim);
@@ -283,9 +293,9 @@ void attend(const Params& p, bool certain, NativeStream stream) {
   problem.aligned = p.aligned;
   problem.anywhere = p.q.data;
   problem.splits = 1;
-  EstimatedTours tours{p, sizeof(T) == 2 ? 64 : ListF32Tile::kRows, 1, static_cast<int64_t>(sizeof(T)), certain};
+  EstimatedTours tours{p, sizeof(T) == 2 ? 64 : ListF32Tile::kRows, 1, static_cast<int64_t>(sizeof(T)), certain, first_slot};
   tours.per_block = static_cast<int32_t>((p.block_q + tours.tile_rows - 1) / tours.tile_rows);
-  const int64_t tiles = p.plan.slots * p.query_heads * tours.per_block;
+  const int64_t tiles = slots * p.query_heads * tours.per_block;
   if constexpr (sizeof(T) == 2) {
     if (std::max(p.dim, p.value_dim) <= 128)
       launch_half<HalfTile<T, 128>>(problem, tours, tiles, stream);
@@ -298,19 +308,22 @@ void attend(const Params& p, bool certain, NativeStream stream) {
 
 template <class T>
 void run(const Params& p, NativeStream stream) {
-  attend<T>(p, true, stream);
+  attend<T>(p, true, 0, p.plan.slots, stream);
   const int64_t groups = p.key_rows / kGroup + p.sequences;
   if (p.key_rows > 0)
     launch(quantize_keys_kernel<T>, dim3(static_cast<unsigned>(groups * p.kv_heads)), dim3(kThreads), 0, stream, p, groups);
-  const dim3 blocks(static_cast<unsigned>(p.plan.slots * p.query_heads));
   const size_t bits = static_cast<size_t>(p.plan.list_entries / 32 + 1) * 4;
-  if (p.dim <= 64)
-    launch(estimate_kernel<T, 2, 4>, blocks, dim3(kThreads), bits, stream, p, groups);
-  else if (p.dim <= 128)
-    launch(estimate_kernel<T, 4, 4>, blocks, dim3(kThreads), bits, stream, p, groups);
-  else
-    launch(estimate_kernel<T, 8, 2>, blocks, dim3(kThreads), bits, stream, p, groups);
-  attend<T>(p, false, stream);
+  for (int64_t first = 0; first < p.plan.slots; first += p.plan.slots_at_once) {
+    const int64_t slots = std::min(p.plan.slots_at_once, p.plan.slots - first);
+    const dim3 blocks(static_cast<unsigned>(slots * p.query_heads));
+    if (p.dim <= 64)
+      launch(estimate_kernel<T, 2, 4>, blocks, dim3(kThreads), bits, stream, p, groups, first);
+    else if (p.dim <= 128)
+      launch(estimate_kernel<T, 4, 4>, blocks, dim3(kThreads), bits, stream, p, groups, first);
+    else
+      launch(estimate_kernel<T, 8, 2>, blocks, dim3(kThreads), bits, stream, p, groups, first);
+    attend<T>(p, false, first, slots, stream);
+  }
 }
 
 }  // namespace

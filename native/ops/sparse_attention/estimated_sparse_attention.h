@@ -11,11 +11,12 @@ namespace culebra {
 struct EstimatedPlan {
   int64_t slots = 0;         // query blocks of a head, some of them empty
   int64_t list_entries = 0;  // key blocks that one can have
+  int64_t slots_at_once = 1;  // that the workspace has lists for: the others follow in turn
   uint64_t lse_at = 0;       // f32 [Tq,Hq], of the certain blocks
   uint64_t keys_at = 0;      // i8 [Hkv,Tk,estimate_pitch]
   uint64_t scales_at = 0;    // f32 [Hkv, Tk / 16 + B]: of 16 keys of a sequence
-  uint64_t lists_at = 0;     // i32 [slots,Hq,list_entries]
-  uint64_t counts_at = 0;    // i32 [slots,Hq]
+  uint64_t lists_at = 0;     // i32 [slots at once,Hq,list_entries]
+  uint64_t counts_at = 0;    // i32 [slots at once,Hq]
   uint64_t workspace_bytes = 0;
 };
 
@@ -55,6 +56,7 @@ struct EstimatedParams : PackedHeads {
   std::string invalid_text(int64_t i) const;
 };
 
+EstimatedPlan plan_estimated_sparse_attention(const EstimatedParams& p, int multiprocessors);
 EstimatedParams check_estimated_sparse_attention(const Call& call, const cul_estimated_sparse_attention_args& args);
 CUL_DECLARE_COLUMNS(estimated_sparse_attention, EstimatedParams)
 

@@ -41,7 +41,15 @@ struct Chunk {
 
 constexpr int kItemThreads = 256, kScanThreads = 1024;
 
-// Every block's count and cursor to 0.
+// Computes: every block's count and cursor to 0
+// Shapes:   counts, cursors i32 [Hkv, blocks]
+// Layouts:  contiguous
+// Tiles:    a block of keys a thread
+// Shared:   none
+// Order:    of no consequence
+// Numerics: integers
+// Needs:    sm_80. Limit: the bytes of the counts
+// Source:   Yan et al., Flash Sparse Attention, arXiv:2508.18224
 __global__ void __launch_bounds__(kItemThreads) clear_kernel(Chunk c) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kItemThreads + threadIdx.x;
   if (i < c.slots()) c.counts[i] = c.cursors[i] = 0;

@@ -64,30 +64,51 @@ SparseLinearParams check_sparse_linear_attention(const Call& call, const cul_spa
     return D * static_cast<int64_t>(size_of(x.dtype)) % 16 == 0;
   };
   p.aligned = aligned(q) && aligned(k) && aligned(v) && aligned(o);
-  p.plan = plan_sparse_linear_attention(p, call.caps().backend == CUL_BACKEND_CPU);
+  p.proj_aligned = p.proj_stride * static_cast<int64_t>(size_of(q.dtype)) % 16 == 0;
+  p.plan = plan_sparse_linear_attention(p, call.caps().backend == CUL_BACKEND_CPU, call.caps().multiprocessors);
   if (call.plan_only())
-    call.explain(format("%lld blocks of %lld: a query block has %lld critical and %lld negligible ones",
+    call.explain(format("%lld blocks of %lld: a query block has %lld critical and %lld negligible ones%s",
                         static_cast<long long>(p.blocks), static_cast<long long>(p.block),
-                        static_cast<long long>(p.critical), static_cast<long long>(p.negligible)));
+                        static_cast<long long>(p.critical), static_cast<long long>(p.negligible),
+                        p.plan.tensor_cores && p.has_linear()
+                            ? format("; states on tensor cores, %lld heads at a time", static_cast<long long>(p.plan.heads_at_once)).c_str()
+                            : ""));
   p.workspace = call.workspace(p.plan.workspace_bytes);
   return p;
 }
 
-SparseLinearPlan plan_sparse_linear_attention(const SparseLinearParams& p, bool one_head) {
+SparseLinearPlan plan_sparse_linear_attention(const SparseLinearParams& p, bool cpu, int multiprocessors) {
+  constexpr int64_t kAtOnceBytes = 320 << 10;  // of states and sums, for each multiprocessor: an A100 and an H100 have 380 KB of L2 for each
   SparseLinearPlan plan;
-  const int64_t heads = one_head ? std::min<int64_t>(p.batch * p.heads, 1) : p.batch * p.heads;
+  const int64_t heads = cpu ? std::min<int64_t>(p.batch * p.heads, 1) : p.batch * p.heads;
   const auto array = [&](int64_t elements, int64_t size) {
     const uint64_t at = plan.workspace_bytes;
-    plan.workspace_bytes += static_cast<uint64_t>(heads * elements * size + 255) / 256 * 256;
+    plan.workspace_bytes += static_cast<uint64_t>(elements * size + 255) / 256 * 256;
     return at;
   };
+  plan.means_at = array(heads * 2 * p.blocks * p.dim, 4);
   const int64_t state = p.has_linear() ? (p.dim + 1) * p.dim : 0;
-  plan.means_at = array(2 * p.blocks * p.dim, 4);
-  plan.classes_at = array(p.blocks * p.blocks, 1);
-  plan.lists_at = array(p.blocks * p.critical, 4);
-  plan.states_at = array(p.blocks * state, 4);
-  // The cpu sums a query block's states where it uses them.
-  plan.sums_at = array((p.mode == CUL_SLA_ALL ? 1 : one_head ? 0 : p.blocks) * state, 4);
+  if (cpu) {
+    plan.classes_at = array(heads * p.blocks * p.blocks, 1);
+    plan.states_at = array(heads * p.blocks * state, 4);
+    // A query block's states are summed where they are used.
+    plan.sums_at = array(p.mode == CUL_SLA_ALL ? heads * state : 0, 4);
+    return plan;
+  }
+  plan.lists_at = array(heads * p.blocks * p.critical, 4);
+  plan.tensor_cores = p.dtype != DType::f32 && p.dim % 16 == 0 && p.dim <= 128;
+  plan.parts = p.dtype == DType::f16 ? 2 : 1;
+  plan.mask_at = array(p.has_linear() ? heads * p.blocks * p.mask_words() : 0, 4);
+  const int64_t rows = p.sum_rows(), square = p.has_linear() ? p.dim * p.dim : 0;
+  const int64_t state_bytes = plan.tensor_cores ? 2 * plan.parts * (square + (square ? 2 * p.dim : 0)) : 4 * state;
+  const int64_t sum_bytes = plan.tensor_cores ? 2 * plan.parts * square : 4 * state;
+  const int64_t norm_bytes = plan.tensor_cores && square ? 8 * p.dim : 0;
+  const int64_t shared_bytes = std::max(p.blocks * state_bytes, 4 * p.blocks * p.blocks);
+  const int64_t head_bytes = std::max<int64_t>(shared_bytes + rows * (sum_bytes + norm_bytes), 1);
+  plan.heads_at_once = std::clamp<int64_t>(kAtOnceBytes * multiprocessors / head_bytes, 1, std::max<int64_t>(heads, 1));
+  plan.keys_at = plan.states_at = array(std::min(heads, plan.heads_at_once) * shared_bytes, 1);
+  plan.sums_at = array(std::min(heads, plan.heads_at_once) * rows * sum_bytes, 1);
+  plan.norms_at = array(std::min(heads, plan.heads_at_once) * rows * norm_bytes, 1);
   return plan;
 }
 

@@ -4,6 +4,7 @@
 #include "ops/attention/tile/half_tile.cuh"
 #include "ops/kv_cache/top_keys.cuh"
 #include "ops/sparse_attention/linear_part.cuh"
+#include "ops/sparse_attention/linear_part_fma.cuh"
 #include "ops/sparse_attention/list_tour.cuh"
 #include "ops/sparse_attention/sparse_linear_attention.h"
 
@@ -36,201 +37,95 @@ __global__ void __launch_bounds__(kThreads) block_means_kernel(Params p) {
   }
 }
 
-// Computes: which key blocks are critical, marginal or negligible for a query block
-// Shapes:   means -> classes u8 [BH,n,n], lists of the critical ones i32 [BH,n,critical], ascending
+constexpr int kScoreThreads = 256, kScoreTile = 64, kScoreChannels = 32;
+
+// Computes: products of the mean queries and mean keys of each pair of blocks, as integers of the same order
+// Shapes:   means -> keys u32 [heads,n,n]
 // Layouts:  as the workspace
-// Tiles:    a query block a block; a warp a product at a time
-// Shared:   n keys; a histogram of 256 bins
-// Order:    a lane every 32nd channel, lanes by halves
-// Numerics: f32; ties go to the lower block
-// Needs:    sm_80. Limit: n^2 D operations a head
-// Source:   SLA, arXiv:2509.24006; radix selection
-__global__ void __launch_bounds__(kThreads) classify_kernel(Params p) {
-  CUL_DYNAMIC_SHARED(uint32_t, keys, 16);
-  CUL_SHARED(BlockKeys<kThreads>::Shared, shared, );
-  const int64_t all = p.batch * p.heads * p.blocks, row = blockIdx.x, head = block_divide(row, p.blocks).quotient;
-  const float* const means = in_workspace<const float>(p, p.plan.means_at);
-  const float* const query = means + row * p.dim;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  for (int64_t j = threadIdx.x / 32; j < p.blocks; j += kWarps) {
-    const float* const key = means + (all + head * p.blocks + j) * p.dim;
-    float sum = 0;
-    for (int64_t c = lane; c < p.dim; c += 32) sum = fmaf(query[c], key[c], sum);
-    sum = warp_sum(sum);
-    if (lane == 0) keys[j] = order_key(p.scale * sum);
+// Tiles:    64 query blocks x 64 key blocks a block, 4 x 4 a thread; 32 channels at a time
+// Shared:   32 channels of both, rows padded by 4 bytes
+// Order:    channels ascending
+// Numerics: f32 FMA
+// Needs:    sm_80. Limit: 2 n^2 D operations a head of the FMA pipes
+// Source:   SLA, arXiv:2509.24006
+__global__ void __launch_bounds__(kScoreThreads) block_scores_kernel(Params p, Group group) {
+  CUL_SHARED(float, tiles, [2][kScoreTile][kScoreChannels + 1]);
+  const int64_t all = p.batch * p.heads * p.blocks, side = (p.blocks + kScoreTile - 1) / kScoreTile;
+  const auto [item, column] = block_divide(blockIdx.x, side);
+  const auto [head, row] = block_divide(item, side);
+  const int thread = static_cast<int>(threadIdx.x), x = thread % 16, y = thread / 16;
+  float sums[4][4] = {};
+  for (int64_t channel = 0; channel < p.dim; channel += kScoreChannels) {
+    __syncthreads();
+    for (int i = thread; i < 2 * kScoreTile * kScoreChannels; i += kScoreThreads) {
+      const int c = i % kScoreChannels, r = i / kScoreChannels % kScoreTile, which = i / (kScoreChannels * kScoreTile);
+      const int64_t block = (which ? column : row) * kScoreTile + r;
+      const float* const means = in_workspace<const float>(p, p.plan.means_at) + (which * all + (group.first + head) * p.blocks + block) * p.dim;
+      tiles[which][r][c] = block < p.blocks && channel + c < p.dim ? means[channel + c] : 0.0f;
+    }
+    __syncthreads();
+#pragma unroll 4
+    for (int c = 0; c < kScoreChannels; ++c) {
+      float q[4], k[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        q[i] = tiles[0][y + 16 * i][c];
+        k[i] = tiles[1][x + 16 * i][c];
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) sums[i][j] = fmaf(q[i], k[j], sums[i][j]);
+    }
   }
-  __syncthreads();
-  uint8_t* const classes = in_workspace<uint8_t>(p, p.plan.classes_at) + row * p.blocks;
+  uint32_t* const keys = in_workspace<uint32_t>(p, p.plan.keys_at) + head * p.blocks * p.blocks;
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int64_t r = row * kScoreTile + y + 16 * i, c = column * kScoreTile + x + 16 * j;
+      if (r < p.blocks && c < p.blocks) keys[r * p.blocks + c] = order_key(p.scale * sums[i][j]);
+    }
+}
+
+constexpr int kClassThreads = 128;
+
+// Computes: which key blocks are critical for a query block, and which its linear part has
+// Shapes:   keys u32 [heads,n,n] -> mask u32 [BH,n,words], lists of critical blocks i32 [BH,n,critical], ascending
+// Layouts:  as the workspace; a block's bit is mask_bit of it
+// Tiles:    a query block a block
+// Shared:   a byte a key block; a histogram of 256 bins
+// Order:    of no consequence
+// Numerics: integers; ties go to the lower block
+// Needs:    sm_80. Limit: the bytes of the keys, some twelve times, from L2
+// Source:   SLA, arXiv:2509.24006; radix selection
+__global__ void __launch_bounds__(kClassThreads) classify_kernel(Params p, Group group) {
+  CUL_DYNAMIC_SHARED(uint8_t, linear, 16);
+  CUL_SHARED(BlockKeys<kClassThreads>::Shared, shared, );
+  const uint32_t* const keys = in_workspace<const uint32_t>(p, p.plan.keys_at) + int64_t{blockIdx.x} * p.blocks;
+  const int64_t row = group.first * p.blocks + blockIdx.x;
   int32_t* const list = in_workspace<int32_t>(p, p.plan.lists_at) + row * p.critical;
   const auto key = [&](int64_t i) { return keys[i]; };
-  BlockKeys<kThreads> block{shared};
-  const TopKeys critical = block.top(p.blocks, p.critical, key), others = block.top(p.blocks, p.blocks - p.negligible, key);
-  for (int64_t j = threadIdx.x; j < p.blocks; j += kThreads) classes[j] = Params::kNegligible;
+  BlockKeys<kClassThreads> block{shared};
+  for (int64_t j = threadIdx.x; j < p.blocks; j += kClassThreads) linear[j] = p.is_linear(Params::kNegligible);
   __syncthreads();
-  block.emit(p.blocks, others, key, [&](int64_t j, int64_t) { classes[j] = Params::kMarginal; });
-  __syncthreads();
+  if (p.is_linear(Params::kMarginal) && !p.is_linear(Params::kNegligible)) {
+    const TopKeys others = block.top(p.blocks, p.blocks - p.negligible, key);
+    block.emit(p.blocks, others, key, [&](int64_t j, int64_t) { linear[j] = 1; });
+    __syncthreads();
+  }
+  const TopKeys critical = block.top(p.blocks, p.critical, key);
   block.emit(p.blocks, critical, key, [&](int64_t j, int64_t at) {
-    classes[j] = Params::kCritical;
+    linear[j] = p.is_linear(Params::kCritical);
     list[at] = static_cast<int32_t>(j);
   });
-}
-
-// Computes: of a key block sum_t phi(k_t)_i v_t for each channel i, and sum_t phi(k_t)
-// Shapes:   k, v [B,H,L,D] -> states f32 [BH,n,D+1,D]
-// Layouts:  rows anywhere, channels contiguous
-// Tiles:    a key block a block of threads; 16 tokens at a time; a thread 8 channels i of one of v
-// Shared:   16 rows of phi(k) and v in f32
-// Order:    tokens ascending
-// Numerics: f32 FMA
-// Needs:    sm_80. Limit: 2 block D^2 operations of the FMA pipes; the bytes of the states
-// Source:   SLA, arXiv:2509.24006
-template <class T>
-__global__ void __launch_bounds__(kThreads) states_kernel(Params p) {
-  constexpr int kAtOnce = 16, kChannels = 8;
-  CUL_DYNAMIC_SHARED(float, shared, 16);
-  const int dim = static_cast<int>(p.dim), lane = static_cast<int>(threadIdx.x) % 32;
-  float* const keys = shared;
-  float* const values = shared + kAtOnce * dim;
-  const auto [head, j] = block_divide(blockIdx.x, p.blocks);
-  const auto [b, h] = block_divide(head, p.heads);
-  float* const state = in_workspace<float>(p, p.plan.states_at) + blockIdx.x * state_size(p);
-  const int tiles = (dim + kChannels - 1) / kChannels;
-  for (int64_t first = j * p.block; first < p.block_end(j); first += kAtOnce) {
-    const int tokens = static_cast<int>(min(int64_t{kAtOnce}, p.block_end(j) - first));
-    __syncthreads();
-    for (int t = static_cast<int>(threadIdx.x) / 32; t < tokens; t += kWarps) {
-      const T* const k = p.k.at<const T>(b, h, first + t);
-      const T* const v = p.v.at<const T>(b, h, first + t);
-      for (int c = lane; c < dim; c += 32) {
-        keys[t * dim + c] = to_float(k[c]);
-        values[t * dim + c] = to_float(v[c]);
-      }
-      feature_map(p.phi, keys + t * dim, dim, lane);
-    }
-    __syncthreads();
-    const bool start = first == j * p.block;
-    for (int item = static_cast<int>(threadIdx.x); item < tiles * dim; item += kThreads) {
-      const int i = item / dim * kChannels, c = item % dim;
-      float sums[kChannels];
-#pragma unroll
-      for (int e = 0; e < kChannels; ++e) sums[e] = start || i + e >= dim ? 0.0f : state[(i + e) * dim + c];
-      for (int t = 0; t < tokens; ++t) {
-        const float v = values[t * dim + c];
-#pragma unroll
-        for (int e = 0; e < kChannels; ++e)
-          if (i + e < dim) sums[e] = fmaf(keys[t * dim + i + e], v, sums[e]);
-      }
-#pragma unroll
-      for (int e = 0; e < kChannels; ++e)
-        if (i + e < dim) state[(i + e) * dim + c] = sums[e];
-    }
-    for (int c = static_cast<int>(threadIdx.x); c < dim; c += kThreads) {
-      float sum = start ? 0.0f : state[dim * dim + c];
-      for (int t = 0; t < tokens; ++t) sum += keys[t * dim + c];
-      state[dim * dim + c] = sum;
-    }
-  }
-}
-
-// Computes: the states of the key blocks that a query block's linear part has, added up; never by taking some off a total
-// Shapes:   states, classes -> sums f32 [BH,n,D+1,D], or with all blocks [BH,1,D+1,D]
-// Layouts:  as the workspace
-// Tiles:    kRows query blocks and 128 elements of the state a block: an element is read once for all of them
-// Shared:   none; classes from L1
-// Order:    key blocks ascending
-// Numerics: f32
-// Needs:    sm_80. Limit: n^2 D^2 additions a head; the bytes of the states n / kRows times, from L2
-// Source:   SLA, arXiv:2509.24006
-template <int kRows>
-__global__ void __launch_bounds__(kThreads) sum_states_kernel(Params p, int64_t parts) {
-  const int64_t rows = p.mode == CUL_SLA_ALL ? 1 : p.blocks, groups = block_divide(rows + kRows - 1, kRows).quotient;
-  const auto [item, part] = block_divide(blockIdx.x, parts);
-  const auto [head, group] = block_divide(item, groups);
-  const int64_t element = part * kThreads + threadIdx.x, first = group * kRows;
-  const bool there = element < state_size(p);
-  const float* const states = in_workspace<const float>(p, p.plan.states_at) + head * p.blocks * state_size(p) + element;
-  const uint8_t* const classes = in_workspace<const uint8_t>(p, p.plan.classes_at) + (head * p.blocks + first) * p.blocks;
-  float sums[kRows] = {};
-  for (int64_t j = 0; j < p.blocks; ++j) {
-    const float x = there ? states[j * state_size(p)] : 0.0f;
-#pragma unroll
-    for (int i = 0; i < kRows; ++i)
-      if (first + i < rows && (p.mode == CUL_SLA_ALL || p.is_linear(classes[i * p.blocks + j]))) sums[i] += x;
-  }
-  float* const to = in_workspace<float>(p, p.plan.sums_at) + (head * rows + first) * state_size(p) + element;
-#pragma unroll
-  for (int i = 0; i < kRows; ++i)
-    if (there && first + i < rows) to[i * state_size(p)] = sums[i];
-}
-
-// Computes: o += proj_w O_l + proj_b, O_l = phi(q) S / (phi(q) . z + eps) with the query block's sums S, z
-// Shapes:   q [B,H,L,D], sums, proj_w [D,D], proj_b [D] -> o [B,H,L,D], which holds the softmax part
-// Layouts:  rows anywhere, channels contiguous
-// Tiles:    16 tokens of a query block a block; a thread every 128th channel of all of them
-// Shared:   rows of phi(q), then of O_l, and their denominators, in f32
-// Order:    channels ascending
-// Numerics: f32 FMA; the softmax part has been rounded to o's type once before
-// Needs:    sm_80. Limit: 4 D^2 operations a token of the FMA pipes
-// Source:   SLA, arXiv:2509.24006
-template <class T>
-__global__ void __launch_bounds__(kThreads) linear_part_kernel(Params p, int64_t tiles) {
-  constexpr int kAtOnce = 16;
-  CUL_DYNAMIC_SHARED(float, shared, 16);
-  CUL_SHARED(float, inverse, [kAtOnce]);
-  const int dim = static_cast<int>(p.dim), lane = static_cast<int>(threadIdx.x) % 32;
-  float* const rows = shared;
-  float* const linear = shared + kAtOnce * dim;
-  const auto [row, tile] = block_divide(blockIdx.x, tiles);
-  const auto [head, i] = block_divide(row, p.blocks);
-  const auto [b, h] = block_divide(head, p.heads);
-  const int64_t first = i * p.block + tile * kAtOnce;
-  const int tokens = static_cast<int>(min(int64_t{kAtOnce}, p.block_end(i) - first));
-  if (tokens <= 0) return;
-  if (p.has_linear()) {
-    const float* const sums =
-        in_workspace<const float>(p, p.plan.sums_at) + (p.mode == CUL_SLA_ALL ? head : head * p.blocks + i) * state_size(p);
-    for (int t = static_cast<int>(threadIdx.x) / 32; t < tokens; t += kWarps) {
-      const T* const q = p.q.at<const T>(b, h, first + t);
-      for (int c = lane; c < dim; c += 32) rows[t * dim + c] = to_float(q[c]);
-      feature_map(p.phi, rows + t * dim, dim, lane);
-      float norm = 0;
-      for (int c = lane; c < dim; c += 32) norm = fmaf(rows[t * dim + c], sums[dim * dim + c], norm);
-      norm = warp_sum(norm);
-      if (lane == 0) inverse[t] = 1 / (norm + p.eps);
-    }
-    __syncthreads();
-    for (int c = static_cast<int>(threadIdx.x); c < dim; c += kThreads) {
-      float sum[kAtOnce] = {};
-      for (int k = 0; k < dim; ++k) {
-        const float s = sums[k * dim + c];
-#pragma unroll
-        for (int t = 0; t < kAtOnce; ++t)
-          if (t < tokens) sum[t] = fmaf(rows[t * dim + k], s, sum[t]);
-      }
-#pragma unroll
-      for (int t = 0; t < kAtOnce; ++t)
-        if (t < tokens) linear[t * dim + c] = sum[t] * inverse[t];
-    }
-    __syncthreads();
-  }
-  const T* const bias = static_cast<const T*>(p.proj_b);
-  for (int c = static_cast<int>(threadIdx.x); c < dim; c += kThreads) {
-    const T* const w = p.proj_w ? static_cast<const T*>(p.proj_w) + c * p.proj_stride : nullptr;
-    float sum[kAtOnce] = {};
-    if (p.has_linear() && w)
-      for (int k = 0; k < dim; ++k) {
-        const float x = to_float(w[k]);
-#pragma unroll
-        for (int t = 0; t < kAtOnce; ++t)
-          if (t < tokens) sum[t] = fmaf(x, linear[t * dim + k], sum[t]);
-      }
-    const float add = bias ? to_float(bias[c]) : 0.0f;
-#pragma unroll
-    for (int t = 0; t < kAtOnce; ++t) {
-      if (t >= tokens) continue;
-      T* const o = p.o.at<T>(b, h, first + t) + c;
-      *o = from_float<T>(to_float(*o) + (p.has_linear() && !w ? linear[t * dim + c] : sum[t] + add));
-    }
+  if (!p.has_linear()) return;
+  __syncthreads();
+  uint32_t* const mask = in_workspace<uint32_t>(p, p.plan.mask_at) + row * p.mask_words();
+  for (int64_t word = threadIdx.x; word < p.mask_words(); word += kClassThreads) {
+    uint32_t bits = 0;
+    for (int64_t j = word * 32; j < min(word * 32 + 32, p.blocks); ++j) bits |= uint32_t{linear[j]} << Params::mask_bit(j);
+    mask[word] = bits;
   }
 }
 
@@ -267,12 +162,48 @@ struct CriticalTours {
   }
 };
 
+// The states of a group of heads, their sums and what they add to o.
+template <class T>
+void run_linear(const Params& p, const Group& group, NativeStream stream) {
+  const int64_t rows = group.heads * p.blocks;
+  const auto grid = [](int64_t blocks) { return dim3(static_cast<unsigned>(blocks)); };
+  const auto over = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  if constexpr (sizeof(T) == 2) {
+    if (p.plan.tensor_cores && p.has_linear()) {
+      constexpr int kParts = std::is_same_v<T, half_t> ? 2 : 1;
+      launch(block_states_kernel<T, kParts>, grid(rows), dim3(kStateThreads), kStateBytes<kParts>, stream, p, group);
+      const int64_t columns = over((p.dim + 2) * p.dim, kSumColumns);
+      launch(sum_states_kernel<kParts>, grid(group.heads * columns * over(p.sum_rows(), kSumRows)), dim3(kSumThreads),
+             kSumStages * kSumStageBytes<kParts>, stream, p, group);
+      const int64_t tiles = over(p.block, kPartTokens);
+      launch(linear_part_kernel<T, kParts>, grid(rows * tiles), dim3(kPartThreads), 2 * kPartTile * 2, stream, p, group, tiles);
+      return;
+    }
+  }
+  if (p.has_linear()) {
+    const int64_t parts = over((p.dim + 1) * p.dim, kThreads);
+    launch(fma_states_kernel<T>, grid(rows), dim3(kThreads), static_cast<size_t>(32 * p.dim) * 4, stream, p, group);
+    if (p.mode == CUL_SLA_ALL)
+      launch(fma_sum_states_kernel<1>, grid(group.heads * parts), dim3(kThreads), 0, stream, p, group, parts);
+    else
+      launch(fma_sum_states_kernel<16>, grid(group.heads * parts * over(p.blocks, 16)), dim3(kThreads), 0, stream, p, group, parts);
+  }
+  const int64_t tiles = over(p.block, 16);
+  launch(fma_linear_part_kernel<T>, grid(rows * tiles), dim3(kThreads), static_cast<size_t>(32 * p.dim) * 4, stream, p, group, tiles);
+}
+
 template <class T>
 void run(const Params& p, NativeStream stream) {
-  const int64_t heads = p.batch * p.heads, all = heads * p.blocks;
+  const int64_t heads = p.batch * p.heads, all = heads * p.blocks, side = (p.blocks + kScoreTile - 1) / kScoreTile;
   const auto grid = [](int64_t blocks) { return dim3(static_cast<unsigned>(blocks)); };
+  const auto each_group = [&](const auto& run) {
+    for (int64_t first = 0; first < heads; first += p.plan.heads_at_once) run(Group{first, std::min(p.plan.heads_at_once, heads - first)});
+  };
   launch(block_means_kernel<T>, grid(2 * all), dim3(kThreads), 0, stream, p);
-  launch(classify_kernel, grid(all), dim3(kThreads), static_cast<size_t>(p.blocks) * 4, stream, p);
+  each_group([&](const Group& group) {
+    launch(block_scores_kernel, grid(group.heads * side * side), dim3(kScoreThreads), 0, stream, p, group);
+    launch(classify_kernel, grid(group.heads * p.blocks), dim3(kClassThreads), static_cast<size_t>(p.blocks), stream, p, group);
+  });
 
   Problem problem{};
   problem.dim = problem.value_dim = static_cast<int32_t>(p.dim);
@@ -290,28 +221,7 @@ void run(const Params& p, NativeStream stream) {
   } else {
     launch_f32<ListF32Tile>(problem, tours, all * tours.per_block, stream);
   }
-
-  if (p.has_linear()) {
-    const int64_t size = (p.dim + 1) * p.dim, parts = (size + kThreads - 1) / kThreads;
-    launch(states_kernel<T>, grid(all), dim3(kThreads), static_cast<size_t>(32 * p.dim) * 4, stream, p);
-    if (sizeof(T) == 2 && p.mode != CUL_SLA_ALL)
-      launch(sum_states_half_kernel, grid(heads * ((size + kColumns - 1) / kColumns) * ((p.blocks + kQueries - 1) / kQueries)), dim3(kThreads),
-             0, stream, p, (size + kColumns - 1) / kColumns);
-    else if (p.mode == CUL_SLA_ALL)
-      launch(sum_states_kernel<1>, grid(heads * parts), dim3(kThreads), 0, stream, p, parts);
-    else
-      launch(sum_states_kernel<16>, grid(heads * parts * ((p.blocks + 15) / 16)), dim3(kThreads), 0, stream, p, parts);
-  }
-  if (!p.has_linear() && !p.proj_b) return;
-  if constexpr (sizeof(T) == 2) {
-    if (p.has_linear() && p.dim % 16 == 0 && p.dim <= kMostDim) {
-      const int64_t tiles = (p.block + kTokens - 1) / kTokens;
-      launch(linear_part_half_kernel<T>, grid(all * tiles), dim3(kThreads), static_cast<size_t>(3 * kTokens * (p.dim + 8)) * 2, stream, p, tiles);
-      return;
-    }
-  }
-  const int64_t tiles = (p.block + 15) / 16;
-  launch(linear_part_kernel<T>, grid(all * tiles), dim3(kThreads), static_cast<size_t>(32 * p.dim) * 4, stream, p, tiles);
+  if (p.has_linear() || p.proj_b) each_group([&](const Group& group) { run_linear<T>(p, group, stream); });
 }
 
 }  // namespace

@@ -10,7 +10,8 @@ namespace culebra::CUL_DEVICE_NS {
 struct MergeRows {
   ByteRows in_o, in_lse, o, lse;  // lse.data may be null
   int64_t o_state, lse_state;
-  const float* sinks;  // per head, or null
+  const float* sinks;   // per head, or null
+  const int32_t* end;  // rows of a batch from *end on are not there; null: all are
   int64_t rows, count, heads;  // rows of the call; count: rows of a batch
   int32_t states, dim, aligned;
 };
@@ -32,6 +33,7 @@ __global__ void __launch_bounds__(kMergeStateThreads) merge_rows(MergeRows p) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kMergeStateRows + threadIdx.x / 32;
   if (row >= p.rows) return;
   const int64_t h = row % p.heads, r = row / p.heads % p.count, b = row / p.heads / p.count;
+  if (p.end && r >= *p.end) return;
   const auto lse_of = [&](int i) { return *reinterpret_cast<const float*>(p.in_lse.at(b, r, h) + i * p.lse_state); };
   float highest = kNoScore;
   for (int i = lane; i < p.states; i += 32) highest = fmaxf(highest, lse_of(i));

@@ -16,7 +16,7 @@ inline Problem problem_of(const AttentionParams& p) {
   problem.splits = p.plan.splits;
   problem.split_keys = p.plan.split_keys;
   if (p.plan.partial) {
-    problem.partial_rows = p.sequences * p.query_rows * p.query_heads;
+    problem.partial_rows = (p.cu_q ? 1 : p.sequences) * p.query_rows * p.query_heads;
     problem.partial_o = static_cast<float*>(p.workspace);
     problem.partial_lse = problem.partial_o + p.plan.splits * problem.partial_rows * p.value_dim;
   }
@@ -37,6 +37,22 @@ inline IntervalRows rows_of(const AttentionParams& p) {
   rows.left = bound(p.window_left);
   rows.right = p.causal ? 0 : bound(p.window_right);
   return rows;
+}
+
+inline PackedTours packed_tours(const AttentionParams& p) {
+  PackedTours tours;
+  const auto bytes = static_cast<int64_t>(size_of(p.dtype));
+  tours.rows = rows_of(p);
+  tours.k = ByteRows(p.k, bytes);
+  tours.v = ByteRows(p.v, bytes);
+  tours.cu_q = p.cu_q;
+  tours.cu_k = p.cu_k;
+  tours.sequences = static_cast<int32_t>(p.sequences);
+  tours.kv_heads = static_cast<int32_t>(p.kv_heads);
+  tours.tile_rows = p.plan.tile_rows;
+  tours.section = p.plan.section;
+  tours.slots = sequence_tiles(p.query_rows, p.sequences, p.group(), p.plan.tile_rows);
+  return tours;
 }
 
 }  // namespace culebra::CUL_DEVICE_NS
