@@ -46,8 +46,6 @@ run_benchmarks() {
     --output "$results/linear_attention.json" --minutes "${LINEAR_ATTENTION_MINUTES:-4}" --commit "$commit"
   [ -f "$results/linear_attention.json" ] && step linear-plot 10 python3 benchmarks/linear_attention/plot.py "$results/linear_attention.json" \
     "$results/linear_attention.svg"
-  step conv-fft 120 python3 benchmarks/linear_attention/bench_conv_fft.py --library "$library" --output "$results/conv_fft.json" \
-    --commit "$commit"
   step attention 330 python3 benchmarks/attention/bench_attention.py --library "$library" --output "$results/attention.json" --minutes 5 --commit "$commit"
   step sparse-attention 330 python3 benchmarks/sparse_attention/bench_sparse_attention.py --library "$library" \
     --output "$results/sparse_attention.json" --minutes 5 --commit "$commit"
