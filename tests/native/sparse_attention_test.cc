@@ -370,24 +370,24 @@ TEST(NsaAttention, edgesAndPaddingAreThoseOfTheCpu) {
     }
 }
 
-// Position 40 sees compressed key 0 of tokens 0 to 31, not key 1 of tokens 16 to 47, whose product is by far the largest: blocks 0 and 1 are equal.
+// Positions 40 to 46 see compressed key 0 of tokens 0 to 31, not key 1 of tokens 16 to 47, whose product is the largest: to them blocks 0 and 1 are equal.
 TEST(NsaSelect, aCompressedKeyNotYetCompleteHasNoScore) {
   for (int32_t backend : backends())
     for (DType type : {DType::f16, DType::f32}) {
       Machine m(backend);
-      Tensor q(m, type, {1, 1, 16}), k(m, type, {2, 1, 16}), lse(m, DType::f32, {1, 1}), cu_q(m, DType::i32, {2}), cu_k(m, DType::i32, {2}),
-          cu_cmp(m, DType::i32, {2}), idx(m, DType::i32, {1, 1, 1}), count(m, DType::i32, {1, 1});
+      Tensor q(m, type, {8, 1, 16}), k(m, type, {2, 1, 16}), lse(m, DType::f32, {8, 1}), cu_q(m, DType::i32, {2}), cu_k(m, DType::i32, {2}),
+          cu_cmp(m, DType::i32, {2}), idx(m, DType::i32, {1, 8, 1}), count(m, DType::i32, {1, 8});
       q.fill([](int64_t) { return 1; });
       k.fill([](int64_t i) { return i / 16 ? 1.0 : 0.0; });
       lse.fill([](int64_t) { return 0; });
-      cu_q.fill([](int64_t i) { return static_cast<double>(i); });
-      cu_k.fill([](int64_t i) { return static_cast<double>(41 * i); });
+      cu_q.fill([](int64_t i) { return static_cast<double>(8 * i); });
+      cu_k.fill([](int64_t i) { return static_cast<double>(48 * i); });
       cu_cmp.fill([](int64_t i) { return static_cast<double>(2 * i); });
       cul_nsa_select_args args{};
       args.q = q, args.k_cmp = k, args.lse = lse, args.cu_q = cu_q, args.cu_k = cu_k, args.cu_cmp = cu_cmp, args.idx = idx, args.count = count;
       args.l = 32, args.d = args.block = 16, args.topk = 1;
       ASSERT_EQ(call(m, cul_nsa_select, args), CUL_OK) << cul_last_error();
-      EXPECT_EQ(values_of(idx), std::vector<double>{0});
+      EXPECT_EQ(values_of(idx), (std::vector<double>{0, 0, 0, 0, 0, 0, 0, 1}));
     }
 }
 

@@ -18,8 +18,8 @@ abstract class AttentionOps extends LinearAttentionOps {
      * row that sees no key gives 0, and lse -inf. Dao, FlashAttention-2, <a
      * href="https://arxiv.org/abs/2307.08691">arXiv:2307.08691</a>.
      *
-     * <p>Keys and values that no row of a sequence sees may hold anything. A NaN or infinity in a value shows in the rows that see it;
-     * on cuda it may reach rows of the same sequence and KV head that do not.
+     * <p>Keys and values that no row of a sequence sees may hold anything. A NaN or infinity in a value shows in the
+     * rows that see it; on cuda it may reach rows of the same sequence and KV head that do not.
      *
      * @param q [Tq, Hq, D], half or f32
      * @param k [Tk, Hkv, D] as q
