@@ -49,8 +49,8 @@ plot() {  # plot FAMILY JSON...: benchmarks/FAMILY/plot.py, where all of the res
 family attention 3
 family sparse_attention 2.5 --flex
 family kv_cache 1.5
-family linear_attention 2
-family moe 3
+family linear_attention 2.5
+family moe 2.5
 [ -n "$only" ] || "$python" benchmarks/gemm/quantization_error.py --library "$library" --check >/dev/null || failed=1
 plot attention attention sparse_attention kv_cache
 plot linear_attention linear_attention
