@@ -37,11 +37,13 @@ cp cli/target/lib/*.jar "$stage/lib/"
 cp tests/target/bundle/*.jar "$stage/tests/"
 cp benchmarks/target/culebra-benchmarks.jar "$stage/benchmarks/"
 # Jars are stored, not compressed: the archive's own compression does better on their contents. The tokenizer's jar carries
-# natives of every system; this one's are enough.
+# natives of every system; this one's are enough, without their symbols.
 for jar in "$stage"/{lib,tests,benchmarks}/*.jar; do
   contents=$(mktemp -d)
   (cd "$contents" && jar --extract --file "$jar")
   find "$contents/native/lib" -mindepth 1 -maxdepth 1 -type d ! -name linux-x86_64 -exec rm -r {} + 2>/dev/null || true
+  find "$contents" -name '*jnidispatch*' ! -path '*/linux-x86-64/*' -delete  # JNA's
+  find "$contents" -name '*.so' -exec strip -s {} +
   manifest=$(mktemp)
   mv "$contents/META-INF/MANIFEST.MF" "$manifest"
   jar --create --no-compress --file "$jar" --manifest "$manifest" -C "$contents" .
