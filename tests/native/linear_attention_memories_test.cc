@@ -156,5 +156,14 @@ TEST_P(MixedMemories, haveBitsThatNoLaterRouteChanges) {
   }
 }
 
+// The contract forbids it, and has no result for it; no kernel reads what is not there.
+TEST_P(MixedMemories, mayBeNamedTwiceByAToken) {
+  Device m(GetParam());
+  Memories p(m, 40, {40}, {0}, {1});
+  p.ids.fill([](int64_t i) { return i / kSlots % kMemories; });
+  p.run(GetParam() != CUL_BACKEND_CPU);
+  for (int64_t i = 0; i < 40 * kHeads * kValues; ++i) ASSERT_TRUE(std::isfinite(p.o[i])) << i;
+}
+
 }  // namespace
 }  // namespace culebra

@@ -10,11 +10,15 @@ using Params = MixtureOfMemoriesParams;
 
 constexpr int kThreads = 256;
 
+CUL_DEVICE_FN int32_t id_at(const Params& p, int64_t batch, int64_t token, int64_t slot) {
+  return static_cast<const int32_t*>(p.ids.data)[batch * p.ids.batch + token * p.ids.token + slot];
+}
+
 // The slot of a token that memory m is in; -1: none.
 CUL_DEVICE_FN int slot_of(const Params& p, int64_t batch, int64_t token, int64_t m) {
   int slot = -1;
   for (int64_t j = 0; j < p.slots; ++j)
-    if (static_cast<const int32_t*>(p.ids.data)[batch * p.ids.batch + token * p.ids.token + j] == m) slot = static_cast<int>(j);
+    if (id_at(p, batch, token, j) == m) slot = static_cast<int>(j);
   return slot;
 }
 
@@ -58,9 +62,12 @@ __global__ void __launch_bounds__(kThreads) route_kernel(Params p) {
     const int slot = t < seq.length ? slot_of(p, seq.batch, token, m) : -1;
     const Ranked rank = rank_of(slot >= 0);
     if (kPlace && slot >= 0) {
-      const int64_t at = (seq.batch * p.sequences.tokens + token) * p.slots + slot;
-      p.gathered.sources[first + count + rank.before] = static_cast<int32_t>(at);
-      p.gathered.places[at] = first + count + rank.before;
+      const int64_t row = (seq.batch * p.sequences.tokens + token) * p.slots;
+      const int place = first + count + rank.before;
+      p.gathered.sources[place] = static_cast<int32_t>(row + slot);
+      // Against the contract a token may name a memory twice: those slots share one place, so that each has one.
+      for (int64_t j = 0; j <= slot; ++j)
+        if (id_at(p, seq.batch, token, j) == m) p.gathered.places[row + j] = place;
     }
     count += rank.all;
   }
@@ -156,7 +163,8 @@ __global__ void __launch_bounds__(kThreads) combine_memories_kernel(Params p) {
     for (int64_t c = lane; c < p.value_dim; c += 32) {
       float sum = 0;
       for (int64_t j = 0; j < p.slots && !seq.skipped; ++j) {
-        if (static_cast<const int32_t*>(p.ids.data)[batch * p.ids.batch + token * p.ids.token + j] < 0) continue;
+        const int32_t id = id_at(p, batch, token, j);
+        if (id < 0 || id >= p.memories) continue;
         const int64_t place = p.gathered.places[row * p.slots + j];
         sum = fmaf(static_cast<const float*>(p.weights.data)[batch * p.weights.batch + token * p.weights.token + j],
                    to_float(static_cast<const T*>(p.gathered.o)[(place * p.value_heads + head) * p.value_dim + c]), sum);
