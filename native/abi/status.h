@@ -1,5 +1,6 @@
 // The ways a call can fail inside the library. None of these leaves it: abi/fence.h turns them into a status and a text.
 #pragma once
+#include <cstdint>
 #include <exception>
 #include <stdexcept>
 #include <string>
@@ -25,6 +26,9 @@ class DeviceError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
+
+// Of an extent or index, for %lld.
+inline long long ll(int64_t n) { return n; }
 
 // printf into a std::string.
 std::string format(const char* fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -8,8 +8,6 @@
 namespace culebra {
 namespace {
 
-long long ll(int64_t n) { return static_cast<long long>(n); }
-
 // What both ops check and keep of their attributes; Args: scale, softcap, causal, window_left, window_right.
 template <class Args>
 void check_scores(const Call& call, const Args& args, int64_t dim, AttentionParams& p) {
@@ -194,41 +192,20 @@ AttentionParams check_paged_attention(const Call& call, const cul_paged_attentio
   return p;
 }
 
-KeyRange AttentionParams::visible(int64_t row, int64_t queries, int64_t keys) const {
-  const int64_t position = row + keys - queries;
-  const int64_t right = causal ? 0 : window_right;
-  KeyRange r{0, keys};
-  if (window_left >= 0) r.begin = std::max<int64_t>(position - window_left, 0);
-  if (right >= 0) r.end = std::clamp<int64_t>(position + right + 1, 0, keys);
-  r.begin = std::min(r.begin, r.end);
-  return r;
-}
-
-void AttentionParams::require_valid() const {
-  for (int64_t b = 0; b < sequences; ++b) {
-    if (cu_q) {
-      for (const auto& [cu, rows, name] : {std::tuple{cu_q, query_rows, "cu_q"}, std::tuple{cu_k, key_rows, "cu_k"}})
-        if (cu[0] != 0 || cu[b + 1] < cu[b] || cu[b + 1] > rows)
-          throw DeviceError(
-              format("%s: %s[%lld] = %d after %d; it must begin with 0, never fall, and end within the %lld rows", op,
-                     name, ll(b + 1), cu[b + 1], cu[b], ll(rows)));
-      continue;
-    }
-    if (kv_len[b] < 0 || kv_len[b] > key_rows)
-      throw DeviceError(format("%s: kv_len[%lld] = %d; it must be 0 to %lld, what a row of page_table addresses", op,
-                               ll(b), kv_len[b], ll(key_rows)));
-    if (query_rows == 0 || tokens) continue;
-    const int64_t begin = visible(0, query_rows, kv_len[b]).begin,
-                  end = visible(query_rows - 1, query_rows, kv_len[b]).end;
-    for (int64_t i = begin / page_size; i * page_size < end; ++i) {
-      const int32_t page = page_table[b * page_table_stride + i];
-      if (page < 0 || page >= pages)
-        throw DeviceError(
-            format("%s: page_table[%lld, %lld] = %d, a page that kv_len and the window make visible; the cache "
-                   "has %lld pages",
-                   op, ll(b), ll(i), page, ll(pages)));
-    }
+std::string AttentionParams::invalid_text(int64_t b) const {
+  if (cu_q) {
+    const bool queries = !valid_starts(cu_q, b, query_rows);
+    const int32_t* const cu = queries ? cu_q : cu_k;
+    return format("%s[%lld] = %d after %d; it must begin with 0, never fall, and end within the %lld rows", queries ? "cu_q" : "cu_k",
+                  ll(b + 1), cu[b + 1], cu[b], ll(queries ? query_rows : key_rows));
   }
+  if (kv_len[b] < 0 || kv_len[b] > key_rows)
+    return format("kv_len[%lld] = %d; it must be 0 to %lld, what a row of page_table addresses", ll(b), kv_len[b], ll(key_rows));
+  const int32_t* const table = page_table + b * page_table_stride;
+  int64_t i = visible(0, query_rows, kv_len[b]).begin / page_size;
+  while (table[i] >= 0 && table[i] < pages) ++i;
+  return format("page_table[%lld, %lld] = %d, a page that kv_len and the window make visible; the cache has %lld pages", ll(b), ll(i),
+                table[i], ll(pages));
 }
 
 }  // namespace culebra

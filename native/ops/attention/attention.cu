@@ -3,7 +3,7 @@
 #include "ops/attention/tile/f32_tile.cuh"
 #include "ops/attention/tile/half_tile.cuh"
 #include "ops/attention/tile/problem.cuh"
-#include "ops/attention/validate.cuh"
+#include "device/validate.h"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
@@ -23,7 +23,7 @@ void run_tiles(const AttentionParams& p, const PackedTours& tours, NativeStream 
 }  // namespace
 
 void attention(const AttentionParams& p, NativeStream stream) {
-  validate(p, stream);
+  if (p.validate) validate(p.op, p, stream);
   if (p.query_rows == 0 || p.sequences == 0) return;
   if (p.plan.design == AttentionDesign::hopper) return attention_hopper(p, stream);
   if (p.plan.design == AttentionDesign::few_rows) return attention_few_rows(p, stream);

@@ -1,6 +1,7 @@
 // attention and paged_attention: their plan and their columns. Both are one computation; they differ in where a
 // sequence's rows lie.
 #pragma once
+#include "abi/indices.h"
 #include "abi/op.h"
 #include "culebra/attention.h"
 
@@ -65,10 +66,25 @@ struct AttentionParams {
   int64_t query_begin(int64_t b) const { return cu_q ? cu_q[b] : 0; }
   int64_t query_count(int64_t b) const { return cu_q ? cu_q[b + 1] - cu_q[b] : query_rows; }
   int64_t key_count(int64_t b) const { return cu_k ? cu_k[b + 1] - cu_k[b] : kv_len[b]; }
-  KeyRange visible(int64_t row, int64_t queries, int64_t keys) const;
+  CUL_NUMERIC KeyRange visible(int64_t row, int64_t queries, int64_t keys) const {
+    const int64_t position = row + keys - queries, right = causal ? 0 : window_right;
+    KeyRange r{0, keys};
+    if (window_left >= 0 && position > window_left) r.begin = position - window_left;
+    if (right >= 0 && position + right + 1 < keys) r.end = position + right + 1 > 0 ? position + right + 1 : 0;
+    if (r.begin > r.end) r.begin = r.end;
+    return r;
+  }
 
-  // Throws DeviceError where the index tensors would lead outside the others. Reads them: call it when the op runs.
-  void require_valid() const;
+  // Sequences (abi/indices.h). Of a page table: the pages that kv_len and the window make visible.
+  int64_t index_items() const { return sequences; }
+  CUL_NUMERIC bool valid(int64_t b) const {
+    if (cu_q) return valid_starts(cu_q, b, query_rows) && valid_starts(cu_k, b, key_rows);
+    if (kv_len[b] < 0 || kv_len[b] > key_rows) return false;
+    if (query_rows == 0 || tokens) return true;
+    const int64_t begin = visible(0, query_rows, kv_len[b]).begin, end = visible(query_rows - 1, query_rows, kv_len[b]).end;
+    return valid_pages(page_table + b * page_table_stride, begin / page_size, (end + page_size - 1) / page_size, pages, 0);
+  }
+  std::string invalid_text(int64_t b) const;
 };
 
 AttentionParams check_attention(const Call& call, const cul_attention_args& args);

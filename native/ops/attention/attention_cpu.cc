@@ -129,7 +129,7 @@ HWY_EXPORT(attention_items);
 HWY_EXPORT(attention_item_count);
 
 void attention(const AttentionParams& p, ThreadPool& pool) {
-  p.require_valid();
+  require_valid(p.op, p);
   const int64_t items = HWY_DYNAMIC_DISPATCH(attention_item_count)(p);
   if (items == 0) return;
   int64_t pairs = 0;  // of queries and keys, at most

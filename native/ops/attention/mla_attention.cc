@@ -8,8 +8,6 @@
 namespace culebra {
 namespace {
 
-long long ll(int64_t n) { return static_cast<long long>(n); }
-
 void check_addressing(const Call& call, const View& page_table, const View& kv_len, const View& indices, const View& topk_len) {
   if (indices && (page_table || kv_len))
     call.refuse(CUL_UNSUPPORTED, "indices and %s are both given; tokens are named by one of them", page_table ? "page_table" : "kv_len");
@@ -111,19 +109,16 @@ MlaParams check_mla_attention(const Call& call, const cul_mla_attention_args& ar
   return p;
 }
 
-void MlaParams::require_valid() const {
-  if (!indices) return AttentionParams::require_valid();
-  for (int64_t b = 0; b < sequences; ++b)
-    for (int64_t s = 0; s < query_rows; ++s) {
-      if (entries(b, s) < 0 || entries(b, s) > topk)
-        throw DeviceError(format("%s: topk_len[%lld, %lld] = %lld; it must be 0 to %lld", op, ll(b), ll(s), ll(entries(b, s)), ll(topk)));
-      for (int64_t i = 0; i < entries(b, s); ++i) {
-        const int32_t index = indices[b * indices_batch + s * indices_query + i];
-        if (index < -1 || index >= pages * page_size)
-          throw DeviceError(format("%s: indices[%lld, %lld, %lld] = %d; it must be -1 or a row of the cache's %lld pages of %lld", op, ll(b), ll(s),
-                                   ll(i), index, ll(pages), ll(page_size)));
-      }
-    }
+std::string MlaParams::invalid_text(int64_t i) const {
+  if (!indices) return AttentionParams::invalid_text(i);
+  const int64_t b = i / query_rows, s = i - b * query_rows;
+  if (entries(b, s) < 0 || entries(b, s) > topk)
+    return format("topk_len[%lld, %lld] = %lld; it must be 0 to %lld", ll(b), ll(s), ll(entries(b, s)), ll(topk));
+  const int32_t* const list = indices + b * indices_batch + s * indices_query;
+  int64_t j = 0;
+  while (list[j] >= -1 && list[j] < pages * page_size) ++j;
+  return format("indices[%lld, %lld, %lld] = %d; it must be -1 or a row of the cache's %lld pages of %lld", ll(b), ll(s), ll(j), list[j],
+                ll(pages), ll(page_size));
 }
 
 }  // namespace culebra

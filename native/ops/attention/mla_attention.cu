@@ -4,44 +4,10 @@
 #include "ops/attention/tile/latent_tile.cuh"
 #include "ops/attention/tile/merge.cuh"
 #include "ops/attention/tile/problem.cuh"
-#include "ops/attention/validate.cuh"
+#include "device/validate.h"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
-
-#if !CUL_EMULATED
-// A trap is the only way a kernel can fail its device.
-//
-// Computes: nothing; traps where topk_len or an index leads outside
-// Shapes:   indices i32 [B,Sq,topk], topk_len i32 [B,Sq]
-// Layouts:  rows by their strides
-// Tiles:    one block, a thread a query
-// Shared:   none
-// Order:    of no consequence
-// Numerics: integers
-// Needs:    sm_80. Limit: the bytes of the indices; a debug check
-// Source:   ours
-__global__ void validate_indices_kernel(MlaParams p) {
-  for (int64_t i = threadIdx.x; i < p.sequences * p.query_rows; i += blockDim.x) {
-    const int64_t b = i / p.query_rows, s = i % p.query_rows;
-    const int64_t entries = p.topk_len ? p.topk_len[b * p.topk_len_batch + s] : p.topk;
-    if (entries < 0 || entries > p.topk) __trap();
-    for (int64_t j = 0; j < entries; ++j) {
-      const int index = p.indices[b * p.indices_batch + s * p.indices_query + j];
-      if (index < -1 || index >= p.pages * p.page_size) __trap();
-    }
-  }
-}
-#endif
-
-void validate_tokens(const MlaParams& p, NativeStream stream) {
-  if (!p.indices || !p.validate) return validate(p, stream);
-#if CUL_EMULATED
-  stream->enqueue([p] { p.require_valid(); });
-#else
-  launch(validate_indices_kernel, dim3(1), dim3(256), 0, stream, p);
-#endif
-}
 
 template <class T>
 void run(const Problem& problem, const MlaParams& p, const LatentTours& tours, int64_t tiles, NativeStream stream) {
@@ -56,7 +22,7 @@ void run(const Problem& problem, const MlaParams& p, const LatentTours& tours, i
 }  // namespace
 
 void mla_attention(const MlaParams& p, NativeStream stream) {
-  validate_tokens(p, stream);
+  if (p.validate) validate(p.op, p, stream);
   if (p.query_rows == 0 || p.sequences == 0) return;
   Problem problem = problem_of(p);
   problem.f8 = p.cache_dtype == DType::u8;

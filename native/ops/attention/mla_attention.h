@@ -15,9 +15,17 @@ struct MlaParams : AttentionParams {
   const int32_t* topk_len = nullptr;  // of query (b, s) at topk_len[b topk_len_batch + s]
   int64_t topk_len_batch = 0;
 
-  int64_t entries(int64_t b, int64_t s) const { return topk_len ? topk_len[b * topk_len_batch + s] : topk; }
-  // As AttentionParams::require_valid, and for indices.
-  void require_valid() const;
+  CUL_NUMERIC int64_t entries(int64_t b, int64_t s) const { return topk_len ? topk_len[b * topk_len_batch + s] : topk; }
+
+  // Given indices: queries (abi/indices.h).
+  int64_t index_items() const { return indices ? sequences * query_rows : AttentionParams::index_items(); }
+  CUL_NUMERIC bool valid(int64_t i) const {
+    if (!indices) return AttentionParams::valid(i);
+    const int64_t b = i / query_rows, s = i - b * query_rows, n = entries(b, s);
+    if (n < 0 || n > topk) return false;
+    return valid_pages(indices + b * indices_batch + s * indices_query, 0, n, pages * page_size, -1);
+  }
+  std::string invalid_text(int64_t i) const;
 };
 
 MlaParams check_mla_attention(const Call& call, const cul_mla_attention_args& args);

@@ -7,7 +7,7 @@
 namespace culebra::cpu {
 
 void mla_attention(const MlaParams& p, ThreadPool& pool) {
-  p.require_valid();
+  require_valid(p.op, p);
   if (!p.indices) return attention(p, pool);
   // Queries have lists of their own: one call for the s-th query of every sequence.
   std::vector<int32_t> tokens(static_cast<size_t>(p.sequences * p.topk)), counts(static_cast<size_t>(p.sequences));

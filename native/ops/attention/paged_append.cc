@@ -77,12 +77,9 @@ PagedAppendParams check_paged_append(const Call& call, const cul_paged_append_ar
   return p;
 }
 
-void PagedAppendParams::require_valid() const {
-  for (int64_t t = 0; t < tokens; ++t)
-    if (!valid(t))
-      throw DeviceError(format("paged_append: slot[%lld] = %lld; it must be -1 or a row of the cache's %lld pages of %lld",
-                               static_cast<long long>(t), static_cast<long long>(slot[t]), static_cast<long long>(pages),
-                               static_cast<long long>(page_size)));
+std::string PagedAppendParams::invalid_text(int64_t token) const {
+  return format("slot[%lld] = %lld; it must be -1 or a row of the cache's %lld pages of %lld", ll(token), ll(slot[token]), ll(pages),
+                ll(page_size));
 }
 
 }  // namespace culebra

@@ -1,6 +1,7 @@
 #include "ops/attention/paged_append.h"
 
 #include "device/launch.h"
+#include "device/validate.h"
 #include "device/vector.h"
 
 namespace culebra::CUL_DEVICE_NS {
@@ -66,24 +67,6 @@ __global__ void __launch_bounds__(kThreads) append_kernel(PagedAppendParams p, i
   }
 }
 
-#if !CUL_EMULATED
-// A trap is the only way a kernel can fail its device.
-//
-// Computes: nothing; traps where a slot leads outside the cache
-// Shapes:   slot i64 [T]
-// Layouts:  contiguous
-// Tiles:    one block, a thread a slot
-// Shared:   none
-// Order:    of no consequence
-// Numerics: integers
-// Needs:    sm_80. Limit: the bytes of the slots; a debug check
-// Source:   ours
-__global__ void validate_slots_kernel(PagedAppendParams p) {
-  for (int64_t t = threadIdx.x; t < p.tokens; t += blockDim.x)
-    if (p.slot[t] < -1 || p.slot[t] >= p.pages * p.page_size) __trap();
-}
-#endif
-
 template <class T>
 void append(const PagedAppendParams& p, NativeStream stream) {
   const int64_t key_units = (p.key_dim + kUnit - 1) / kUnit, units = key_units + (p.value_dim + kUnit - 1) / kUnit;
@@ -99,13 +82,7 @@ void append(const PagedAppendParams& p, NativeStream stream) {
 }  // namespace
 
 void paged_append(const PagedAppendParams& p, NativeStream stream) {
-  if (p.validate) {
-#if CUL_EMULATED
-    stream->enqueue([p] { p.require_valid(); });
-#else
-    launch(validate_slots_kernel, dim3(1), dim3(256), 0, stream, p);
-#endif
-  }
+  if (p.validate) validate("paged_append", p, stream);
   if (p.dtype == DType::f16)
     append<half_t>(p, stream);
   else if (p.dtype == DType::bf16)

@@ -1,5 +1,6 @@
 // paged_append: its plan and its columns.
 #pragma once
+#include "abi/indices.h"
 #include "abi/op.h"
 #include "culebra/attention.h"
 
@@ -26,9 +27,10 @@ struct PagedAppendParams {
   bool interleaved = false, validate = false;
   bool aligned = false;  // rows of k, v and the caches begin and end at multiples of eight elements
 
-  bool valid(int64_t token) const { return slot[token] >= -1 && slot[token] < pages * page_size; }
-  // Throws DeviceError for a slot outside the caches. Reads them: call it when the op runs.
-  void require_valid() const;
+  // Slots (abi/indices.h).
+  int64_t index_items() const { return tokens; }
+  CUL_NUMERIC bool valid(int64_t token) const { return slot[token] >= -1 && slot[token] < pages * page_size; }
+  std::string invalid_text(int64_t token) const;
 };
 
 PagedAppendParams check_paged_append(const Call& call, const cul_paged_append_args& args);

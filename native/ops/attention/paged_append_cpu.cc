@@ -67,7 +67,7 @@ void append_tokens(const Params& p, int64_t begin, int64_t end) {
 }  // namespace
 
 void paged_append(const PagedAppendParams& p, ThreadPool& pool) {
-  p.require_valid();
+  require_valid("paged_append", p);
   const int64_t per_token = p.heads * (p.key_dim + p.value_dim);
   pool.parallel_for(p.tokens, 32768 / (per_token + 1) + 1, [&](int64_t begin, int64_t end) {
     switch (p.dtype) {

@@ -3,7 +3,7 @@
 #include "ops/attention/tile/half_tile.cuh"
 #include "ops/attention/tile/merge.cuh"
 #include "ops/attention/tile/problem.cuh"
-#include "ops/attention/validate.cuh"
+#include "device/validate.h"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
@@ -30,7 +30,7 @@ void merge_splits(const AttentionParams& p, const PagedTours& tours, NativeStrea
 }  // namespace
 
 void paged_attention(const AttentionParams& p, NativeStream stream) {
-  validate(p, stream);
+  if (p.validate) validate(p.op, p, stream);
   if (p.query_rows == 0 || p.sequences == 0) return;
   PagedTours tours;
   const auto cache_bytes = static_cast<int64_t>(size_of(p.cache_dtype));

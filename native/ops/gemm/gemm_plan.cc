@@ -28,7 +28,6 @@ template <class Plan>
 std::string describe(const Plan& plan, const char* obstacle, int64_t tile_columns, int64_t blocks, bool batch_invariant,
                      const DeviceCaps& caps) {
   const bool hopper = plan.design == GemmDesign::hopper;
-  const auto ll = [](int64_t v) { return static_cast<long long>(v); };
   std::string text = hopper ? std::string("wgmma and bulk copies; ") : format("mma.sync and cp.async (%s); ", obstacle);
   text += format("%d x %lld tiles%s: %lld blocks for %d SMs; ", plan.tile_tokens, ll(tile_columns),
                  batch_invariant ? " (one tile and one order of k for every M: batch invariant)" : "", ll(blocks), caps.multiprocessors);

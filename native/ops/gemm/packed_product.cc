@@ -7,8 +7,6 @@ namespace {
 
 constexpr int64_t kScaleBlock = 128;  // columns and k of scaling block128
 
-long long ll(int64_t v) { return v; }
-
 }  // namespace
 
 PackedProduct check_packed_product(const Call& call, WeightKind kind, const PackedProductTensors& t) {

@@ -7,8 +7,6 @@
 namespace culebra {
 namespace {
 
-long long ll(int64_t v) { return v; }
-
 QuantizedGemmParams planned(const Call& call, WeightKind kind, const PackedProductTensors& t) {
   QuantizedGemmParams p{check_packed_product(call, kind, t), {}};
   if (call.caps().backend == CUL_BACKEND_CPU) {

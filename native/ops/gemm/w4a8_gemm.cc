@@ -7,7 +7,6 @@
 namespace culebra {
 
 W4A8GemmParams check_w4a8_gemm(const Call& call, const cul_w4a8_gemm_args& args) {
-  const auto ll = [](int64_t v) { return static_cast<long long>(v); };
   const View a = call.required(args.a, "a"), a_scale = call.required(args.a_scale, "a_scale"), packed = call.required(args.packed, "packed"),
              scales = call.required(args.packed_scales, "packed_scales"), channel_scale = call.required(args.channel_scale, "channel_scale"),
              c = call.required(args.c, "c");

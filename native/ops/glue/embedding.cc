@@ -23,12 +23,9 @@ EmbeddingParams check_embedding(const Call& call, const cul_embedding_args& args
           call.validate(), ids[0], table[1], table[0], glue::rows_of(table), glue::rows_of(y), ids.data};
 }
 
-void validate_ids(const EmbeddingParams& p) {
-  for (int64_t t = 0; t < p.tokens; ++t)
-    if (const int64_t id = p.id(t); id != -1 && !p.in_table(id))
-      throw DeviceError(format("embedding: ids[%lld] is %lld; the table has rows 0 to %lld (and -1 is padding)",
-                               static_cast<long long>(t), static_cast<long long>(id),
-                               static_cast<long long>(p.vocabulary - 1)));
+std::string EmbeddingParams::invalid_text(int64_t t) const {
+  return format("ids[%lld] is %lld; the table has rows 0 to %lld (and -1 is padding)", static_cast<long long>(t),
+                static_cast<long long>(id(t)), static_cast<long long>(vocabulary - 1));
 }
 
 }  // namespace culebra

@@ -1,4 +1,5 @@
 #include "ops/glue/embedding.h"
+#include "device/validate.h"
 #include "ops/glue/tiles.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
@@ -23,24 +24,6 @@ __global__ void __launch_bounds__(kTileThreads) embedding_kernel(EmbeddingParams
   });
 }
 
-#if !CUL_EMULATED
-// A trap is the only way a kernel can fail its device.
-//
-// Computes: nothing; traps where an id is neither -1 nor in the table
-// Shapes:   ids i32 or i64 [T]
-// Layouts:  contiguous
-// Tiles:    one block, a thread an id
-// Shared:   none
-// Order:    of no consequence
-// Numerics: integers
-// Needs:    sm_80. Limit: the bytes of the ids; a debug check
-// Source:   ours
-__global__ void validate_ids_kernel(EmbeddingParams p) {
-  for (int64_t t = threadIdx.x; t < p.tokens; t += blockDim.x)
-    if (p.id(t) != -1 && !p.in_table(p.id(t))) __trap();
-}
-#endif
-
 template <class E>
 void launch_embedding(EmbeddingParams p, NativeStream stream) {
   const int64_t elements = static_cast<int64_t>(sizeof(E)) / p.element_bytes, units = p.columns / elements;
@@ -54,13 +37,7 @@ void launch_embedding(EmbeddingParams p, NativeStream stream) {
 
 void embedding(const EmbeddingParams& p, NativeStream stream) {
   if (p.tokens == 0 || p.columns == 0) return;
-  if (p.validate) {
-#if CUL_EMULATED
-    stream->enqueue([p] { validate_ids(p); });
-#else
-    launch(glue::validate_ids_kernel, dim3(1), dim3(256), 0, stream, p);
-#endif
-  }
+  if (p.validate) validate("embedding", p, stream);
   if (p.aligned && p.columns * p.element_bytes % 16 == 0) return glue::launch_embedding<uint4>(p, stream);
   if (p.element_bytes == 4) return glue::launch_embedding<uint32_t>(p, stream);
   return glue::launch_embedding<uint16_t>(p, stream);

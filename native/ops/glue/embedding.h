@@ -17,11 +17,14 @@ struct EmbeddingParams {
   }
   // Any other id gives zeros.
   CUL_NUMERIC bool in_table(int64_t id) const { return id >= 0 && id < vocabulary; }
+
+  // Ids (abi/indices.h).
+  int64_t index_items() const { return tokens; }
+  CUL_NUMERIC bool valid(int64_t t) const { return id(t) == -1 || in_table(id(t)); }
+  std::string invalid_text(int64_t t) const;
 };
 
 EmbeddingParams check_embedding(const Call& call, const cul_embedding_args& args);
-// CUL_OP_VALIDATE on the host: throws DeviceError for an id outside the table other than -1.
-void validate_ids(const EmbeddingParams& p);
 
 CUL_DECLARE_COLUMNS(embedding, EmbeddingParams)
 

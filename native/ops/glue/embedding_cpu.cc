@@ -6,7 +6,7 @@
 namespace culebra::cpu {
 
 void embedding(const EmbeddingParams& p, ThreadPool& pool) {
-  if (p.validate) validate_ids(p);
+  if (p.validate) require_valid("embedding", p);
   const int64_t row_bytes = p.columns * p.element_bytes;
   if (row_bytes == 0) return;
   pool.parallel_for(p.tokens, glue::row_grain(row_bytes / 2), [&](int64_t begin, int64_t end) {

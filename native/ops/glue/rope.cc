@@ -33,12 +33,9 @@ RopeParams check_rope(const Call& call, const cul_rope_args& args) {
           positions.as<const int64_t>()};
 }
 
-void validate_positions(const RopeParams& p) {
-  for (int64_t t = 0; t < p.tokens; ++t)
-    if (p.positions[t] != -1 && !p.in_table(p.positions[t]))
-      throw DeviceError(format("rope: positions[%lld] is %lld; the tables hold positions 0 to %lld (and -1 is padding)",
-                               static_cast<long long>(t), static_cast<long long>(p.positions[t]),
-                               static_cast<long long>(p.positions_in_table - 1)));
+std::string RopeParams::invalid_text(int64_t t) const {
+  return format("positions[%lld] is %lld; the tables hold positions 0 to %lld (and -1 is padding)", static_cast<long long>(t),
+                static_cast<long long>(positions[t]), static_cast<long long>(positions_in_table - 1));
 }
 
 }  // namespace culebra

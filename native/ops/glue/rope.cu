@@ -1,4 +1,5 @@
 #include "ops/glue/rope.h"
+#include "device/validate.h"
 #include "ops/glue/tiles.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
@@ -65,35 +66,11 @@ __global__ void __launch_bounds__(kTileThreads) rope_kernel(RopeParams p, int64_
   });
 }
 
-#if !CUL_EMULATED
-// A trap is the only way a kernel can fail its device.
-//
-// Computes: nothing; traps where a position is neither -1 nor in the tables
-// Shapes:   positions i64 [T]
-// Layouts:  contiguous
-// Tiles:    one block, a thread a position
-// Shared:   none
-// Order:    of no consequence
-// Numerics: integers
-// Needs:    sm_80. Limit: the bytes of the positions; a debug check
-// Source:   ours
-__global__ void validate_positions_kernel(RopeParams p) {
-  for (int64_t t = threadIdx.x; t < p.tokens; t += blockDim.x)
-    if (p.positions[t] != -1 && !p.in_table(p.positions[t])) __trap();
-}
-#endif
-
 }  // namespace glue
 
 void rope(const RopeParams& p, NativeStream stream) {
   if (p.tokens == 0 || p.heads == 0 || p.channels == 0) return;
-  if (p.validate) {
-#if CUL_EMULATED
-    stream->enqueue([p] { validate_positions(p); });
-#else
-    launch(glue::validate_positions_kernel, dim3(1), dim3(256), 0, stream, p);
-#endif
-  }
+  if (p.validate) validate("rope", p, stream);
   with_float(p.dtype, [&](auto tag) {
     using T = decltype(tag);
     constexpr int64_t kSize = glue::Pack<T>::kSize;

@@ -19,11 +19,14 @@ struct RopeParams {
 
   // A token whose position lies outside the table keeps its channels as they are.
   CUL_NUMERIC bool in_table(int64_t position) const { return position >= 0 && position < positions_in_table; }
+
+  // Positions (abi/indices.h).
+  int64_t index_items() const { return tokens; }
+  CUL_NUMERIC bool valid(int64_t t) const { return positions[t] == -1 || in_table(positions[t]); }
+  std::string invalid_text(int64_t t) const;
 };
 
 RopeParams check_rope(const Call& call, const cul_rope_args& args);
-// CUL_OP_VALIDATE on the host: throws DeviceError for a position outside the table other than -1.
-void validate_positions(const RopeParams& p);
 
 CUL_DECLARE_COLUMNS(rope, RopeParams)
 

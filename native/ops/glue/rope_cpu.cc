@@ -75,7 +75,7 @@ namespace culebra::cpu {
 HWY_EXPORT(rope_heads);
 
 void rope(const RopeParams& p, ThreadPool& pool) {
-  if (p.validate) validate_positions(p);
+  if (p.validate) require_valid("rope", p);
   pool.parallel_for(p.tokens * p.heads, glue::row_grain(p.channels),
                     [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(rope_heads)(p, begin, end); });
 }

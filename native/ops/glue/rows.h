@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <initializer_list>
 
+#include "abi/indices.h"
 #include "abi/op.h"
 #include "device/numeric.h"
 

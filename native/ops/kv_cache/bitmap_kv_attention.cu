@@ -2,7 +2,7 @@
 #include "ops/attention/tile/few_rows.cuh"
 #include "ops/attention/tile/merge.cuh"
 #include "ops/kv_cache/bitmap_kv_attention.h"
-#include "ops/kv_cache/validate.cuh"
+#include "device/validate.h"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
@@ -127,7 +127,7 @@ void run(const BitmapAttentionParams& p, const Problem& problem, const BitmapTou
 }  // namespace
 
 void bitmap_kv_attention(const BitmapAttentionParams& p, NativeStream stream) {
-  validate("bitmap_kv_attention", p, stream);
+  if (p.validate) validate("bitmap_kv_attention", p, stream);
   if (p.sequences == 0 || p.queries == 0) return;
   Problem problem{};
   problem.dim = problem.value_dim = static_cast<int32_t>(p.dim);

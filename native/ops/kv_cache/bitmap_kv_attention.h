@@ -1,7 +1,7 @@
 // bitmap_kv_attention: its plan and its columns.
 #pragma once
 #include "culebra/kv_cache.h"
-#include "ops/kv_cache/head_rows.h"
+#include "ops/attention/head_rows.h"
 
 namespace culebra {
 
@@ -31,7 +31,7 @@ struct BitmapAttentionParams {
 
   CUL_NUMERIC int64_t group() const { return query_heads / kv_heads; }
 
-  // A sequence's indices (head_rows.h).
+  // A sequence's indices (abi/indices.h).
   int64_t index_items() const { return sequences; }
   CUL_NUMERIC bool valid(int64_t b) const {
     const int64_t length = kv_len[b];

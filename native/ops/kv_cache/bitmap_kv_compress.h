@@ -1,7 +1,7 @@
 // bitmap_kv_compress: its plan and its columns.
 #pragma once
 #include "culebra/kv_cache.h"
-#include "ops/kv_cache/head_rows.h"
+#include "ops/attention/head_rows.h"
 
 namespace culebra {
 

@@ -1,8 +1,8 @@
 // cca_qkv: its plan and its columns.
 #pragma once
 #include "culebra/kv_cache.h"
-#include "ops/kv_cache/block_divide.h"
-#include "ops/kv_cache/head_rows.h"
+#include "device/block_divide.h"
+#include "ops/attention/head_rows.h"
 
 namespace culebra {
 

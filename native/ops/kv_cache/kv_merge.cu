@@ -1,10 +1,10 @@
 #include <algorithm>
 
 #include "device/launch.h"
-#include "ops/kv_cache/block_divide.h"
+#include "device/block_divide.h"
 #include "ops/kv_cache/kv_merge.h"
-#include "ops/kv_cache/top_keys.cuh"
-#include "ops/kv_cache/validate.cuh"
+#include "ops/attention/top_keys.cuh"
+#include "device/validate.h"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
@@ -213,7 +213,7 @@ void run(const KvMergeParams& p, NativeStream stream) {
 }  // namespace
 
 void kv_merge(const KvMergeParams& p, NativeStream stream) {
-  validate("kv_merge", p, stream);
+  if (p.validate) validate("kv_merge", p, stream);
   if (p.sequences == 0 || p.heads == 0) return;
   switch (p.dtype) {
     case DType::f16: return run<half_t>(p, stream);

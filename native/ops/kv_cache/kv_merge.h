@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "culebra/kv_cache.h"
-#include "ops/kv_cache/head_rows.h"
+#include "ops/attention/head_rows.h"
 
 namespace culebra {
 
@@ -35,7 +35,7 @@ struct KvMergeParams {
     return static_cast<double>(product) > eps * std::sqrt(static_cast<double>(a) * static_cast<double>(b));
   }
 
-  // Entries of cu_seqlens (head_rows.h).
+  // Entries of cu_seqlens (abi/indices.h).
   int64_t index_items() const { return sequences + 1; }
   CUL_NUMERIC bool valid(int64_t i) const {
     return i == 0 ? cu_seqlens[0] == 0 : cu_seqlens[i] >= cu_seqlens[i - 1] && cu_seqlens[i] <= tokens;

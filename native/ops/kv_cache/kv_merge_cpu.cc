@@ -5,7 +5,7 @@
 
 #include "backends/cpu/thread_pool.h"
 #include "ops/kv_cache/kv_merge.h"
-#include "ops/kv_cache/top_keys.h"
+#include "ops/attention/top_keys.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/kv_cache/kv_merge_cpu.cc"

@@ -2,9 +2,9 @@
 
 #include "device/launch.h"
 #include "device/vector.h"
-#include "ops/kv_cache/block_divide.h"
+#include "device/block_divide.h"
 #include "ops/kv_cache/kv_page_stats.h"
-#include "ops/kv_cache/validate.cuh"
+#include "device/validate.h"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
@@ -79,7 +79,7 @@ void run(const PageStatsParams& p, NativeStream stream) {
 }  // namespace
 
 void kv_page_stats(const PageStatsParams& p, NativeStream stream) {
-  validate("kv_page_stats", p, stream);
+  if (p.validate) validate("kv_page_stats", p, stream);
   if (p.sequences == 0 || p.heads == 0 || p.dim == 0) return;
   switch (p.dtype) {
     case DType::f16: return run<half_t>(p, stream);

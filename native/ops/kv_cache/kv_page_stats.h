@@ -1,7 +1,7 @@
 // kv_page_stats: its plan and its columns.
 #pragma once
 #include "culebra/kv_cache.h"
-#include "ops/kv_cache/head_rows.h"
+#include "ops/attention/head_rows.h"
 
 namespace culebra {
 
@@ -15,7 +15,7 @@ struct PageStatsParams {
   const int32_t* kv_len = nullptr;
   bool validate = false, aligned = false;  // aligned: rows of cache and statistics are whole 16-byte pieces
 
-  // A sequence's indices (head_rows.h). Pages of -1 are passed over.
+  // A sequence's indices (abi/indices.h). Pages of -1 are passed over.
   int64_t index_items() const { return sequences; }
   CUL_NUMERIC bool valid(int64_t b) const {
     if (kv_len[b] < 0 || kv_len[b] > table_pages * page_size || first_token[b] < 0) return false;

@@ -1,10 +1,10 @@
 #include <algorithm>
 
 #include "device/launch.h"
-#include "ops/kv_cache/block_divide.h"
+#include "device/block_divide.h"
 #include "ops/kv_cache/kv_select.h"
-#include "ops/kv_cache/top_keys.cuh"
-#include "ops/kv_cache/validate.cuh"
+#include "ops/attention/top_keys.cuh"
+#include "device/validate.h"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
@@ -147,7 +147,7 @@ void run(const KvSelectParams& p, NativeStream stream) {
 }  // namespace
 
 void kv_select(const KvSelectParams& p, NativeStream stream) {
-  validate("kv_select", p, stream);
+  if (p.validate) validate("kv_select", p, stream);
   if (p.sequences == 0) return;
   switch (p.dtype) {
     case DType::f16: return run<half_t>(p, stream);

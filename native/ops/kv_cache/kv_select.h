@@ -1,7 +1,7 @@
 // kv_select: its plan and its columns.
 #pragma once
 #include "culebra/kv_cache.h"
-#include "ops/kv_cache/head_rows.h"
+#include "ops/attention/head_rows.h"
 
 namespace culebra {
 
@@ -31,7 +31,7 @@ struct KvSelectParams {
     return {begin, end, topk - begin - (n - end)};
   }
 
-  // A sequence's indices (head_rows.h).
+  // A sequence's indices (abi/indices.h).
   int64_t index_items() const { return sequences; }
   CUL_NUMERIC bool valid(int64_t b) const {
     if (page_count[b] < 0 || page_count[b] > table_pages) return false;

@@ -3,7 +3,7 @@
 
 #include "backends/cpu/thread_pool.h"
 #include "ops/kv_cache/kv_select.h"
-#include "ops/kv_cache/top_keys.h"
+#include "ops/attention/top_keys.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/kv_cache/kv_select_cpu.cc"

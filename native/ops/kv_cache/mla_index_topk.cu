@@ -2,8 +2,8 @@
 #include "device/launch.h"
 #include "device/mma.h"
 #include "ops/kv_cache/mla_index_topk.h"
-#include "ops/kv_cache/top_keys.cuh"
-#include "ops/kv_cache/validate.cuh"
+#include "ops/attention/top_keys.cuh"
+#include "device/validate.h"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
@@ -216,7 +216,7 @@ __global__ void __launch_bounds__(kThreads) index_merge_kernel(IndexTopkParams p
 }  // namespace
 
 void mla_index_topk(const IndexTopkParams& p, NativeStream stream) {
-  validate("mla_index_topk", p, stream);
+  if (p.validate) validate("mla_index_topk", p, stream);
   if (p.tokens == 0 || p.sequences == 0) return;
   launch(index_topk_kernel, dim3(static_cast<unsigned>(p.tokens * p.plan.splits)), dim3(kThreads), shared_bytes(p.topk), stream, p);
   if (p.plan.splits > 1) launch(index_merge_kernel, dim3(static_cast<unsigned>(p.tokens)), dim3(kThreads), 0, stream, p);

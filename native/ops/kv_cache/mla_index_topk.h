@@ -1,8 +1,8 @@
 // mla_index_topk: its plan and its columns.
 #pragma once
 #include "culebra/kv_cache.h"
-#include "ops/kv_cache/block_divide.h"
-#include "ops/kv_cache/head_rows.h"
+#include "device/block_divide.h"
+#include "ops/attention/head_rows.h"
 
 namespace culebra {
 
@@ -43,7 +43,7 @@ struct IndexTopkParams {
     return page_table[b * page_table_stride + page] * page_size + row;
   }
 
-  // Entries of cu_q, then the sequences' lengths and pages (head_rows.h).
+  // Entries of cu_q, then the sequences' lengths and pages (abi/indices.h).
   int64_t index_items() const { return 2 * sequences + 1; }
   CUL_NUMERIC bool valid(int64_t i) const {
     if (i <= sequences) return i == 0 ? cu_q[0] == 0 : cu_q[i] >= cu_q[i - 1] && cu_q[i] <= tokens;

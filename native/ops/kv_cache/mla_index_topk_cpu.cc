@@ -7,7 +7,7 @@
 
 #include "backends/cpu/thread_pool.h"
 #include "ops/kv_cache/mla_index_topk.h"
-#include "ops/kv_cache/top_keys.h"
+#include "ops/attention/top_keys.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/kv_cache/mla_index_topk_cpu.cc"

@@ -1,4 +1,5 @@
 #include "ops/linear_attention/causal_conv1d.h"
+#include "device/validate.h"
 #include "device/vector.h"
 #include "ops/glue/tiles.cuh"
 #include "ops/linear_attention/sequences.cuh"
@@ -217,7 +218,7 @@ __global__ void __launch_bounds__(kTileThreads) conv_states_kernel(Params p, int
 }  // namespace
 
 void causal_conv1d(const Params& p, NativeStream stream) {
-  if (p.validate) validate_sequences("causal_conv1d", p.sequences, stream);
+  if (p.validate) validate("causal_conv1d", p.sequences, stream);
   const int64_t sequences = p.sequences.count, tokens = p.sequences.tokens;
   if (p.channels == 0 || sequences == 0) return;
   with_float(p.dtype, [&](auto tag) {

@@ -104,7 +104,7 @@ namespace culebra::cpu {
 HWY_EXPORT(causal_conv1d_items);
 
 void causal_conv1d(const CausalConv1dParams& p, ThreadPool& pool) {
-  p.sequences.require_valid("causal_conv1d");
+  require_valid("causal_conv1d", p.sequences);
   const int64_t items = p.sequences.count * p.channel_groups();
   if (items == 0) return;
   const int64_t tokens = p.sequences.cu_seqlens ? p.sequences.tokens / p.sequences.count : p.sequences.tokens;

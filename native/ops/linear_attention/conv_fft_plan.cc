@@ -14,8 +14,6 @@ constexpr int64_t kPointCost = 6, kPartCost = 2;
 constexpr int64_t kSectorBytes = 32;
 
 int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
-long long ll(int64_t x) { return x; }
-
 struct Cut {
   ConvFftPlan plan;
   int64_t cost = 0;

@@ -1,6 +1,7 @@
 // linear_attention on the device: q and k pass their feature map, the normaliser is a pass of its own, the rest is a recurrence without
 // decay.
 #include "ops/linear_attention/linear_attention.h"
+#include "device/validate.h"
 #include "ops/linear_attention/recurrence.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
@@ -82,7 +83,7 @@ __global__ void __launch_bounds__(256) zero_row_kernel(Params p) {
 
 void linear_attention(const Params& p, NativeStream stream) {
   if (p.sequences.count == 0) return;
-  if (p.validate) validate_sequences(p.op, p.sequences, stream);
+  if (p.validate) validate(p.op, p, stream);
   if (p.wide()) return run_wide_linear_attention(p, stream);
   const int64_t rows = 2 * p.batch * p.sequences.tokens * p.key_heads, blocks = (rows + kWarps - 1) / kWarps;
   if (p.features != FeatureMap::none && rows > 0)

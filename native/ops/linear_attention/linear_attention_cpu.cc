@@ -54,7 +54,7 @@ namespace culebra::cpu {
 HWY_EXPORT(linear_attention_divisors);
 
 void linear_attention(const LinearAttentionParams& p, ThreadPool& pool) {
-  require_valid(p);
+  require_valid(p.op, p);
   RecurrenceWork work;
   work.p = &p;
   work.features = p.features;

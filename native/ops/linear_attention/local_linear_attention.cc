@@ -88,20 +88,13 @@ LocalLinearAttentionParams check_local_linear_attention(const Call& call, const 
   return p;
 }
 
-void require_valid(const LocalLinearAttentionParams& p) {
-  if (!p.cu_queries) return;
-  for (const auto& [cu, name, limit] : {std::tuple{p.cu_queries, "cu_seqlens", p.queries}, {p.cu_keys, "cu_seqlens_k", p.keys}}) {
-    if (cu[0] != 0) throw DeviceError(format("local_linear_attention: %s begins with %d; it must begin with 0", name, cu[0]));
-    for (int64_t n = 0; n < p.sequences; ++n)
-      if (cu[n + 1] < cu[n] || cu[n + 1] > limit)
-        throw DeviceError(format("local_linear_attention: %s[%lld] = %d; it must lie between its predecessor %d and %lld",
-                                 name, static_cast<long long>(n + 1), cu[n + 1], cu[n], static_cast<long long>(limit)));
+std::string LocalLinearAttentionParams::invalid_text(int64_t n) const {
+  for (const auto& [cu, name, limit] : {std::tuple{cu_queries, "cu_seqlens", queries}, {cu_keys, "cu_seqlens_k", keys}}) {
+    if (cu[0] != 0) return format("%s begins with %d; it must begin with 0", name, cu[0]);
+    if (!valid_starts(cu, n, limit))
+      return format("%s[%lld] = %d; it must lie between its predecessor %d and %lld", name, ll(n + 1), cu[n + 1], cu[n], ll(limit));
   }
-  for (int64_t n = 0; n < p.sequences; ++n)
-    if (p.at(n).keys < p.at(n).queries)
-      throw DeviceError(format("local_linear_attention: sequence %lld has %lld keys but %lld queries, which are the last of them",
-                               static_cast<long long>(n), static_cast<long long>(p.at(n).keys),
-                               static_cast<long long>(p.at(n).queries)));
+  return format("sequence %lld has %lld keys but %lld queries, which are the last of them", ll(n), ll(at(n).keys), ll(at(n).queries));
 }
 
 }  // namespace culebra

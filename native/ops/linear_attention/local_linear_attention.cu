@@ -1,5 +1,6 @@
 // local_linear_attention on the device: conjugate gradients on each query's system, which is never made.
 #include "device/barrier.h"
+#include "device/validate.h"
 #include "ops/linear_attention/local_linear_attention.h"
 #include "ops/linear_attention/recurrence.cuh"
 
@@ -241,41 +242,12 @@ __global__ void __launch_bounds__(kThreads) local_kernel(Params p, int64_t items
   }
 }
 
-#if !CUL_EMULATED
-// Computes: nothing; traps where a sequence's queries or keys lead outside, or are more queries than keys
-// Shapes:   cu_queries, cu_keys i32 [N+1]
-// Layouts:  contiguous
-// Tiles:    one block, a thread a sequence
-// Shared:   none
-// Order:    of no consequence
-// Numerics: integers
-// Needs:    sm_80. Limit: the bytes of the indices; a debug check
-// Source:   ours
-__global__ void validate_ranges_kernel(Params p) {
-  for (int64_t n = threadIdx.x; n < p.sequences; n += 256) {
-    const int64_t queries = p.cu_queries[n + 1] - p.cu_queries[n], keys = p.cu_keys[n + 1] - p.cu_keys[n];
-    const bool begins = n > 0 || (p.cu_queries[0] == 0 && p.cu_keys[0] == 0);
-    if (!begins || queries < 0 || keys < queries || p.cu_queries[n + 1] > p.queries || p.cu_keys[n + 1] > p.keys)
-      __trap();  // a trap is the only way a kernel can fail its device
-  }
-}
-#endif
-
-void validate(const Params& p, NativeStream stream) {
-  if (!p.cu_queries) return;
-#if CUL_EMULATED
-  stream->enqueue([p] { require_valid(p); });
-#else
-  launch(validate_ranges_kernel, dim3(1), dim3(256), 0, stream, p);
-#endif
-}
-
 }  // namespace
 
 void local_linear_attention(const Params& p, NativeStream stream) {
   const int64_t items = p.batch * p.queries * p.key_heads;
   if (items == 0) return;
-  if (p.validate) validate(p, stream);
+  if (p.validate) validate("local_linear_attention", p, stream);
   launch(local_kernel, dim3(static_cast<unsigned>(items < 0x7fffffff ? items : 0x7fffffff)), dim3(kThreads), 0, stream, p, items);
 }
 

@@ -26,10 +26,15 @@ struct LocalLinearAttentionParams {
     if (!cu_queries) return {n, 0, queries, 0, keys};
     return {0, cu_queries[n], cu_queries[n + 1] - cu_queries[n], cu_keys[n], cu_keys[n + 1] - cu_keys[n]};
   }
-};
 
-// Throws DeviceError where the two cu_seqlens are wrong. Reads device memory: for work that runs, on the cpu.
-void require_valid(const LocalLinearAttentionParams& p);
+  // Packed sequences (abi/indices.h).
+  int64_t index_items() const { return cu_queries ? sequences : 0; }
+  CUL_NUMERIC bool valid(int64_t n) const {
+    return valid_starts(cu_queries, n, queries) && valid_starts(cu_keys, n, keys) &&
+           cu_keys[n + 1] - cu_keys[n] >= cu_queries[n + 1] - cu_queries[n];
+  }
+  std::string invalid_text(int64_t n) const;
+};
 
 LocalLinearAttentionParams check_local_linear_attention(const Call& call, const cul_local_linear_attention_args& args);
 CUL_DECLARE_COLUMNS(local_linear_attention, LocalLinearAttentionParams)

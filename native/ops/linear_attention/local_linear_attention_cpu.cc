@@ -153,7 +153,7 @@ namespace culebra::cpu {
 HWY_EXPORT(local_linear_attention_items);
 
 void local_linear_attention(const LocalLinearAttentionParams& p, ThreadPool& pool) {
-  require_valid(p);
+  require_valid("local_linear_attention", p);
   const int64_t items = p.batch * p.queries * p.key_heads;
   if (items == 0) return;
   const auto run = HWY_DYNAMIC_DISPATCH(local_linear_attention_items);

@@ -145,17 +145,12 @@ MixtureOfMemoriesParams check_mixture_of_memories(const Call& call, const cul_mi
   return p;
 }
 
-void require_valid_routes(const MixtureOfMemoriesParams& p) {
-  require_valid(p);
-  for (int64_t n = 0; n < p.sequences.count; ++n) {
-    const Sequence s = p.sequences.at(n);
-    for (int64_t t = s.begin; t < s.begin + s.length; ++t)
-      for (int64_t j = 0; j < p.slots; ++j)
-        if (const int32_t id = p.id(s.batch, t, j); id < -1 || id >= p.memories)
-          throw DeviceError(format("mixture_of_memories: ids[%lld, %lld, %lld] = %d; it must be -1 or one of %lld memories",
-                                   static_cast<long long>(s.batch), static_cast<long long>(t), static_cast<long long>(j),
-                                   id, static_cast<long long>(p.memories)));
-  }
+std::string MixtureOfMemoriesParams::invalid_text(int64_t i) const {
+  const int64_t route = i - RecurrenceParams::index_items();
+  if (route < 0) return RecurrenceParams::invalid_text(i);
+  const int64_t token = route / slots, b = token / sequences.tokens, t = token - b * sequences.tokens;
+  return format("ids[%lld, %lld, %lld] = %d; it must be -1 or one of %lld memories", static_cast<long long>(b), static_cast<long long>(t),
+                static_cast<long long>(route % slots), id(b, t, route % slots), static_cast<long long>(memories));
 }
 
 }  // namespace culebra

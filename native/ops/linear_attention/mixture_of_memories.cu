@@ -1,5 +1,6 @@
 // mixture_of_memories on the device. Long sequences gather each memory's tokens (memory_routes.cu); the others go token by token,
 // every memory's state in memory, since which of them a token needs only the token says.
+#include "device/validate.h"
 #include "ops/linear_attention/memory_routes.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
@@ -125,42 +126,11 @@ __global__ void __launch_bounds__(32 * kWarps) memories_kernel(Params p, Recurre
   }
 }
 
-#if !CUL_EMULATED
-// Computes: nothing; traps where an id is neither -1 nor a memory
-// Shapes:   ids i32 [B,T,k]
-// Layouts:  rows by their strides
-// Tiles:    a thread every n-th id
-// Shared:   none
-// Order:    of no consequence
-// Numerics: integers
-// Needs:    sm_80. Limit: the bytes of the ids; a debug check
-// Source:   ours
-__global__ void validate_routes_kernel(Params p) {
-  const int64_t items = p.batch * p.sequences.tokens * p.slots;
-  for (int64_t i = int64_t{blockIdx.x} * 256 + threadIdx.x; i < items; i += int64_t{gridDim.x} * 256) {
-    const int64_t token = i / p.slots, b = token / p.sequences.tokens;
-    const int32_t id = static_cast<const int32_t*>(
-        p.ids.data)[b * p.ids.batch + (token - b * p.sequences.tokens) * p.ids.token + i % p.slots];
-    if (id < -1 || id >= p.memories) __trap();  // a trap is the only way a kernel can fail its device
-  }
-}
-#endif
-
-void validate(const Params& p, NativeStream stream) {
-#if CUL_EMULATED
-  stream->enqueue([p] { require_valid_routes(p); });
-#else
-  validate_sequences(p.op, p.sequences, stream);
-  const int64_t items = p.batch * p.sequences.tokens * p.slots;
-  if (items > 0) launch(validate_routes_kernel, dim3(static_cast<unsigned>(items < 1048576 ? (items + 255) / 256 : 4096)), dim3(256), 0, stream, p);
-#endif
-}
-
 }  // namespace
 
 void mixture_of_memories(const Params& p, NativeStream stream) {
   if (p.sequences.count == 0) return;
-  if (p.validate) validate(p, stream);
+  if (p.validate) validate(p.op, p, stream);
   if (p.gathered.used) {
     gather_memories(p, stream);
     recurrence(p.inner(), stream);

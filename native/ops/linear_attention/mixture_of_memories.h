@@ -40,16 +40,25 @@ struct MixtureOfMemoriesParams : RecurrenceParams {
     const int64_t head = value_dim * key_dim, memory = value_heads * head;
     return {own_states, memories * memory, head, key_dim, 1, memory};
   }
-  int32_t id(int64_t b, int64_t t, int64_t j) const {
+  CUL_NUMERIC int32_t id(int64_t b, int64_t t, int64_t j) const {
     return static_cast<const int32_t*>(ids.data)[b * ids.batch + t * ids.token + j];
   }
+  // The recurrence's, then the routes (abi/indices.h). Tokens behind the last sequence are nobody's.
+  int64_t index_items() const { return RecurrenceParams::index_items() + batch * sequences.tokens * slots; }
+  CUL_NUMERIC bool valid(int64_t i) const {
+    const int64_t others = sequences.count + (checkpoint_every ? 1 : 0), route = i - others;
+    if (route < 0) return RecurrenceParams::valid(i);
+    const int64_t token = route / slots, b = token / sequences.tokens, t = token - b * sequences.tokens;
+    if (sequences.cu_seqlens && t >= sequences.cu_seqlens[sequences.count]) return true;
+    const int32_t memory = id(b, t, route % slots);
+    return memory >= -1 && memory < memories;
+  }
+  std::string invalid_text(int64_t i) const;
+
   float weight(int64_t b, int64_t t, int64_t j) const {
     return static_cast<const float*>(weights.data)[b * weights.batch + t * weights.token + j];
   }
 };
-
-// require_valid, and DeviceError for an id that is neither -1 nor a memory.
-void require_valid_routes(const MixtureOfMemoriesParams& p);
 
 MixtureOfMemoriesParams check_mixture_of_memories(const Call& call, const cul_mixture_of_memories_args& args);
 CUL_DECLARE_COLUMNS(mixture_of_memories, MixtureOfMemoriesParams)

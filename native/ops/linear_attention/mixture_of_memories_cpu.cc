@@ -120,7 +120,7 @@ namespace culebra::cpu {
 HWY_EXPORT(mixture_of_memories_items);
 
 void mixture_of_memories(const MixtureOfMemoriesParams& p, ThreadPool& pool) {
-  require_valid_routes(p);
+  require_valid(p.op, p);
   RecurrenceWork work;
   work.p = &p;
   const int64_t grain = 65536 / (work.rows_per_item() * work.columns() * (p.sequences.tokens + 1)) + 1;

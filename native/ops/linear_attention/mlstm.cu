@@ -1,5 +1,6 @@
 // mlstm on the device: its gates make a decay and a weight of keys, then it is a recurrence with plain update.
 #include "ops/linear_attention/mlstm.h"
+#include "device/validate.h"
 #include "ops/linear_attention/normaliser.h"
 #include "ops/linear_attention/chunk.cuh"
 
@@ -133,7 +134,7 @@ __global__ void __launch_bounds__(32 * kWarps) mlstm_gates_kernel(Params p) {
 
 void mlstm(const Params& p, NativeStream stream) {
   if (p.sequences.count == 0) return;
-  if (p.validate) validate_sequences(p.op, p.sequences, stream);
+  if (p.validate) validate(p.op, p, stream);
   const auto grid = [](int64_t blocks) { return dim3(static_cast<unsigned>(blocks < 0x7fffffff ? blocks : 0x7fffffff)); };
   const int64_t chunks = (p.slots * p.key_heads + kWarps - 1) / kWarps;
   if (p.exponential) {

@@ -71,7 +71,7 @@ namespace culebra::cpu {
 HWY_EXPORT(mlstm_gates);
 
 void mlstm(const MlstmParams& p, ThreadPool& pool) {
-  require_valid(p);
+  require_valid(p.op, p);
   RecurrenceWork work;
   work.p = &p;
   const auto run = HWY_DYNAMIC_DISPATCH(mlstm_gates);

@@ -85,14 +85,10 @@ RecurrenceParams check_kda(const Call& call, const cul_recurrence_args& args) {
   return check_recurrence(call, args, {.decay = Decay::channel, .delta = true, .raw_gates = true, .lower_bound = true});
 }
 
-void require_valid(const RecurrenceParams& p) {
-  p.sequences.require_valid(p.op);
-  if (!p.checkpoint_every) return;
-  int64_t needed = 0;
-  for (int64_t n = 0; n < p.sequences.count; ++n) needed += p.sequences.at(n).length / p.checkpoint_every;
-  if (needed > p.checkpoint_count)
-    throw DeviceError(format("%s: checkpoints has %lld rows, but the lengths in cu_seqlens give %lld", p.op,
-                             static_cast<long long>(p.checkpoint_count), static_cast<long long>(needed)));
+std::string RecurrenceParams::invalid_text(int64_t i) const {
+  if (i < sequences.count) return sequences.invalid_text(i);
+  return format("checkpoints has %lld rows, but the lengths in cu_seqlens give %lld", static_cast<long long>(checkpoint_count),
+                static_cast<long long>(checkpoints_before(sequences.count)));
 }
 
 }  // namespace culebra

@@ -80,6 +80,20 @@ struct RecurrenceParams {
     return (batch * sequences.tokens + token) * key_heads + key_head;
   }
   int64_t key_head(int64_t value_head) const { return value_head / (value_heads / key_heads); }
+  // Rows of checkpoints of the sequences before n.
+  CUL_NUMERIC int64_t checkpoints_before(int64_t n) const {
+    if (!sequences.cu_seqlens) return n * (sequences.tokens / checkpoint_every);
+    int64_t before = 0;
+    for (int64_t m = 0; m < n; ++m) before += (sequences.cu_seqlens[m + 1] - sequences.cu_seqlens[m]) / checkpoint_every;
+    return before;
+  }
+
+  // Sequences, then the room for checkpoints (abi/indices.h).
+  int64_t index_items() const { return sequences.count + (checkpoint_every ? 1 : 0); }
+  CUL_NUMERIC bool valid(int64_t i) const {
+    return i < sequences.count ? sequences.valid(i) : checkpoints_before(sequences.count) <= checkpoint_count;
+  }
+  std::string invalid_text(int64_t i) const;
 };
 
 // What one operator of cul_recurrence_args takes.
@@ -97,10 +111,6 @@ RecurrenceParams check_gated_linear_attention(const Call& call, const cul_recurr
 RecurrenceParams check_delta_rule(const Call& call, const cul_recurrence_args& args);
 RecurrenceParams check_gated_delta_rule(const Call& call, const cul_recurrence_args& args);
 RecurrenceParams check_kda(const Call& call, const cul_recurrence_args& args);
-
-// Throws DeviceError where cu_seqlens, the pool's indices or the room for checkpoints are wrong. Reads device memory:
-// for work that runs, on the cpu.
-void require_valid(const RecurrenceParams& p);
 
 CUL_DECLARE_COLUMNS(recurrence, RecurrenceParams)
 

@@ -107,7 +107,7 @@ void run_recurrence(const RecurrenceWork& w, ThreadPool& pool) {
 }
 
 void recurrence(const RecurrenceParams& p, ThreadPool& pool) {
-  require_valid(p);
+  require_valid(p.op, p);
   RecurrenceWork work;
   work.p = &p;
   run_recurrence(work, pool);

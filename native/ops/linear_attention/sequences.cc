@@ -43,22 +43,14 @@ Sequences check_sequences(const Call& call, int64_t batch, int64_t tokens, const
   return s;
 }
 
-void Sequences::require_valid(const char* op) const {
-  if (cu_seqlens) {
-    if (cu_seqlens[0] != 0)
-      throw DeviceError(format("%s: cu_seqlens begins with %d; it must begin with 0", op, cu_seqlens[0]));
-    for (int64_t n = 0; n < count; ++n)
-      if (cu_seqlens[n + 1] < cu_seqlens[n] || cu_seqlens[n + 1] > tokens)
-        throw DeviceError(format("%s: cu_seqlens[%lld] = %d; it must lie between its predecessor %d and T = %lld", op,
-                                 static_cast<long long>(n + 1), cu_seqlens[n + 1], cu_seqlens[n],
-                                 static_cast<long long>(tokens)));
-  }
-  if (!read_index) return;
-  for (int64_t n = 0; n < count; ++n)
-    for (const auto& [index, name] : {std::pair{read_index, "read"}, std::pair{write_index, "write"}})
-      if (index[n] < -1 || index[n] >= state_rows)
-        throw DeviceError(format("%s: state_%s_index[%lld] = %d; it must be -1 or a row of the pool of %lld", op, name,
-                                 static_cast<long long>(n), index[n], static_cast<long long>(state_rows)));
+std::string Sequences::invalid_text(int64_t n) const {
+  if (cu_seqlens && cu_seqlens[0] != 0) return format("cu_seqlens begins with %d; it must begin with 0", cu_seqlens[0]);
+  if (cu_seqlens && !valid_starts(cu_seqlens, n, tokens))
+    return format("cu_seqlens[%lld] = %d; it must lie between its predecessor %d and T = %lld", ll(n + 1), cu_seqlens[n + 1], cu_seqlens[n],
+                  ll(tokens));
+  const bool read = !valid_row(read_index[n]);
+  return format("state_%s_index[%lld] = %d; it must be -1 or a row of the pool of %lld", read ? "read" : "write", ll(n),
+                read ? read_index[n] : write_index[n], ll(state_rows));
 }
 
 }  // namespace culebra

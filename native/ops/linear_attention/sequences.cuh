@@ -34,39 +34,4 @@ CUL_DEVICE_FN int64_t sequence_of_token(const Sequences& s, int64_t token) {
   return low;
 }
 
-#if !CUL_EMULATED
-// A trap is the only way a kernel can fail its device.
-//
-// Computes: nothing; traps where cu_seqlens or the pool's indices lead outside
-// Shapes:   cu_seqlens i32 [N+1], read and write index i32 [N]
-// Layouts:  contiguous
-// Tiles:    one block, a thread a sequence
-// Shared:   none
-// Order:    of no consequence
-// Numerics: integers
-// Needs:    sm_80. Limit: the bytes of the indices; a debug check
-// Source:   ours
-static __global__ void validate_sequences_kernel(Sequences s) {
-  for (int64_t n = threadIdx.x; n < s.count; n += blockDim.x) {
-    bool valid = true;
-    if (s.cu_seqlens)
-      valid = s.cu_seqlens[n + 1] >= s.cu_seqlens[n] && s.cu_seqlens[n + 1] <= s.tokens && (n > 0 || s.cu_seqlens[0] == 0);
-    if (s.read_index)
-      valid = valid && s.read_index[n] >= -1 && s.read_index[n] < s.state_rows && s.write_index[n] >= -1 &&
-              s.write_index[n] < s.state_rows;
-    if (!valid) __trap();
-  }
-}
-#endif
-
-// Fails the device where cu_seqlens or the pool's indices would lead outside their tensors.
-inline void validate_sequences(const char* op, const Sequences& s, NativeStream stream) {
-#if CUL_EMULATED
-  stream->enqueue([op, s] { s.require_valid(op); });
-#else
-  (void)op;
-  if (s.count > 0) launch(validate_sequences_kernel, dim3(1), dim3(256), 0, stream, s);
-#endif
-}
-
 }  // namespace culebra::CUL_DEVICE_NS

@@ -1,6 +1,7 @@
 // Which tokens and which state rows belong to a sequence: the part that all recurrences share.
 #pragma once
 #include "abi/call.h"
+#include "abi/indices.h"
 
 namespace culebra {
 
@@ -34,8 +35,16 @@ struct Sequences {
     return s;
   }
 
-  // Throws DeviceError where the index tensors would lead outside the others. Reads them: call it when the op runs.
-  void require_valid(const char* op) const;
+  // Sequences (abi/indices.h).
+  int64_t index_items() const { return count; }
+  CUL_NUMERIC bool valid(int64_t n) const {
+    if (cu_seqlens && !valid_starts(cu_seqlens, n, tokens)) return false;
+    return !read_index || (valid_row(read_index[n]) && valid_row(write_index[n]));
+  }
+  std::string invalid_text(int64_t n) const;
+
+ private:
+  CUL_NUMERIC bool valid_row(int32_t row) const { return row >= -1 && row < state_rows; }
 };
 
 // The state tensors are [N, ...], or with both indices [P, ...]; `batch` and `tokens` are x's first two dimensions.

@@ -82,20 +82,12 @@ GroupedGemmParams check_moe_grouped_gemm(const Call& call, const cul_moe_grouped
   return p;
 }
 
-void require_valid_groups(const GroupedGemmParams& p) {
-  const auto ll = [](int64_t v) { return static_cast<long long>(v); };
-  int64_t before = 0;
-  for (int64_t e = 0; e <= p.experts(); ++e) {
-    const int64_t next = p.offsets[e];
-    if (e == 0 && next != 0) throw DeviceError(format("moe_grouped_gemm: offsets begins with %lld; it must begin with 0", ll(next)));
-    if (next < before || next > p.rows)
-      throw DeviceError(format("moe_grouped_gemm: offsets[%lld] = %lld; it must lie between its predecessor %lld and the %lld rows of c", ll(e),
-                               ll(next), ll(before), ll(p.rows)));
-    before = next;
-  }
-  for (int64_t r = 0; p.gather && r < before; ++r)
-    if (p.gather[r] < -1 || p.gather[r] >= p.a_rows)
-      throw DeviceError(format("moe_grouped_gemm: gather[%lld] = %d; it must be -1 or one of the %lld rows of a", ll(r), p.gather[r], ll(p.a_rows)));
+std::string GroupedGemmParams::invalid_text(int64_t i) const {
+  if (i >= experts())
+    return format("gather[%lld] = %d; it must be -1 or one of the %lld rows of a", ll(i - experts()), gather[i - experts()], ll(a_rows));
+  if (offsets[0] != 0) return format("offsets begins with %lld; it must begin with 0", ll(offsets[0]));
+  return format("offsets[%lld] = %lld; it must lie between its predecessor %lld and the %lld rows of c", ll(i + 1), ll(offsets[i + 1]),
+                ll(offsets[i]), ll(rows));
 }
 
 }  // namespace culebra

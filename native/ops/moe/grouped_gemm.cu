@@ -1,5 +1,6 @@
 #include "ops/moe/grouped_gemm.cuh"
 
+#include "device/validate.h"
 #include "device/warp.h"
 #include "ops/moe/gather_rows.cuh"
 #include "ops/moe/grouped_hopper.cuh"
@@ -54,27 +55,6 @@ __global__ void __launch_bounds__(kListThreads)
   }
 }
 
-#if !CUL_EMULATED
-// A trap is the only way a kernel can fail its device.
-//
-// Computes: nothing; traps where offsets fall or lead outside, or a gathered row does
-// Shapes:   offsets i64 [E+1], gather i32 [rows]
-// Layouts:  contiguous
-// Tiles:    one block, a thread an expert, then a row
-// Shared:   none
-// Order:    of no consequence
-// Numerics: integers
-// Needs:    sm_80. Limit: the bytes of the indices; a debug check
-// Source:   ours
-__global__ void validate_groups(const int64_t* offsets, int64_t experts, int64_t rows, const int32_t* gather, int64_t a_rows) {
-  for (int64_t e = threadIdx.x; e < experts; e += blockDim.x)
-    if (offsets[e] > offsets[e + 1] || offsets[0] != 0 || offsets[e + 1] > rows) __trap();
-  const int64_t used = min(offsets[experts], rows);
-  for (int64_t r = threadIdx.x; gather && r < used; r += blockDim.x)
-    if (gather[r] < -1 || gather[r] >= a_rows) __trap();
-}
-#endif
-
 // The same product of rows that follow each other.
 GroupedGemmParams gathered(const GroupedGemmParams& p, NativeStream stream) {
   GroupedGemmParams g = p;
@@ -107,13 +87,7 @@ void hopper(const GroupedGemmParams& p, NativeStream stream) {
 }  // namespace
 
 void moe_grouped_gemm(const GroupedGemmParams& p, NativeStream stream) {
-  if (p.validate) {
-#if CUL_EMULATED
-    stream->enqueue([p] { require_valid_groups(p); });
-#else
-    launch(validate_groups, dim3(1), dim3(256), 0, stream, p.offsets, p.experts(), p.rows, p.gather, p.a_rows);
-#endif
-  }
+  if (p.validate) validate("moe_grouped_gemm", p, stream);
   if (p.rows == 0 || p.experts() == 0 || p.columns() == 0) return;
   unsigned char* const workspace = static_cast<unsigned char*>(p.workspace);
   launch(list_tiles, dim3(1), dim3(kListThreads), 0, stream, p.offsets, p.experts(), p.rows, p.plan.tile_tokens, p.plan.row_tiles,

@@ -2,6 +2,7 @@
 #pragma once
 #include <string>
 
+#include "abi/indices.h"
 #include "abi/op.h"
 #include "ops/gemm/gemm_design.h"
 #include "ops/moe/experts.h"
@@ -46,19 +47,25 @@ struct GroupedGemmParams {
   GroupedPlan plan;
 
   bool gated() const { return act != GroupedAct::none; }
-  int64_t experts() const { return b.experts; }
+  CUL_NUMERIC int64_t experts() const { return b.experts; }
   int64_t n() const { return b.rows; }
   int64_t k() const { return b.columns; }
   int64_t columns() const { return gated() ? n() / 2 : n(); }  // of c
+
+  // Experts, then gathered rows (abi/indices.h). Rows behind the last group are nobody's.
+  int64_t index_items() const { return experts() + (gather ? rows : 0); }
+  CUL_NUMERIC bool valid(int64_t i) const {
+    if (i < experts()) return offsets[0] == 0 && offsets[i] <= offsets[i + 1] && offsets[i + 1] <= rows;
+    const int64_t r = i - experts();
+    return r >= offsets[experts()] || (gather[r] >= -1 && gather[r] < a_rows);
+  }
+  std::string invalid_text(int64_t i) const;
 };
 
 GroupedGemmParams check_moe_grouped_gemm(const Call& call, const cul_moe_grouped_gemm_args& args);
 
 // Of a product without plan and workspace. reason: what was chosen and why.
 GroupedPlan plan_grouped_gemm(const GroupedGemmParams& p, const DeviceCaps& caps, std::string* reason);
-
-// Throws DeviceError where offsets or gather would lead outside a or c. Reads them: call it when the operator runs.
-void require_valid_groups(const GroupedGemmParams& p);
 
 namespace cpu {
 

@@ -98,7 +98,7 @@ uint64_t grouped_workspace_bytes(const GroupedGemmParams& p) {
 }
 
 void moe_grouped_gemm(const GroupedGemmParams& p, ThreadPool& pool) {
-  require_valid_groups(p);
+  require_valid("moe_grouped_gemm", p);
   if (p.columns() == 0) return;
   constexpr int64_t kGrain = 131072;  // products worth waking a thread for
   const int64_t used = p.offsets[p.experts()];

@@ -57,7 +57,6 @@ GroupedPlan plan_grouped_gemm(const GroupedGemmParams& p, const DeviceCaps& caps
     plan.row_scales_offset += align256(p.rows * ceil_div(p.k() * static_cast<int64_t>(size_of(p.dtype)), 16) * 16);
     plan.workspace_bytes = plan.row_scales_offset + (p.a_scale ? align256(p.rows * ceil_div(p.k(), 128) * 4) : 0);
   }
-  const auto ll = [](int64_t v) { return static_cast<long long>(v); };
   *reason = hopper ? std::string("wgmma and tensor copies") : format("mma.sync and cp.async (%s)", why_not);
   *reason += format("; %d x %s tiles of one expert's rows (%lld rows for each of %lld experts if spread evenly)%s: up to %lld x %lld blocks for %d "
                     "SMs; k in one piece",

@@ -84,16 +84,13 @@ void divide_slots(MoeAlignParams& p, bool cpu) {
   p.chunks = ceil_div(p.slots(), p.chunk);
 }
 
-void validate_moe_align(const MoeAlignParams& p) {
-  for (int64_t slot = 0; slot < p.slots(); ++slot)
-    if (const int32_t id = p.id(slot); id < -1 || id >= p.experts)
-      throw DeviceError(format("moe_align: ids[%lld, %lld] = %d; it must be -1 or below the %d experts",
-                               static_cast<long long>(slot / p.k), static_cast<long long>(slot % p.k), id, p.experts));
-  if (!p.expert_map) return;
-  for (int32_t e = 0; e < p.experts; ++e)
-    if (const int32_t local = p.expert_map[e]; local < -1 || local >= p.local_experts)
-      throw DeviceError(format("moe_align: expert_map[%d] = %d; it must be -1 or below the %d local experts", e, local,
-                               p.local_experts));
+std::string MoeAlignParams::invalid_text(int64_t i) const {
+  if (i < slots())
+    return format("ids[%lld, %lld] = %d; it must be -1 or below the %d experts", static_cast<long long>(i / k),
+                  static_cast<long long>(i % k), id(i), experts);
+  const int64_t e = i - slots();
+  return format("expert_map[%lld] = %d; it must be -1 or below the %d local experts", static_cast<long long>(e), expert_map[e],
+                local_experts);
 }
 
 }  // namespace culebra

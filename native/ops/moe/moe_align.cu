@@ -5,6 +5,7 @@
 #include "device/atomic.h"
 #include "device/barrier.h"
 #include "device/launch.h"
+#include "device/validate.h"
 #include "device/warp.h"
 
 namespace culebra::CUL_DEVICE_NS {
@@ -152,36 +153,10 @@ __global__ void __launch_bounds__(kWarps * 32) place_slots(MoeAlignParams p, boo
   }
 }
 
-#if !CUL_EMULATED
-// A trap is the only way a kernel can fail its device.
-//
-// Computes: nothing; traps where an id or an entry of the map is neither -1 nor an expert
-// Shapes:   ids i32 [T,k], expert_map i32 [E]
-// Layouts:  rows by their stride
-// Tiles:    one block, a thread a slot
-// Shared:   none
-// Order:    of no consequence
-// Numerics: integers
-// Needs:    sm_80. Limit: the bytes of the indices; a debug check
-// Source:   ours
-__global__ void __launch_bounds__(kWarps * 32) validate_ids(MoeAlignParams p) {
-  for (int64_t slot = threadIdx.x; slot < p.slots(); slot += blockDim.x)
-    if (const int32_t id = p.id(slot); id < -1 || id >= p.experts) __trap();
-  for (int e = static_cast<int>(threadIdx.x); p.expert_map && e < p.experts; e += static_cast<int>(blockDim.x))
-    if (p.expert_map[e] < -1 || p.expert_map[e] >= p.local_experts) __trap();
-}
-#endif
-
 }  // namespace
 
 void moe_align(const MoeAlignParams& p, NativeStream stream) {
-  if (p.validate) {
-#if CUL_EMULATED
-    stream->enqueue([p] { validate_moe_align(p); });
-#else
-    launch(validate_ids, dim3(1), dim3(kWarps * 32), 0, stream, p);
-#endif
-  }
+  if (p.validate) validate("moe_align", p, stream);
   const bool shared = 4 * int64_t{p.local_experts} <= kSharedBytes;
   const int64_t warps = shared ? std::clamp<int64_t>(kSharedBytes / (4 * p.local_experts), 1, kWarps) : kWarps;
   const dim3 threads(static_cast<unsigned>(warps * 32));

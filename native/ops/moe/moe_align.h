@@ -1,5 +1,6 @@
 // moe_align: its plan and its columns.
 #pragma once
+#include "abi/indices.h"
 #include "abi/op.h"
 #include "culebra/moe.h"
 #include "device/numeric.h"
@@ -39,15 +40,20 @@ struct MoeAlignParams {
     const int32_t local = expert_map ? expert_map[e] : e;
     return local < 0 || local >= local_experts ? -1 : local;
   }
+
+  // Slots, then the entries of the map (abi/indices.h).
+  int64_t index_items() const { return slots() + (expert_map ? experts : 0); }
+  CUL_NUMERIC bool valid(int64_t i) const {
+    const int32_t value = i < slots() ? id(i) : expert_map[i - slots()];
+    return value >= -1 && value < (i < slots() ? experts : local_experts);
+  }
+  std::string invalid_text(int64_t i) const;
 };
 
 // Sets chunk and chunks of a call whose slots are known.
 void divide_slots(MoeAlignParams& p, bool cpu);
 
 MoeAlignParams check_moe_align(const Call& call, const cul_moe_align_args& args);
-
-// Throws DeviceError where an id or an entry of the map is neither -1 nor an expert. Reads them: call it when the op runs.
-void validate_moe_align(const MoeAlignParams& p);
 
 CUL_DECLARE_COLUMNS(moe_align, MoeAlignParams)
 

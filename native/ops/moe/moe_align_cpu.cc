@@ -55,7 +55,7 @@ void place(const MoeAlignParams& p, int64_t chunk) {
 }  // namespace
 
 void moe_align(const MoeAlignParams& p, ThreadPool& pool) {
-  if (p.validate) validate_moe_align(p);
+  if (p.validate) require_valid("moe_align", p);
   const auto each_chunk = [&](void (*step)(const MoeAlignParams&, int64_t)) {
     pool.parallel_for(p.chunks, 1, [&](int64_t begin, int64_t end) {
       for (int64_t chunk = begin; chunk < end; ++chunk) step(p, chunk);

@@ -2,8 +2,8 @@
 
 #include <cmath>
 
+#include "device/validate.h"
 #include "ops/glue/tiles.cuh"
-#include "ops/moe/validate_inverse.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(glue::kTileThreads) combine_rows(MoeCombinePar
 }  // namespace
 
 void moe_combine(const MoeCombineParams& p, NativeStream stream) {
-  if (p.validate) queue_inverse_check("moe_combine", p.inverse, p.slots(), p.row_count, p.nan_without_room ? kNoRoom : -1, stream);
+  if (p.validate) validate("moe_combine", p.indices(), stream);
   if (p.tokens == 0 || p.width == 0) return;
   with_float(p.dtype, [&](auto tag) {
     using T = decltype(tag);

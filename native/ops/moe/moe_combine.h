@@ -1,8 +1,6 @@
 // moe_combine: its plan and its columns.
 #pragma once
-#include "abi/op.h"
-#include "culebra/moe.h"
-#include "device/numeric.h"
+#include "ops/moe/moe_permute.h"
 
 namespace culebra {
 
@@ -24,6 +22,7 @@ struct MoeCombineParams {
   bool validate = false;
 
   CUL_NUMERIC int64_t slots() const { return tokens * k; }
+  MoeInverse indices() const { return {inverse, slots(), row_count, nan_without_room ? kNoRoom : -1}; }
 };
 
 MoeCombineParams check_moe_combine(const Call& call, const cul_moe_combine_args& args);

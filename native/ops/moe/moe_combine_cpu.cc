@@ -66,7 +66,7 @@ namespace culebra::cpu {
 HWY_EXPORT(combine_tokens);
 
 void moe_combine(const MoeCombineParams& p, ThreadPool& pool) {
-  if (p.validate) validate_inverse("moe_combine", p.inverse, p.slots(), p.row_count, p.nan_without_room ? kNoRoom : -1);
+  if (p.validate) require_valid("moe_combine", p.indices());
   pool.parallel_for(p.tokens, glue::row_grain(p.width * p.k),
                     [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(combine_tokens)(p, begin, end); });
 }

@@ -88,15 +88,11 @@ MoeDispatchParams check_moe_dispatch(const Call& call, const cul_moe_dispatch_ar
   return p;
 }
 
-void validate_moe_dispatch(const MoeDispatchParams& p) {
-  const MoeAlignParams& a = p.align;
-  for (int64_t slot = 0; slot < a.slots(); ++slot)
-    if (const int32_t id = a.id(slot); id < -1 || id >= a.experts)
-      throw DeviceError(format("moe_dispatch: ids[%lld, %lld] = %d; it must be -1 or below the %d experts",
-                               static_cast<long long>(slot / a.k), static_cast<long long>(slot % a.k), id, a.experts));
-  for (int32_t e = 0; e < a.experts; ++e)
-    if (const int32_t rank = a.expert_map[e]; rank < -1 || rank >= a.local_experts)
-      throw DeviceError(format("moe_dispatch: expert_rank[%d] = %d; it must be -1 or below the %d ranks", e, rank, a.local_experts));
+std::string MoeDispatchParams::invalid_text(int64_t i) const {
+  if (i < align.slots()) return align.invalid_text(i);
+  const int64_t e = i - align.slots();
+  return format("expert_rank[%lld] = %d; it must be -1 or below the %d ranks", static_cast<long long>(e), align.expert_map[e],
+                align.local_experts);
 }
 
 }  // namespace culebra

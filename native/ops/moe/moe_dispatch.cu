@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "device/launch.h"
+#include "device/validate.h"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
@@ -26,26 +27,10 @@ __global__ void __launch_bounds__(kThreads) place_rows(MoeDispatchParams p) {
   for (int64_t rank = thread; rank < p.ranks(); rank += step) p.counts[rank] = static_cast<int32_t>(p.count(rank));
 }
 
-#if !CUL_EMULATED
-// A trap is the only way a kernel can fail its device.
-__global__ void __launch_bounds__(kThreads) validate_slots(MoeDispatchParams p) {
-  for (int64_t slot = threadIdx.x; slot < p.align.slots(); slot += kThreads)
-    if (const int32_t id = p.align.id(slot); id < -1 || id >= p.align.experts) __trap();
-  for (int e = static_cast<int>(threadIdx.x); e < p.align.experts; e += kThreads)
-    if (p.align.expert_map[e] < -1 || p.align.expert_map[e] >= p.align.local_experts) __trap();
-}
-#endif
-
 }  // namespace
 
 void moe_dispatch(const MoeDispatchParams& p, NativeStream stream) {
-  if (p.validate) {
-#if CUL_EMULATED
-    stream->enqueue([p] { validate_moe_dispatch(p); });
-#else
-    launch(validate_slots, dim3(1), dim3(kThreads), 0, stream, p);
-#endif
-  }
+  if (p.validate) validate("moe_dispatch", p, stream);
   moe_align(p.align, stream);
   const int64_t most = std::max({p.align.slots(), p.rows(), p.ranks()});
   launch(place_rows, dim3(static_cast<unsigned>(std::min<int64_t>((most + kThreads - 1) / kThreads, 1024))), dim3(kThreads), 0, stream, p);

@@ -31,12 +31,14 @@ struct MoeDispatchParams {
     const int64_t rank = row / capacity;
     if (row - rank * capacity >= count(rank)) row_ids[row] = -1;
   }
+
+  // As align's, whose map gives ranks (abi/indices.h).
+  int64_t index_items() const { return align.index_items(); }
+  CUL_NUMERIC bool valid(int64_t i) const { return align.valid(i); }
+  std::string invalid_text(int64_t i) const;
 };
 
 MoeDispatchParams check_moe_dispatch(const Call& call, const cul_moe_dispatch_args& args);
-
-// Throws DeviceError where an id or a rank is neither -1 nor one. Reads them: call it when the op runs.
-void validate_moe_dispatch(const MoeDispatchParams& p);
 
 CUL_DECLARE_COLUMNS(moe_dispatch, MoeDispatchParams)
 

@@ -4,7 +4,7 @@
 namespace culebra::cpu {
 
 void moe_dispatch(const MoeDispatchParams& p, ThreadPool& pool) {
-  if (p.validate) validate_moe_dispatch(p);
+  if (p.validate) require_valid("moe_dispatch", p);
   moe_align(p.align, pool);
   constexpr int64_t kGrain = 4096;
   pool.parallel_for(p.align.slots(), kGrain, [&](int64_t begin, int64_t end) {

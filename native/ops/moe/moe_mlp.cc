@@ -141,12 +141,9 @@ MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args) {
   return p;
 }
 
-void validate_moe_mlp(const MoeMlpParams& p) {
-  for (int64_t t = 0; t < p.tokens; ++t)
-    for (int64_t j = 0; j < p.slots_per_token; ++j)
-      if (const int32_t id = p.ids[t * p.ids_stride + j]; id < -1 || id >= p.experts)
-        throw DeviceError(format("moe_mlp: ids[%lld, %lld] = %d; it must be -1 or below the %lld experts", static_cast<long long>(t),
-                                 static_cast<long long>(j), id, static_cast<long long>(p.experts)));
+std::string MoeMlpIds::invalid_text(int64_t slot) const {
+  return format("ids[%lld, %lld] = %d; it must be -1 or below the %lld experts", static_cast<long long>(slot / k),
+                static_cast<long long>(slot % k), id(slot), static_cast<long long>(experts));
 }
 
 }  // namespace culebra

@@ -1,5 +1,6 @@
 // moe_mlp: its plan and its columns.
 #pragma once
+#include "abi/indices.h"
 #include "abi/op.h"
 #include "ops/moe/experts.h"
 #include "ops/moe/moe_decode.h"
@@ -38,6 +39,17 @@ struct MoeMlpOperands {
   void* workspace = nullptr;
 };
 
+// Given ids (abi/indices.h).
+struct MoeMlpIds {
+  const int32_t* ids;
+  int64_t ids_stride, tokens, k, experts;
+
+  CUL_NUMERIC int32_t id(int64_t slot) const { return ids[slot / k * ids_stride + slot % k]; }
+  int64_t index_items() const { return tokens * k; }
+  CUL_NUMERIC bool valid(int64_t slot) const { return id(slot) >= -1 && id(slot) < experts; }
+  std::string invalid_text(int64_t slot) const;
+};
+
 struct MoeMlpParams : MoeMlpOperands {
   MoeMlpMany many;  // cuda, simt
 
@@ -49,6 +61,7 @@ struct MoeMlpParams : MoeMlpOperands {
   int64_t up_blocks() const { return (expert_width + kBlockPairs - 1) / kBlockPairs; }
   int64_t down_blocks() const { return (width + 2 * kBlockPairs - 1) / (2 * kBlockPairs); }
 
+  MoeMlpIds indices() const { return {ids, ids_stride, tokens, slots_per_token, experts}; }
   int64_t chunk_slots() const { return chunk * slots_per_token; }
   int64_t width_pitch() const { return (width + 15) / 16 * 16; }
   int64_t expert_width_pitch() const { return (expert_width + 15) / 16 * 16; }
@@ -62,9 +75,6 @@ struct MoeMlpParams : MoeMlpOperands {
   int32_t* active() const { return offsets() + experts + 1; }   // experts that have slots
   uint64_t workspace_bytes() const;
 };
-
-// Throws DeviceError for an id that is neither -1 nor an expert. Reads them: call it when the operator runs.
-void validate_moe_mlp(const MoeMlpParams& p);
 
 MoeMlpParams check_moe_mlp(const Call& call, const cul_moe_mlp_args& args);
 

@@ -197,7 +197,7 @@ int64_t group_slots(const MoeMlpParams& p, int64_t first, int64_t tokens) {
 void moe_mlp(const MoeMlpParams& p, ThreadPool& pool) {
   if (p.tokens == 0 || p.width == 0) return;
   if (p.routed) moe_route(p.route, pool);
-  if (p.validate) validate_moe_mlp(p);
+  if (p.validate) require_valid("moe_mlp", p.indices());
   constexpr int64_t kGrain = 131072;  // products worth waking a thread for
   for (int64_t first = 0; first < p.tokens; first += p.chunk) {
     const int64_t tokens = std::min(p.chunk, p.tokens - first);

@@ -37,11 +37,9 @@ MoePermuteParams check_moe_permute(const Call& call, const cul_moe_permute_args&
   return p;
 }
 
-void validate_inverse(const char* op, const int32_t* inverse, int64_t slots, int64_t rows, int32_t lowest) {
-  for (int64_t slot = 0; slot < slots; ++slot)
-    if (inverse[slot] < lowest || inverse[slot] >= rows)
-      throw DeviceError(format("%s: inverse[%lld] = %d; it must be -1 or one of the %lld rows", op, static_cast<long long>(slot),
-                               inverse[slot], static_cast<long long>(rows)));
+std::string MoeInverse::invalid_text(int64_t slot) const {
+  return format("inverse[%lld] = %d; it must be -1 or one of the %lld rows", static_cast<long long>(slot), inverse[slot],
+                static_cast<long long>(rows));
 }
 
 }  // namespace culebra

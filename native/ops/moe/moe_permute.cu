@@ -1,7 +1,7 @@
 #include "ops/moe/moe_permute.h"
 
+#include "device/validate.h"
 #include "ops/glue/tiles.cuh"
-#include "ops/moe/validate_inverse.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
@@ -38,7 +38,7 @@ void run(MoePermuteParams p, NativeStream stream) {
 }  // namespace
 
 void moe_permute(const MoePermuteParams& p, NativeStream stream) {
-  if (p.validate) queue_inverse_check("moe_permute", p.inverse, p.slots(), p.row_count, -1, stream);
+  if (p.validate) validate("moe_permute", p.indices(), stream);
   if (p.tokens == 0 || p.width == 0) return;
   if (p.aligned) return run<uint4>(p, stream);
   if (p.element_bytes == 4) return run<uint32_t>(p, stream);

@@ -7,7 +7,7 @@
 namespace culebra::cpu {
 
 void moe_permute(const MoePermuteParams& p, ThreadPool& pool) {
-  if (p.validate) validate_inverse("moe_permute", p.inverse, p.slots(), p.row_count, -1);
+  if (p.validate) require_valid("moe_permute", p.indices());
   const int64_t row_bytes = p.width * p.element_bytes;
   if (row_bytes == 0) return;
   pool.parallel_for(p.tokens, glue::row_grain(row_bytes * p.k / 2), [&](int64_t begin, int64_t end) {

@@ -4,8 +4,6 @@ namespace culebra {
 namespace {
 
 constexpr const char* kOp = "block_sparse_attention";
-long long ll(int64_t n) { return static_cast<long long>(n); }
-
 }  // namespace
 
 BlockSparseParams check_block_sparse_attention(const Call& call, const cul_block_sparse_attention_args& args) {
@@ -46,25 +44,19 @@ BlockSparseParams check_block_sparse_attention(const Call& call, const cul_block
   return p;
 }
 
-void BlockSparseParams::require_valid() const {
-  require_starts(kOp, "cu_q", cu_q, sequences, query_rows);
-  require_starts(kOp, "cu_k", cu_k, sequences, key_rows);
-  for (int64_t b = 0; b < sequences; ++b) {
-    const int64_t queries = cu_q[b + 1] - cu_q[b], blocks = (cu_k[b + 1] - cu_k[b] + block_k - 1) / block_k;
-    if (mask_rows * block_q < queries)
-      throw DeviceError(format("%s: sequence %lld has %lld queries, but row_ptr has %lld rows of %lld for it", kOp, ll(b),
-                               ll(queries), ll(mask_rows), ll(block_q)));
-    for (int64_t i = b * mask_heads * mask_rows; i < (b + 1) * mask_heads * mask_rows; ++i) {
-      if (row_valid(i, blocks)) continue;
-      if (row_ptr[i] < 0 || row_ptr[i + 1] < row_ptr[i] || row_ptr[i + 1] > col_count)
-        throw DeviceError(format("%s: row_ptr[%lld] = %lld after %lld; it must never fall, and stay within the %lld entries "
-                                 "of col",
-                                 kOp, ll(i + 1), ll(row_ptr[i + 1]), ll(row_ptr[i]), ll(col_count)));
-      throw DeviceError(format("%s: the entries of col in row %lld, from %lld to %lld, must ascend within the sequence's %lld "
-                               "key blocks, -1 at the end",
-                               kOp, ll(i), ll(row_ptr[i]), ll(row_ptr[i + 1]), ll(blocks)));
-    }
-  }
+std::string BlockSparseParams::invalid_text(int64_t b) const {
+  if (!valid_starts(cu_q, b, query_rows)) return starts_text("cu_q", cu_q, b, query_rows);
+  if (!valid_starts(cu_k, b, key_rows)) return starts_text("cu_k", cu_k, b, key_rows);
+  const int64_t queries = cu_q[b + 1] - cu_q[b], blocks = (cu_k[b + 1] - cu_k[b] + block_k - 1) / block_k;
+  if (mask_rows * block_q < queries)
+    return format("sequence %lld has %lld queries, but row_ptr has %lld rows of %lld for it", ll(b), ll(queries), ll(mask_rows), ll(block_q));
+  int64_t i = b * mask_heads * mask_rows;
+  while (row_valid(i, blocks)) ++i;
+  if (row_ptr[i] < 0 || row_ptr[i + 1] < row_ptr[i] || row_ptr[i + 1] > col_count)
+    return format("row_ptr[%lld] = %lld after %lld; it must never fall, and stay within the %lld entries of col", ll(i + 1),
+                  ll(row_ptr[i + 1]), ll(row_ptr[i]), ll(col_count));
+  return format("the entries of col in row %lld, from %lld to %lld, must ascend within the sequence's %lld key blocks, -1 at the end", ll(i),
+                ll(row_ptr[i]), ll(row_ptr[i + 1]), ll(blocks));
 }
 
 }  // namespace culebra

@@ -1,3 +1,4 @@
+#include "device/validate.h"
 #include "ops/sparse_attention/block_sparse_attention.h"
 #include "ops/sparse_attention/sparse_tiles.cuh"
 
@@ -103,7 +104,7 @@ struct BlockTours {
 }  // namespace
 
 void block_sparse_attention(const BlockSparseParams& p, NativeStream stream) {
-  validate_indices(p, stream);
+  if (p.validate) validate("block_sparse_attention", p, stream);
   if (p.query_rows == 0 || p.sequences == 0) return;
   BlockTours tours;
   const auto bytes = static_cast<int64_t>(size_of(p.dtype));

@@ -26,16 +26,17 @@ struct BlockSparseParams : PackedHeads {
     }
     return true;
   }
-  CUL_NUMERIC bool sequence_valid(int64_t b) const {
-    if (!starts_valid(cu_q, b, query_rows) || !starts_valid(cu_k, b, key_rows)) return false;
+  // Sequences (abi/indices.h).
+  int64_t index_items() const { return sequences; }
+  CUL_NUMERIC bool valid(int64_t b) const {
+    if (!valid_starts(cu_q, b, query_rows) || !valid_starts(cu_k, b, key_rows)) return false;
     if (mask_rows * block_q < cu_q[b + 1] - cu_q[b]) return false;
     const int64_t blocks = (cu_k[b + 1] - cu_k[b] + block_k - 1) / block_k, rows = mask_heads * mask_rows;
     for (int64_t i = b * rows; i < (b + 1) * rows; ++i)
       if (!row_valid(i, blocks)) return false;
     return true;
   }
-  // Throws DeviceError where the index tensors would lead outside the others. Reads them: call it when the op runs.
-  void require_valid() const;
+  std::string invalid_text(int64_t b) const;
 };
 
 BlockSparseParams check_block_sparse_attention(const Call& call, const cul_block_sparse_attention_args& args);

@@ -87,7 +87,7 @@ HWY_EXPORT(block_sparse_items);
 HWY_EXPORT(block_sparse_item_count);
 
 void block_sparse_attention(const BlockSparseParams& p, ThreadPool& pool) {
-  p.require_valid();
+  require_valid("block_sparse_attention", p);
   const int64_t items = HWY_DYNAMIC_DISPATCH(block_sparse_item_count)(p);
   const auto run = HWY_DYNAMIC_DISPATCH(block_sparse_items);
   pool.parallel_for(items, 1, [&](int64_t begin, int64_t end) { run(p, begin, end); });

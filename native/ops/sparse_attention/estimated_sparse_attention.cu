@@ -4,8 +4,8 @@
 #include "device/mma.h"
 #include "ops/attention/tile/f32_tile.cuh"
 #include "ops/attention/tile/half_tile.cuh"
-#include "ops/kv_cache/top_keys.cuh"
-#include "ops/kv_cache/validate.cuh"
+#include "ops/attention/top_keys.cuh"
+#include "device/validate.h"
 #include "ops/sparse_attention/estimated_sparse_attention.h"
 #include "ops/sparse_attention/list_tour.cuh"
 
@@ -329,7 +329,7 @@ void run(const Params& p, NativeStream stream) {
 }  // namespace
 
 void estimated_sparse_attention(const Params& p, NativeStream stream) {
-  validate("estimated_sparse_attention", p, stream);
+  if (p.validate) validate("estimated_sparse_attention", p, stream);
   if (p.kept) launch(clear_kept_kernel, dim3(1), dim3(kThreads), 0, stream, p.kept, p.query_heads);
   if (p.plan.slots == 0 || p.query_rows == 0) return;
   switch (p.dtype) {

@@ -1,8 +1,8 @@
 // estimated_sparse_attention: its plan and its columns.
 #pragma once
 #include "culebra/sparse_attention.h"
-#include "ops/kv_cache/block_divide.h"
-#include "ops/kv_cache/head_rows.h"
+#include "device/block_divide.h"
+#include "ops/attention/head_rows.h"
 #include "ops/sparse_attention/packed.h"
 
 namespace culebra {
@@ -45,7 +45,7 @@ struct EstimatedParams : PackedHeads {
   CUL_NUMERIC bool dense(int64_t head, int64_t keys) const { return tau[head] <= 0 || keys <= dense_length; }
   CUL_NUMERIC int64_t estimate_pitch() const { return dim <= 64 ? 64 : dim <= 128 ? 128 : 256; }
 
-  // Entries of cu_q, then of cu_k (kv_cache/head_rows.h).
+  // Entries of cu_q, then of cu_k (abi/indices.h).
   int64_t index_items() const { return 2 * (sequences + 1); }
   CUL_NUMERIC bool valid(int64_t i) const {
     const bool queries = i <= sequences;

@@ -8,8 +8,6 @@
 namespace culebra {
 namespace {
 
-long long ll(int64_t n) { return static_cast<long long>(n); }
-
 // [B,*S,H,..] with `axes` axes as three.
 NeighborhoodParams::Rows rows_of(const View& v, int axes) {
   NeighborhoodParams::Rows r;

@@ -11,8 +11,6 @@
 namespace culebra {
 namespace {
 
-long long ll(int64_t n) { return static_cast<long long>(n); }
-
 // k_cmp and what comes with it, beside q and k as check_packed has seen them.
 void keep_compressed(const Call& call, const View& k_cmp, const View& v_cmp, const View& cu_cmp, NsaParams& p) {
   check_starts(call, cu_cmp, p.sequences);
@@ -196,17 +194,16 @@ NsaParams check_nsa_attention(const Call& call, const cul_nsa_attention_args& ar
   return p;
 }
 
-void NsaParams::require_valid() const {
-  require_starts(op, "cu_q", cu_q, sequences, query_rows);
-  require_starts(op, "cu_k", cu_k, sequences, key_rows);
-  if (cu_cmp) require_starts(op, "cu_cmp", cu_cmp, sequences, cmp_rows);
-  if (!reads_idx()) return;
-  for (int64_t h = 0; h < kv_heads; ++h)
-    for (int64_t t = 0; t < cu_q[sequences]; ++t)
-      for (int64_t i = 0; i < topk; ++i)
-        if (idx_of(h, t)[i] < -1)
-          throw DeviceError(format("%s: idx[%lld, %lld, %lld] = %d; it must be -1 or a block", op, ll(h), ll(t), ll(i),
-                                   idx_of(h, t)[i]));
+std::string NsaParams::invalid_text(int64_t i) const {
+  if (i < sequences) {
+    if (!valid_starts(cu_q, i, query_rows)) return starts_text("cu_q", cu_q, i, query_rows);
+    if (!valid_starts(cu_k, i, key_rows)) return starts_text("cu_k", cu_k, i, key_rows);
+    return starts_text("cu_cmp", cu_cmp, i, cmp_rows);
+  }
+  const int64_t h = (i - sequences) / query_rows, t = (i - sequences) - h * query_rows;
+  int64_t j = 0;
+  while (idx_of(h, t)[j] >= -1) ++j;
+  return format("idx[%lld, %lld, %lld] = %d; it must be -1 or a block", ll(h), ll(t), ll(j), idx_of(h, t)[j]);
 }
 
 }  // namespace culebra

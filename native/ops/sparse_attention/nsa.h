@@ -67,12 +67,19 @@ struct NsaParams : PackedHeads {
 
   // idx is an input, not an output.
   CUL_NUMERIC bool reads_idx() const { return idx && !count && window == 0; }
-  CUL_NUMERIC bool sequence_valid(int64_t b) const {
-    return starts_valid(cu_q, b, query_rows) && starts_valid(cu_k, b, key_rows) &&
-           (!cu_cmp || starts_valid(cu_cmp, b, cmp_rows));
+
+  // Sequences, then the rows of an idx that is read (abi/indices.h). Rows behind the last sequence are nobody's.
+  int64_t index_items() const { return sequences + (reads_idx() ? kv_heads * query_rows : 0); }
+  CUL_NUMERIC bool valid(int64_t i) const {
+    if (i < sequences)
+      return valid_starts(cu_q, i, query_rows) && valid_starts(cu_k, i, key_rows) && (!cu_cmp || valid_starts(cu_cmp, i, cmp_rows));
+    const int64_t h = (i - sequences) / query_rows, t = (i - sequences) - h * query_rows;
+    if (t >= cu_q[sequences]) return true;
+    for (int64_t j = 0; j < topk; ++j)
+      if (idx_of(h, t)[j] < -1) return false;
+    return true;
   }
-  // Throws DeviceError where the index tensors would lead outside the others. Reads them: call it when the op runs.
-  void require_valid() const;
+  std::string invalid_text(int64_t i) const;
 };
 
 // shared_bytes: what a block may have. queries 0: the scores of one query do not fit.

@@ -2,7 +2,7 @@
 #include "ops/sparse_attention/nsa.cuh"
 #include "ops/sparse_attention/nsa_compress.cuh"
 #include "ops/sparse_attention/nsa_workspace.h"
-#include "ops/sparse_attention/validate.cuh"
+#include "device/validate.h"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kGateThreads) gate_kernel(NsaParams p, const f
 }  // namespace
 
 void nsa_attention(const NsaParams& given, NativeStream stream) {
-  validate_indices(given, stream);
+  if (given.validate) validate(given.op, given, stream);
   if (given.query_rows == 0 || given.sequences == 0) return;
   NsaParams p = given;
   const NsaWorkspace at(p, false);

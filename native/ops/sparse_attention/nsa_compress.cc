@@ -5,8 +5,6 @@
 namespace culebra {
 namespace {
 
-long long ll(int64_t n) { return static_cast<long long>(n); }
-
 }  // namespace
 
 void check_compression(const Call& call, int32_t l, int32_t d) {
@@ -64,12 +62,9 @@ NsaCompressParams check_nsa_compress(const Call& call, const cul_nsa_compress_ar
   return p;
 }
 
-void NsaCompressParams::require_valid() const {
-  require_starts("nsa_compress", "cu_seqlens", cu_seqlens, sequences, rows);
-  int64_t total = 0;
-  for (int64_t b = 0; b < sequences; ++b) total += compressed_rows(cu_seqlens[b + 1] - cu_seqlens[b], l, d);
-  if (total > out_rows)
-    throw DeviceError(format("nsa_compress: the sequences give %lld rows, but y has %lld", ll(total), ll(out_rows)));
+std::string NsaCompressParams::invalid_text(int64_t i) const {
+  if (i < sequences) return starts_text("cu_seqlens", cu_seqlens, i, rows);
+  return format("the sequences give %lld rows, but y has %lld", ll(given_rows()), ll(out_rows));
 }
 
 }  // namespace culebra

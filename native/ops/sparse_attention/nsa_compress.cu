@@ -7,7 +7,7 @@
 #include "device/mma.h"
 #include "device/warp.h"
 #include "ops/glue/tiles.cuh"
-#include "ops/sparse_attention/validate.cuh"
+#include "device/validate.h"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
@@ -286,7 +286,7 @@ void compress_rows(const NsaCompressParams& p, NativeStream stream) {
 }
 
 void nsa_compress(const NsaCompressParams& p, NativeStream stream) {
-  validate_indices(p, stream);
+  if (p.validate) validate("nsa_compress", p, stream);
   compressed_starts(p.cu_seqlens, p.cu_out, p.sequences, p.l, p.d, stream);
   compress_rows(p, stream);
 }

@@ -30,9 +30,15 @@ struct NsaCompressParams {
   bool aligned = false;  // every row begins and ends at a multiple of 16 bytes
   bool validate = false;
 
-  CUL_NUMERIC bool sequence_valid(int64_t b) const { return starts_valid(cu_seqlens, b, rows); }
-  // Throws DeviceError where cu_seqlens would lead outside x or y. Reads it: call it when the op runs.
-  void require_valid() const;
+  CUL_NUMERIC int64_t given_rows() const {
+    int64_t total = 0;
+    for (int64_t b = 0; b < sequences; ++b) total += compressed_rows(cu_seqlens[b + 1] - cu_seqlens[b], l, d);
+    return total;
+  }
+  // Sequences, then the room in y (abi/indices.h).
+  int64_t index_items() const { return sequences + 1; }
+  CUL_NUMERIC bool valid(int64_t i) const { return i < sequences ? valid_starts(cu_seqlens, i, rows) : given_rows() <= out_rows; }
+  std::string invalid_text(int64_t i) const;
 };
 
 NsaCompressParams check_nsa_compress(const Call& call, const cul_nsa_compress_args& args);

@@ -82,7 +82,7 @@ namespace culebra::cpu {
 HWY_EXPORT(compress_items);
 
 void nsa_compress(const NsaCompressParams& p, ThreadPool& pool) {
-  p.require_valid();
+  require_valid("nsa_compress", p);
   p.cu_out[0] = 0;
   for (int64_t b = 0; b < p.sequences; ++b)
     p.cu_out[b + 1] =

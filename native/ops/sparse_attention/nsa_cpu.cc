@@ -311,21 +311,21 @@ int64_t choose_blocks(const NsaParams& p, const float* probabilities, int64_t se
 }
 
 void nsa_compressed_attention(const NsaParams& p, ThreadPool& pool) {
-  p.require_valid();
+  require_valid(p.op, p);
   run(p, NsaStep::compressed, pool);
 }
 void nsa_select(const NsaParams& p, ThreadPool& pool) {
-  p.require_valid();
+  require_valid(p.op, p);
   run(p, NsaStep::select, pool);
 }
 void nsa_selected_attention(const NsaParams& p, ThreadPool& pool) {
-  p.require_valid();
+  require_valid(p.op, p);
   run(p, NsaStep::selected, pool);
 }
 
 void nsa_attention(const NsaParams& given, ThreadPool& pool) {
   NsaParams p = given;
-  p.require_valid();
+  require_valid(p.op, p);
   if (p.mean) {
     const NsaWorkspace at(p, true);
     auto* base = static_cast<char*>(p.workspace);

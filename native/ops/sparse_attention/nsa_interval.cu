@@ -1,4 +1,5 @@
 #include "ops/sparse_attention/nsa.cuh"
+#include "device/validate.h"
 #include "ops/sparse_attention/nsa_tours.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
@@ -36,7 +37,7 @@ void nsa_window_step(const NsaParams& p, NsaPartial partial, NativeStream stream
 }
 
 void nsa_compressed_attention(const NsaParams& p, NativeStream stream) {
-  validate_indices(p, stream);
+  if (p.validate) validate(p.op, p, stream);
   nsa_compressed_step(p, {}, stream);
 }
 

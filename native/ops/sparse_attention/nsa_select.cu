@@ -1,4 +1,5 @@
 #include "device/mma.h"
+#include "device/validate.h"
 #include "device/warp.h"
 #include "ops/attention/tile/key_tiles.cuh"
 #include "ops/sparse_attention/nsa.cuh"
@@ -221,7 +222,7 @@ void nsa_select_step(const NsaParams& p, NativeStream stream) {
 }
 
 void nsa_select(const NsaParams& p, NativeStream stream) {
-  validate_indices(p, stream);
+  if (p.validate) validate(p.op, p, stream);
   nsa_select_step(p, stream);
 }
 

@@ -1,4 +1,5 @@
 #include "ops/attention/tile/few_rows.cuh"
+#include "device/validate.h"
 #include "ops/sparse_attention/nsa_kv_order.cuh"
 #include "ops/sparse_attention/nsa_tours.cuh"
 
@@ -49,7 +50,7 @@ void nsa_selected_step(const NsaParams& p, NsaPartial partial, char* workspace, 
 }
 
 void nsa_selected_attention(const NsaParams& p, NativeStream stream) {
-  validate_indices(p, stream);
+  if (p.validate) validate(p.op, p, stream);
   nsa_selected_step(p, {}, static_cast<char*>(p.workspace), stream);
 }
 

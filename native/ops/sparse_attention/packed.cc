@@ -89,11 +89,9 @@ void check_outputs(const Call& call, std::initializer_list<const View*> outputs,
     for (const View* const* other = outputs.begin(); other != out; ++other) call.disjoint(**out, **other);
 }
 
-void require_starts(const char* op, const char* name, const int32_t* cu, int64_t sequences, int64_t rows) {
-  for (int64_t b = 0; b <= sequences; ++b)
-    if (b == 0 ? cu[0] != 0 : cu[b] < cu[b - 1] || cu[b] > rows)
-      throw DeviceError(format("%s: %s[%lld] = %d; it must begin with 0, never fall, and end within the %lld rows", op,
-                               name, static_cast<long long>(b), cu[b], static_cast<long long>(rows)));
+std::string starts_text(const char* name, const int32_t* cu, int64_t b, int64_t rows) {
+  const int64_t at = cu[0] != 0 ? 0 : b + 1;
+  return format("%s[%lld] = %d; it must begin with 0, never fall, and end within the %lld rows", name, ll(at), cu[at], ll(rows));
 }
 
 }  // namespace culebra

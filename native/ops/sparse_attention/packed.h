@@ -1,5 +1,6 @@
 // What the operators on packed sequences check and keep alike: q [Tq,Hq,D], k [Tk,Hkv,D], v [Tk,Hkv,Dv], cu_q, cu_k, o, lse.
 #pragma once
+#include "abi/indices.h"
 #include "abi/op.h"
 #include "device/numeric.h"
 
@@ -42,11 +43,7 @@ void check_outputs(const Call& call, std::initializer_list<const View*> outputs,
 void check_kernel_limits(const Call& call, int64_t dim, int64_t value_dim);
 void at_least(const Call& call, int64_t value, int64_t least, const char* name);
 
-// Whether the starts around sequence b are what require_starts demands.
-CUL_NUMERIC bool starts_valid(const int32_t* cu, int64_t b, int64_t rows) {
-  return cu[0] == 0 && cu[b] <= cu[b + 1] && cu[b + 1] <= rows;
-}
-// Throws DeviceError unless cu begins with 0, never falls and ends within `rows`. Reads it: call it when the op runs.
-void require_starts(const char* op, const char* name, const int32_t* cu, int64_t sequences, int64_t rows);
+// What is wrong where valid_starts says no.
+std::string starts_text(const char* name, const int32_t* cu, int64_t b, int64_t rows);
 
 }  // namespace culebra

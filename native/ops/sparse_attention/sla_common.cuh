@@ -4,7 +4,7 @@
 #include "device/bits.h"
 #include "device/launch.h"
 #include "device/warp.h"
-#include "ops/kv_cache/block_divide.h"
+#include "device/block_divide.h"
 #include "ops/sparse_attention/sparse_linear_attention.h"
 
 namespace culebra::CUL_DEVICE_NS::sla {

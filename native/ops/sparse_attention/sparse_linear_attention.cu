@@ -2,7 +2,7 @@
 
 #include "ops/attention/tile/f32_tile.cuh"
 #include "ops/attention/tile/half_tile.cuh"
-#include "ops/kv_cache/top_keys.cuh"
+#include "ops/attention/top_keys.cuh"
 #include "ops/sparse_attention/linear_part.cuh"
 #include "ops/sparse_attention/linear_part_fma.cuh"
 #include "ops/sparse_attention/list_tour.cuh"

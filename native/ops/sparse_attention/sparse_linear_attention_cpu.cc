@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "backends/cpu/thread_pool.h"
-#include "ops/kv_cache/top_keys.h"
+#include "ops/attention/top_keys.h"
 #include "ops/sparse_attention/sparse_linear_attention.h"
 
 #undef HWY_TARGET_INCLUDE

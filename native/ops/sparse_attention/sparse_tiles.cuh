@@ -4,7 +4,6 @@
 #include "ops/attention/tile/f32_tile.cuh"
 #include "ops/attention/tile/half_tile.cuh"
 #include "ops/sparse_attention/packed.h"
-#include "ops/sparse_attention/validate.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 

@@ -18,7 +18,7 @@ set(CULEBRA_SIMT_HOOKS_PRESENT ${CMAKE_CURRENT_LIST_DIR}/hooks.cc)
 set(CULEBRA_SIMT_HOOKS_ABSENT ${CMAKE_CURRENT_LIST_DIR}/hooks_absent.cc)
 
 # Kernels reinterpret registers as other types, as a device allows, and unroll loops in nvcc's words. -g1: findings name lines.
-set(CULEBRA_SIMT_PLAIN_OPTIONS -fno-strict-aliasing -Wno-unknown-pragmas -Wno-psabi)
+set(CULEBRA_SIMT_PLAIN_OPTIONS -O2 -fno-strict-aliasing -Wno-unknown-pragmas -Wno-psabi)
 if(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   list(APPEND CULEBRA_SIMT_PLAIN_OPTIONS -mtls-dialect=gnu2)  # the current thread's identity in a few instructions
 endif()

@@ -8,8 +8,6 @@ namespace {
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-long long ll(int64_t v) { return v; }
-
 // Uneven act-order groups are padded to chunks of this many rows: the smallest group that the kernels take.
 constexpr int64_t kChunk = 32;
 

@@ -1,8 +1,7 @@
-// CUL_OP_VALIDATE: index tensors are looked at when the op runs, and a bad one fails the device.
+// CUL_OP_VALIDATE: index tensors (abi/indices.h) are looked at before the kernels that read by them, and a bad one fails the device.
 #pragma once
+#include "abi/indices.h"
 #include "device/launch.h"
-#include "device/portable.h"
-#include "ops/kv_cache/head_rows.h"
 
 namespace culebra::CUL_DEVICE_NS {
 
@@ -10,7 +9,7 @@ namespace culebra::CUL_DEVICE_NS {
 
 template <class P>
 void validate(const char* op, const P& p, NativeStream stream) {
-  if (p.validate) stream->enqueue([op, p] { require_valid(op, p); });
+  stream->enqueue([op, p] { require_valid(op, p); });
 }
 
 #else
@@ -35,7 +34,7 @@ __global__ void validate_kernel(P p, int64_t items) {
 
 template <class P>
 void validate(const char*, const P& p, NativeStream stream) {
-  if (p.validate) launch(validate_kernel<P>, dim3(64), dim3(128), 0, stream, p, p.index_items());
+  if (const int64_t items = p.index_items(); items > 0) launch(validate_kernel<P>, dim3(64), dim3(128), 0, stream, p, items);
 }
 
 #endif

@@ -5,7 +5,7 @@
 #include "device/barrier.h"
 #include "device/portable.h"
 #include "device/warp.h"
-#include "ops/kv_cache/top_keys.h"
+#include "ops/attention/top_keys.h"
 
 namespace culebra::CUL_DEVICE_NS {
 
