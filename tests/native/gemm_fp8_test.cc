@@ -107,6 +107,16 @@ TEST_P(Fp8Gemm, TakesEveryWayThroughThePlan) {
   }
 }
 
+TEST_P(Fp8Gemm, RowsThatRepeatOrDescend) {
+  Context context(GetParam());
+  Problem p(context, {20, 72, 144, CUL_FP8_SCALING_TOKEN_CHANNEL, kF16}, 25);
+  const auto compared = [&] {
+    expect_product(context, cul_fp8_gemm, p.args, p.out, [&](int64_t row, int64_t column) { return p.reference(row, column); });
+  };
+  with_unusual_rows(p.a, compared);
+  with_unusual_rows(p.b, compared);
+}
+
 TEST(Fp8Plan, FillsTheDeviceAndSaysWhy) {
   DeviceCaps caps;
   caps.backend = CUL_BACKEND_CUDA;

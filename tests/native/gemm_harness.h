@@ -153,6 +153,22 @@ class DeviceTensor {
   void* data_ = nullptr;
 };
 
+// Calls f with all rows of the matrix in one place, and with rows in descending order: strides that every operator takes. The rows are made
+// equal first, so that the elements are the same in both.
+template <class F>
+void with_unusual_rows(DeviceTensor& matrix, F f) {
+  matrix.fill([&](auto, int64_t column) { return matrix.get(0, column); });
+  const cul_tensor plain = matrix.tensor;
+  for (const int64_t stride : {int64_t{0}, -plain.strides[0]}) {
+    SCOPED_TRACE("row stride " + std::to_string(stride));
+    int64_t strides[] = {stride, 1};
+    matrix.tensor.strides = strides;
+    matrix.tensor.byte_offset = static_cast<uint64_t>(stride < 0 ? (matrix.rows() - 1) * plain.strides[0] * plain.dtype.bits / 8 : 0);
+    f();
+  }
+  matrix.tensor = plain;
+}
+
 inline std::vector<int32_t> backends_here() {
   std::vector<int32_t> list;
   for (int32_t b = 0; b < CUL_BACKEND_COUNT; ++b) {

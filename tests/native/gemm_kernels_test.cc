@@ -331,6 +331,41 @@ TEST_P(GemmKernelTest, denseBatchInvariantRowsHaveTheirOwnBits) {
   }
 }
 
+TEST_P(GemmKernelTest, rowsThatRepeatOrDescend) {
+  Context context(GetParam());
+  const auto same = [](const std::vector<double>& want, const DeviceTensor& got) {
+    size_t i = 0;
+    for (int64_t r = 0; r < got.rows(); ++r)
+      for (int64_t c = 0; c < got.columns(); ++c, ++i) EXPECT_NEAR(got.get(r, c), want[i], 0.02 * std::abs(want[i]) + 0.05) << r << ", " << c;
+  };
+  const Int4Case int4{.m = 20, .n = 72, .k = 64, .group = 32};
+  Int4Problem packed(context, int4, 20260917);
+  DeviceTensor a(context, kF16, {20, 64}), b(context, kF16, {72, 64}), c(context, kF16, {20, 72});
+  fill_normal(a, 20260918);
+  fill_normal(b, 20260919);
+  with_unusual_rows(a, [&] {
+    ASSERT_EQ(packed.multiply(a, c), CUL_OK) << cul_last_error();
+    same(packed.reference(a), c);
+  });
+  cul_gemm_args args{};
+  args.a = &a.tensor, args.b = &b.tensor, args.c = &c.tensor;
+  const auto multiply = [&] {
+    ASSERT_EQ(context.run(cul_gemm, args), CUL_OK) << cul_last_error();
+    c.download();
+    std::vector<double> want;
+    for (int64_t r = 0; r < 20; ++r)
+      for (int64_t n = 0; n < 72; ++n) {
+        double sum = 0;
+        for (int64_t k = 0; k < 64; ++k) sum += a.get(r, k) * b.get(n, k);
+        want.push_back(sum);
+      }
+    same(want, c);
+  };
+  with_unusual_rows(a, multiply);
+  fill_normal(a, 20260920);
+  with_unusual_rows(b, multiply);
+}
+
 TEST_P(GemmKernelTest, denseF32) {
   check_dense(GetParam(), {3, 70, 129, kF32, kF32, CUL_ACT_NONE, true, 1}, 20260910);
   check_dense(GetParam(), {66, 130, 40, kF32, kF32, CUL_ACT_GELU, false}, 20260911);

@@ -89,6 +89,7 @@ TEST(GemmPlan, denseTiles) {
 TEST(GemmPlan, whatTheLibraryMayHave) {
   GemmParams p{};
   p.m = 17, p.n = 64, p.k = 64;
+  p.lda = p.ldb = p.ldc = 64;
   p.dtype = p.out_dtype = DType::bf16;
   EXPECT_EQ(not_for_library(p), nullptr);
   const auto refused = [&](auto change) {
@@ -101,6 +102,8 @@ TEST(GemmPlan, whatTheLibraryMayHave) {
   EXPECT_TRUE(refused([](GemmParams& q) { q.act = CUL_ACT_GELU; }));
   EXPECT_TRUE(refused([](GemmParams& q) { q.k = 0; }));
   EXPECT_TRUE(refused([](GemmParams& q) { q.m = 16; }));
+  EXPECT_TRUE(refused([](GemmParams& q) { q.lda = 0; }));
+  EXPECT_TRUE(refused([](GemmParams& q) { q.ldb = -64; }));
   EXPECT_FALSE(refused([](GemmParams& q) { q.m = 1, q.dtype = q.out_dtype = DType::f32; }));
   EXPECT_FALSE(refused([&](GemmParams& q) { q.bias = &bias; }));
   EXPECT_TRUE(refused([&](GemmParams& q) { q.bias = &bias, q.out_dtype = DType::f32; }));

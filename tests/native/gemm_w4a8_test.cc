@@ -105,6 +105,14 @@ TEST_P(W4A8Gemm, MatchesDoublePrecision) {
   });
 }
 
+TEST_P(W4A8Gemm, RowsThatRepeatOrDescend) {
+  Context context(GetParam());
+  Problem p(context, {20, 72, 128, CUL_EPILOGUE_NONE, kF16}, 8);
+  with_unusual_rows(p.a, [&] {
+    expect_product(context, cul_w4a8_gemm, p.args, p.out, [&](int64_t row, int64_t column) { return p.reference(row, column); });
+  });
+}
+
 TEST_P(W4A8Gemm, SharesKAmongTheBlocksOfACluster) {
   on_backend(GetParam(), [](Context& context) {
     compare(context, {2, 72, 2000, CUL_EPILOGUE_NONE, kF16}, 11);

@@ -218,6 +218,17 @@ TEST_P(LinearLogprobTest, emptyExtents) {
   }
 }
 
+TEST_P(LinearLogprobTest, rowsThatRepeatOrDescend) {
+  Context context(GetParam());
+  LogprobProblem problem(context, {.n = 20, .v = 150, .d = 24, .type = kF16}, 20261110);
+  const auto compared = [&] {
+    ASSERT_EQ(problem.run(), CUL_OK) << cul_last_error();
+    problem.expect_reference();
+  };
+  with_unusual_rows(problem.e, compared);
+  with_unusual_rows(problem.words, compared);
+}
+
 TEST_P(LinearLogprobTest, batchInvariantRowsHaveTheirOwnBits) {
   for (const cul_dtype type : {kF32, kBf16}) {
     Context context(GetParam());

@@ -26,6 +26,12 @@ TEST_P(MoeDecodeTest, everyStorageAndActivation) {
   check(GetParam(), {CUL_EXPERTS_F8, CUL_MOE_ACT_SWIGLU_OAI, kF16, 6, 2, 3, 200, 136, true, false, -1, 3}, 8);
 }
 
+TEST_P(MoeDecodeTest, matricesOfTwoCheckpoints) {
+  for (const int64_t tokens : {1, 9})  // 9: not this kernel
+    for (const cul_dtype type : {kF16, kBf16})
+      check(GetParam(), {CUL_EXPERTS_INT4, CUL_MOE_ACT_SILU, type, tokens, 2, 5, 96, 64, false, true, 32, 0, -2, true}, 18);
+}
+
 // More steps than the ring has stages; more experts in a block's share than hidden rows fit beside one another; idle blocks.
 TEST_P(MoeDecodeTest, longRowsAndManyExperts) {
   check(GetParam(), {CUL_EXPERTS_INT4, CUL_MOE_ACT_SILU, kF16, 1, 2, 3, 6200, 32, false, false, 128, 16}, 9);

@@ -138,6 +138,17 @@ TEST_P(GroupedGemmTest, manyRowsAnExpert) {
   check(GetParam(), {CUL_EXPERTS_F8, kF8, {256 + 100, 140, 200}, 64, 128, -1, false, false, true, 0, 1, kF16}, 26);
 }
 
+TEST_P(GroupedGemmTest, rowsThatRepeatOrDescend) {
+  for (const auto& [storage, type] : {std::pair{CUL_EXPERTS_HALF, kBf16}, {CUL_EXPERTS_F8, kF8}, {CUL_EXPERTS_INT4, kBf16}}) {
+    Context context(GetParam());
+    GroupedProblem problem(context, {storage, type, {3, 0, 17}, 72, 64, 32, false, false, false, 0, 0, kF16}, 27);
+    with_unusual_rows(problem.a, [&] {
+      ASSERT_EQ(problem.run(), CUL_OK) << cul_last_error();
+      problem.expect_reference();
+    });
+  }
+}
+
 TEST_P(GroupedGemmTest, nothingToDo) {
   check(GetParam(), {CUL_EXPERTS_HALF, kBf16, {0, 0}, 16, 32, -1, false, false, false, 0, 3, kBf16}, 12);
   check(GetParam(), {CUL_EXPERTS_HALF, kBf16, {0}, 16, 32, -1, false, false, false, 0, 0, kBf16}, 13);

@@ -28,9 +28,9 @@ class Tensor3 {
 
 class ExpertTensors {
  public:
-  // half: of the activations.
+  // half: of the activations. own_half: scales have the same type; otherwise the other, as a checkpoint's may.
   ExpertTensors(Context& context, int32_t storage, cul_dtype half, int64_t experts, int64_t n, int64_t k, int32_t group, bool zeros, int64_t pad,
-                std::mt19937& rng)
+                std::mt19937& rng, bool own_half = false)
       : storage_(storage), group_(group < 0 ? std::max<int64_t>(k, 1) : group) {
     const double size = 1 / std::sqrt(static_cast<double>(std::max<int64_t>(k, 1)));
     std::normal_distribution<double> normal;
@@ -47,8 +47,7 @@ class ExpertTensors {
       scales_ = make(kF32, (n + 127) / 128, (k + 127) / 128, 1, [&](auto, auto) { return uniform(rng) * size / 50; });
     } else {
       data_ = make(kU8, n, k / 2, pad, byte);
-      // Of the other half type than the activations: a checkpoint's scales may be.
-      scales_ = make(half.code == CUL_BFLOAT ? kF16 : kBf16, n, groups, 3, [&](auto, auto) { return uniform(rng) * size / 5; });
+      scales_ = make((half.code == CUL_BFLOAT) == own_half ? kBf16 : kF16, n, groups, 3, [&](auto, auto) { return uniform(rng) * size / 5; });
       if (zeros) zeros_ = make(kU8, n / 2, groups, 1, byte);
     }
   }

@@ -14,6 +14,7 @@ struct MlpCase {
   int32_t group = 32;
   int64_t pad = 8;
   int32_t one_expert = -2;  // all ids, where it is not -2
+  bool matrices_differ = false;  // int4: scales of w13 and w2 in the two half types; w2 without zeros
 };
 
 class MlpProblem {
@@ -21,7 +22,7 @@ class MlpProblem {
   MlpProblem(Context& context, const MlpCase& c, uint32_t seed)
       : context(context), c(c), rng(seed), x(context, c.type, {c.tokens, c.width}, c.pad),
         w13(context, c.storage, c.type, c.experts, 2 * c.inner, c.width, c.group, c.zeros, c.pad, rng),
-        w2(context, c.storage, c.type, c.experts, c.width, c.inner, c.group, c.zeros, c.pad, rng),
+        w2(context, c.storage, c.type, c.experts, c.width, c.inner, c.group, c.zeros && !c.matrices_differ, c.pad, rng, c.matrices_differ),
         b13(context, c.type, {c.experts, 2 * c.inner}, 1), b2(context, c.type, {c.experts, c.width}, 3),
         weights(context, kF32, {c.tokens, c.k}, 1), ids(context, kI32, {c.tokens, c.k}, 1), y(context, c.type, {c.tokens, c.width}, c.pad) {
     std::normal_distribution<double> normal;

@@ -53,8 +53,8 @@ F8Plan plan_fp8_gemm(const Fp8GemmParams& p, bool batch_invariant, const DeviceC
   static constexpr TileChoice kTiles[] = {hopper_choice<HopperF8Tile16>, hopper_choice<HopperF8Tile64>, hopper_choice<HopperF8Tile128>,
                                           hopper_choice<HopperF8Tile256>};
   F8Plan result = plan(kTiles, p.m, ceil_div(p.n, kFp8Block), kFp8Block, ceil_div(p.k, kFp8Block), batch_invariant, caps, reason);
-  result.copies_a = p.m > 1 && p.lda % 16 != 0;
-  result.copies_b = p.n > 1 && p.ldb % 16 != 0;
+  result.copies_a = p.m > 1 && !copy_engine_takes(p.lda, 16);
+  result.copies_b = p.n > 1 && !copy_engine_takes(p.ldb, 16);
   if (p.m == 0) return result;
   result.b_offset = result.copies_a ? align256(p.m * p.k) : 0;
   result.workspace_bytes = result.b_offset + (result.copies_b ? align256(p.n * p.k) : 0);
@@ -71,7 +71,7 @@ F8Plan plan_w4a8_gemm(const W4A8GemmParams& p, bool batch_invariant, const Devic
   const bool gated = p.epilogue == CUL_EPILOGUE_SILU_MUL, paired = gated && p.n % (2 * kColumnBlock) == 0;
   const int64_t column_tiles = paired ? ceil_div(p.n / 2, kColumns / 2) : ceil_div(p.n_padded, kColumns);
   F8Plan result = plan(kTiles, p.m, column_tiles, kColumns, p.k_padded / kW4A8Group, batch_invariant, caps, reason);
-  result.copies_a = (p.m > 1 && p.lda % 16 != 0) || p.k % 16 != 0;
+  result.copies_a = (p.m > 1 && !copy_engine_takes(p.lda, 16)) || p.k % 16 != 0;
   result.fused = !gated || paired;
   if (p.m == 0) return result;
   result.sums_offset = result.copies_a ? align256(p.m * ceil_div(p.k, 16) * 16) : 0;

@@ -67,6 +67,7 @@ GemmParams check_gemm(const Call& call, const cul_gemm_args& args) {
     call.shape(bias, {b[0]}, "[N]");
   }
   call.one_of(args.act, {CUL_ACT_NONE, CUL_ACT_SILU, CUL_ACT_GELU}, "act");
+  call.distinct(c);
   for (const View* in : {&a, &b, &bias}) call.disjoint(c, *in);
 
   GemmParams p{};

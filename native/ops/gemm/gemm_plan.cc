@@ -16,7 +16,7 @@ using namespace tile_plan;
 // of its stride.
 template <class Params>
 bool rows_are_aligned(const Params& p) {
-  return p.lda % 8 == 0 || (p.m == 1 && !p.batch_invariant);
+  return copy_engine_takes(p.lda, 8) || (p.m == 1 && !p.batch_invariant);
 }
 
 // The larger tile, unless the smaller one rounds a small m up to fewer rows.
@@ -86,7 +86,7 @@ GemmPlan plan_gemm(const GemmParams& p, const DeviceCaps& caps, std::string* rea
     *reason = "64 x 64 tiles of FMAs (f32 uses no TF32); k in one piece";
     return plan;
   }
-  const char* const obstacle = p.k == 0 ? "k is empty" : not_hopper(caps, rows_are_aligned(p) && (p.ldb % 8 == 0 || p.n == 1));
+  const char* const obstacle = p.k == 0 ? "k is empty" : not_hopper(caps, rows_are_aligned(p) && (copy_engine_takes(p.ldb, 8) || p.n == 1));
   plan.design = obstacle ? GemmDesign::marlin : GemmDesign::hopper;
   const bool hopper = plan.design == GemmDesign::hopper;
 
@@ -114,6 +114,7 @@ const char* not_for_library(const GemmParams& p) {
   if (p.act != CUL_ACT_NONE) return "it has no such activation";
   if (p.m == 0 || p.n == 0 || p.k == 0) return "there is nothing to multiply";
   if (p.bias && p.out_dtype != p.dtype) return "its bias has the type of c";
+  if ((p.m > 1 && (p.lda < p.k || p.ldc < p.n)) || (p.n > 1 && p.ldb < p.k)) return "its rows ascend without overlapping";
   if (p.dtype != DType::f32 && p.m <= HopperHalfTile16::kTokens) return "b is read at the memory's speed without it";
   return nullptr;
 }

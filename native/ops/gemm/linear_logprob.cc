@@ -74,7 +74,7 @@ LogprobPlan plan_linear_logprob(const LogprobParams& p, const DeviceCaps& caps, 
   LogprobPlan plan;
   const bool f32 = p.dtype == DType::f32, few = p.n <= HalfTile16::kTokens && !p.batch_invariant;
   // One row needs no stride, but alone it must not be another design's than in a batch of its stride.
-  const bool aligned = (p.lde % 8 == 0 || (p.n == 1 && !p.batch_invariant)) && (p.ldc % 8 == 0 || p.v == 1);
+  const bool aligned = (tile_plan::copy_engine_takes(p.lde, 8) || (p.n == 1 && !p.batch_invariant)) && (tile_plan::copy_engine_takes(p.ldc, 8) || p.v == 1);
   const char* const obstacle = f32 ? "f32" : few ? "few tokens" : p.d == 0 ? "d is empty" : tile_plan::not_hopper(caps, aligned);
   plan.design = obstacle ? GemmDesign::marlin : GemmDesign::hopper;
   const int32_t words = f32 ? 64 : HalfTile128::kColumns;  // HopperHalfTile128's as well

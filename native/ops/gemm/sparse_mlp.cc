@@ -59,6 +59,7 @@ SparseMlpParams check_sparse_mlp(const Call& call, const cul_sparse_mlp_args& ar
   p.inner = gate[0];
   p.threshold = args.threshold;
   p.dtype = x.dtype;
+  p.batch_invariant = call.batch_invariant();
   if (call.caps().backend == CUL_BACKEND_CPU) {
     p.workspace = call.workspace(cpu::sparse_mlp_workspace(p.rows, p.d, p.inner).bytes);
     return p;

@@ -31,6 +31,7 @@ struct SparseMlpParams {
   int64_t rows, d, inner;
   float threshold;
   DType dtype;
+  bool batch_invariant;
   void* workspace;
   SparseMlpPlan plan;
 };

@@ -1,6 +1,6 @@
 // sparse_mlp on the cpu: one pass over rows of w_gate and, where a row of x needs it, of w_up; then the needed rows of w_down_t,
-// columns shared between threads. Sums run in the order of d and of the rows, each row of x by itself: a call is batch
-// invariant, and independent of the number of threads.
+// columns shared between threads. Sums run in the order of d and of the rows, each row of x by itself, whatever the number of threads;
+// a row alone takes more chains of sums than one of several, unless the call is to be batch invariant.
 #include "ops/gemm/sparse_mlp.h"
 
 #include <array>
@@ -34,23 +34,25 @@ const T* row_of(const void* matrix, int64_t row, int64_t stride) {
   return static_cast<const T*>(matrix) + row * stride;
 }
 
-// out[b] = w . x[b]
-template <class T, int B>
+// How many independent sums hide the latency of an addition, for one row of x that may depend on being alone and for all others.
+constexpr int kChainsAlone = 4, kChains = 2;
+
+// out[b] = w . x[b], in Chains sums.
+template <class T, int B, int Chains>
 void dot(const T* w, const Work& work, float* out) {
-  constexpr int kChains = B == 1 ? 4 : 2;  // enough independent sums to hide the latency of an addition
   const F32Tag d;
   const int64_t whole = work.p.d / kLanes * kLanes;
-  F32 sums[kChains][B];
+  F32 sums[Chains][B];
 #pragma GCC unroll 8
-  for (int i = 0; i < kChains * B; ++i) sums[i / B][i % B] = hn::Zero(d);
+  for (int i = 0; i < Chains * B; ++i) sums[i / B][i % B] = hn::Zero(d);
   const auto step = [&](int64_t i, int chain, F32 v) HWY_ATTR {
 #pragma GCC unroll 4
     for (int b = 0; b < B; ++b) sums[chain][b] = hn::MulAdd(v, hn::Load(d, work.x + b * work.d_padded + i), sums[chain][b]);
   };
   int64_t i = 0;
-  for (; i + kChains * kLanes <= whole; i += kChains * kLanes)
+  for (; i + Chains * kLanes <= whole; i += Chains * kLanes)
 #pragma GCC unroll 4
-    for (int c = 0; c < kChains; ++c) step(i + c * kLanes, c, load_f32(d, w + i + c * kLanes));
+    for (int c = 0; c < Chains; ++c) step(i + c * kLanes, c, load_f32(d, w + i + c * kLanes));
   for (; i < whole; i += kLanes) step(i, 0, load_f32(d, w + i));
   if (i < work.p.d) {
     T tail[kLanes] = {};
@@ -59,23 +61,23 @@ void dot(const T* w, const Work& work, float* out) {
   }
   for (int b = 0; b < B; ++b) {
     F32 sum = sums[0][b];
-    for (int c = 1; c < kChains; ++c) sum = hn::Add(sum, sums[c][b]);
+    for (int c = 1; c < Chains; ++c) sum = hn::Add(sum, sums[c][b]);
     out[b] = hn::GetLane(hn::SumOfLanes(d, sum));
   }
 }
 
 // Row i of w_gate and, where needed, of w_up.
-template <class T, int B>
+template <class T, int B, int Chains>
 void gate_and_up(const Work& work, int64_t i) {
   const SparseMlpParams& p = work.p;
   float h[B], up[B];
-  dot<T, B>(row_of<T>(p.w_gate, i, p.ld_gate), work, h);
+  dot<T, B, Chains>(row_of<T>(p.w_gate, i, p.ld_gate), work, h);
   int32_t mask = 0;
   for (int b = 0; b < B; ++b) {
     h[b] /= 1 + std::exp(-h[b]);
     mask |= !(std::fabs(h[b]) < p.threshold) << b;  // a NaN is not switched off
   }
-  if (mask) dot<T, B>(row_of<T>(p.w_up, i, p.ld_up), work, up);
+  if (mask) dot<T, B, Chains>(row_of<T>(p.w_up, i, p.ld_up), work, up);
   for (int b = 0; b < B; ++b) work.products[i * B + b] = mask >> b & 1 ? h[b] * up[b] : 0;
   work.list[i] = mask;
 }
@@ -122,7 +124,7 @@ void down(const Work& work, int64_t needed, int64_t begin, int64_t end) {
   }
 }
 
-template <class T, int B>
+template <class T, int B, int Chains>
 void run(const Work& work, ThreadPool& pool) {
   const SparseMlpParams& p = work.p;
   for (int b = 0; b < B; ++b) {
@@ -132,7 +134,7 @@ void run(const Work& work, ThreadPool& pool) {
     std::fill(to + p.d, to + work.d_padded, 0.0f);
   }
   pool.parallel_for(p.inner, 16, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) gate_and_up<T, B>(work, i);
+    for (int64_t i = begin; i < end; ++i) gate_and_up<T, B, Chains>(work, i);
   });
   for (int b = 0; p.active && b < B; ++b) p.active[b] = 0;
   int64_t needed = 0;
@@ -149,8 +151,9 @@ void run(const Work& work, ThreadPool& pool) {
 
 template <class T>
 void run(const Work& work, ThreadPool& pool) {
-  constexpr std::array kRun{&run<T, 1>, &run<T, 2>, &run<T, 3>, &run<T, 4>};
-  kRun[static_cast<size_t>(work.p.rows - 1)](work, pool);
+  constexpr std::array kRun{&run<T, 1, kChains>, &run<T, 2, kChains>, &run<T, 3, kChains>, &run<T, 4, kChains>};
+  const bool alone = work.p.rows == 1 && !work.p.batch_invariant;
+  (alone ? &run<T, 1, kChainsAlone> : kRun[static_cast<size_t>(work.p.rows - 1)])(work, pool);
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ const char* obstacle(const GroupedGemmParams& p, const DeviceCaps& caps) {
   if (f8 && p.gated() && p.columns() % 64) return "up begins within a block of 64 columns";
   if (std::max(p.rows, p.a_rows) > INT32_MAX || p.experts() * p.n() > INT32_MAX) return "coordinates beyond 31 bits";
   const int64_t word = f8 ? 16 : 8;  // elements of 16 bytes
-  const auto takes = [&](int64_t stride, int64_t extent) { return extent <= 1 || (stride > 0 && stride % word == 0); };
+  const auto takes = [&](int64_t stride, int64_t extent) { return extent <= 1 || copy_engine_takes(stride, word); };
   // One row needs no stride, but alone it must not be another design's than in a batch of its stride.
   const bool a_aligned = takes(p.lda, p.batch_invariant ? 2 : p.a_rows), b_aligned = takes(p.b.row_stride, p.n()) && takes(p.b.expert_stride, p.experts());
   return not_hopper(caps, a_aligned && b_aligned);

@@ -53,6 +53,7 @@ struct DecodeFetch {
   const uint8_t* zero_row = nullptr;
   int zero_shift = 0, groups = 0;
   int pending_stage = -1;
+  bool pending_bf16 = false;
   uint32_t pending_scale[4] = {}, pending_zero[4] = {};
 
   CUL_DEVICE_FN static int first_step(int warp, int unit) { return (warp + unit) % DecodeShape::kWarps; }
@@ -167,6 +168,7 @@ struct DecodeFetch {
     if constexpr (!kHalf) {
       pending_stage = stage;
       if constexpr (kInt4) {
+        pending_bf16 = (phase == 1 ? p.w2.scale_dtype : p.w13.scale_dtype) == DType::bf16;
         const int first = p.group_bits < 0 ? 0 : step * p.decode.side_groups;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
@@ -185,11 +187,10 @@ struct DecodeFetch {
       auto* const to = reinterpret_cast<uint32_t*>(stages + pending_stage * p.decode.stage_bytes + 2048);
       pending_stage = -1;
       if constexpr (kInt4) {
-        const bool bf16 = p.w13.scale_dtype == DType::bf16;
 #pragma unroll
         for (int i = 0; i < 4; ++i)
           if (i < p.decode.side_groups) {
-            to[32 * i + lane] = __float_as_uint(half_scale(pending_scale[i], bf16));
+            to[32 * i + lane] = __float_as_uint(half_scale(pending_scale[i], pending_bf16));
             to[32 * (p.decode.side_groups + i) + lane] = int4_magic<T> | pending_zero[i] * 0x00010001u;
           }
       } else {

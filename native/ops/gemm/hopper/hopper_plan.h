@@ -6,10 +6,13 @@
 
 namespace culebra::tile_plan {
 
-// Why the Hopper design does not take a call; null where it does. aligned: the rows of its operands are, for the copy engine.
+// Whether the copy engine takes rows this far apart, in elements of which `word` make 16 bytes: rows that repeat or descend it does not know.
+constexpr bool copy_engine_takes(int64_t stride, int64_t word) { return stride > 0 && stride % word == 0; }
+
+// Why the Hopper design does not take a call; null where it does. aligned: the copy engine takes the rows of its operands.
 inline const char* not_hopper(const DeviceCaps& caps, bool aligned) {
   if (caps.compute_major != 9 || caps.compute_minor != 0) return "no wgmma";  // 9.0 alone has it
-  return aligned ? nullptr : "rows do not start at multiples of 16 bytes";
+  return aligned ? nullptr : "rows do not start at ascending multiples of 16 bytes";
 }
 
 template <class Tile>

@@ -24,7 +24,10 @@ QuantizeWeightsParams check_quantize_weights(const Call& call, const cul_quantiz
   call.shape(q, {p.n, p.k}, "[N,K]");
   call.shape(scales, {p.n, p.groups}, "[N,G]");
   if (zeros) call.shape(zeros, {p.n, p.groups}, "[N,G]");
-  for (const View* out : {&q, &scales, &zeros}) call.disjoint(*out, w);
+  for (const View* out : {&q, &scales, &zeros}) {
+    call.distinct(*out);
+    call.disjoint(*out, w);
+  }
   call.disjoint(scales, q);
   call.disjoint(zeros, q);
   call.disjoint(zeros, scales);

@@ -35,7 +35,7 @@ public final class Call {
     /**
      * How tensors lie in memory.
      *
-     * @param paddingBytes behind each row of a tensor, rounded up to an element
+     * @param paddingBytes behind each row of the first tensor, rounded up to an element; of the others a multiple of it
      * @param poison what outputs hold before the call
      */
     record Layout(int paddingBytes, int poison) {
@@ -91,11 +91,16 @@ public final class Call {
         var input = inputs.get(name);
         if (input == null) {
             var contents = host(name);
-            var padding = padded ? layout.elements(contents.dtype()) : 0;
+            var padding = padded ? padding(contents.dtype()) : 0;
             input = new GuardedTensor(stream, scope, name, contents, padding, CANARY);
             inputs.put(name, input);
         }
         return input.view();
+    }
+
+    /** More for each tensor than for the one before, so that one's stride in place of another's shows. */
+    private int padding(DType dtype) {
+        return layout.elements(dtype) * (1 + inputs.size() + outputs.size());
     }
 
     /** An input's elements on the host. */
@@ -145,7 +150,7 @@ public final class Call {
     public Tensor out(String name, DType dtype, long... shape) {
         var reference = source.outputs().get(name);
         var extents = reference == null ? shape : reference.shape();
-        var output = new GuardedTensor(stream, scope, name, dtype, extents, layout.elements(dtype), layout.poison());
+        var output = new GuardedTensor(stream, scope, name, dtype, extents, padding(dtype), layout.poison());
         outputs.put(name, output);
         return output.view();
     }
@@ -154,7 +159,7 @@ public final class Call {
     public Tensor zeros(String name, DType dtype, long... shape) {
         var reference = source.outputs().get(name);
         var contents = HostTensor.zeros(dtype, reference == null ? shape : reference.shape());
-        var output = new GuardedTensor(stream, scope, name, contents, layout.elements(dtype), CANARY);
+        var output = new GuardedTensor(stream, scope, name, contents, padding(dtype), CANARY);
         outputs.put(name, output);
         return output.view();
     }
@@ -170,7 +175,7 @@ public final class Call {
             return null;
         }
         var contents = host(initial);
-        var padding = layout.elements(contents.dtype());
+        var padding = padding(contents.dtype());
         var output = new GuardedTensor(stream, scope, name, contents, padding, CANARY);
         outputs.put(name, output);
         return output.view();

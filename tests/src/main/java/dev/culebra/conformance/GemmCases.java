@@ -24,6 +24,12 @@ final class GemmCases {
         BF16
     }
 
+    /** The dtypes that a product of byte activations with packed weights can return. */
+    enum HalfDType {
+        F16,
+        BF16
+    }
+
     /** The dtypes of quantized activations, as attributes name them. */
     private enum ByteDType {
         I8,
@@ -47,7 +53,7 @@ final class GemmCases {
                 Ops.gemm(call.stream(), operands[0], call.in("b"), call.in("bias"), results[0], act));
     }
 
-    static DType outDType(Call call, OutDType absent) {
+    static <E extends Enum<E>> DType outDType(Call call, E absent) {
         return DType.valueOf(call.attributes().oneOf("out_dtype", absent).name());
     }
 

@@ -89,7 +89,7 @@ final class MoeCases {
         var kind = attributes.oneOf("experts", ExpertWeights.Kind.HALF);
         var group = attributes.integer("group", -1);
         var act = new ExpertActivation(attributes.oneOf("act", ExpertActivation.Kind.SILU),
-                attributes.number("alpha", 1), attributes.number("limit", 0));
+                attributes.number("alpha", 1.702), attributes.number("limit", 7));
         var experts = switch (kind) {
             case HALF -> new ExpertWeights(kind, group, call.in("w13"), null, null, call.in("w2"), null, null,
                     call.in("b13"), call.in("b2"));

@@ -14,7 +14,7 @@ import dev.culebra.PackedWeights;
 import dev.culebra.Stream;
 import dev.culebra.Tensor;
 import dev.culebra.WeightFormat;
-import dev.culebra.conformance.GemmCases.OutDType;
+import dev.culebra.conformance.GemmCases.HalfDType;
 import java.util.Map;
 import org.jspecify.annotations.Nullable;
 
@@ -76,7 +76,7 @@ final class PackedGemmCases {
     private static void w6a8Gemm(Call call) {
         var epilogue = call.attributes().oneOf("epilogue", Epilogue.NONE);
         var checkpoint = sixBits(call).withOperand(Operand.BYTE);
-        var c = out(call, GemmCases.outDType(call, OutDType.F16), checkpoint, epilogue);
+        var c = out(call, GemmCases.outDType(call, HalfDType.F16), checkpoint, epilogue);
         var weights = Ops.packWeights(call.stream(), call.scope(), checkpoint);
         run(call, rows(call.in("a"), call.in("a_scale")), rows(c), (operands, results) ->
                 Ops.w6a8Gemm(call.stream(), operands[0], operands[1], weights, call.in("bias"), results[0], epilogue));
@@ -86,7 +86,7 @@ final class PackedGemmCases {
         var epilogue = call.attributes().oneOf("epilogue", Epilogue.NONE);
         var checkpoint = new CheckpointWeights(WeightFormat.PLAIN, 4, 128, call.size("q", 0), call.size("q", 1),
                 call.in("q"), call.in("group_scale"), null, null).withOperand(Operand.BYTE);
-        var c = out(call, GemmCases.outDType(call, OutDType.BF16), checkpoint, epilogue);
+        var c = out(call, GemmCases.outDType(call, HalfDType.BF16), checkpoint, epilogue);
         var weights = Ops.packWeights(call.stream(), call.scope(), checkpoint);
         run(call, rows(call.in("a"), call.in("a_scale")), rows(c), (operands, results) -> Ops.w4a8Gemm(
                 call.stream(), operands[0], operands[1], weights, call.in("channel_scale"), results[0], epilogue));

@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.DynamicTest.dynamicTest;
 
 import dev.culebra.Device;
 import dev.culebra.Ops;
+import dev.culebra.Status;
 import dev.culebra.conformance.Attributes;
 import dev.culebra.conformance.Bindings;
 import dev.culebra.conformance.Case;
@@ -13,10 +14,13 @@ import dev.culebra.conformance.CaseException;
 import dev.culebra.conformance.CaseFiles;
 import dev.culebra.conformance.HostTensor;
 import dev.culebra.conformance.Metric;
+import dev.culebra.conformance.Runner;
+import dev.culebra.conformance.Verdict;
 import dev.culebra.oracles.Oracles;
 import dev.culebra.oracles.Problem;
 import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.DynamicTest;
 import org.junit.jupiter.api.Test;
@@ -50,6 +54,21 @@ class ConformanceTest extends ConformanceSuite {
         var declared = Backends.operators("cpu");
         for (var file : CaseFiles.find(List.of(Backends.cases()))) {
             assertTrue(declared.contains(Case.read(file).op()), () -> "cpu lacks the operator of " + file);
+        }
+    }
+
+    /** An attribute's value that only the tensors made from it would show: it must be refused as what it is. */
+    @Test
+    void productsOfBytesReturnHalf() throws CaseException {
+        for (var file : List.of("w6a8_gemm/g128_m1", "w4a8_gemm/m1")) {
+            var legal = Case.read(Backends.cases().resolve(file + ".safetensors"));
+            var attributes = new LinkedHashMap<>(legal.attributes());
+            attributes.put("out_dtype", "f32");
+            var source = new Case(legal.path(), legal.op(), "", attributes, legal.inputs(), Map.of(), Map.of(), Map.of(), null, Status.RANGE);
+            try (var runner = new Runner("cpu")) {
+                var result = runner.run(source);
+                assertEquals(Verdict.PASS, result.verdict(), result.message());
+            }
         }
     }
 
