@@ -108,11 +108,13 @@ void run_item(const Params& p, const AttentionItem& item, float* states, QueryTi
       const int64_t slot = key % QueryTile::kKeys;
       return std::pair{x.k[slot] + head * p.k.head, x.v[slot] + head * p.v.head};
     };
+    // Meanwhile the next tile comes, all heads of a key before the next key: in the order of the memory.
+    int64_t soon = next.begin, soon_head = 0;
     for (int64_t h = 0; h < heads; ++h) {
-      // Meanwhile the next tile comes, all heads of a key before the next key: in the order of the memory.
       const auto ahead = [&](int64_t j) {
-        const int64_t n = h * (range.end - range.begin) + j - range.begin, key = next.begin + n / heads;
-        return key < next.end ? of(there, key, n % heads) : of(here, j, h);
+        const auto rows = soon < next.end ? of(there, soon, soon_head) : of(here, j, h);
+        if (++soon_head == heads) soon_head = 0, ++soon;
+        return rows;
       };
       tile.meet<C>(h * item.rows, item.rows, range, [&](int64_t j) { return of(here, j, h); }, ahead);
     }

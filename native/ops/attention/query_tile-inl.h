@@ -145,7 +145,7 @@ class QueryTile {
       if constexpr (kInPlace<C>) {
         const bool nan = kUnit<C> != 1 && in_place<C>() && has_nan(k, v, end - begin);
         if (in_place<C>() && !nan) {
-          meet_few(first, count, begin, end, k, v, kAhead ? next_k : nullptr, kAhead ? next_v : nullptr, dim_, value_dim_);
+          meet_few(first, count, begin, end, k, v, kAhead ? NextRows<C>{next_k, next_v} : NextRows<C>{}, dim_, value_dim_);
           continue;
         }
         if (nan)
@@ -156,8 +156,7 @@ class QueryTile {
         loaded_k[j - begin] = k_ + (j - tile) * pitch_;
         loaded_v[j - begin] = v_ + (j - tile) * value_pitch_;
       }
-      const float* const* const none = nullptr;
-      meet_few(first, count, begin, end, loaded_k, loaded_v, none, none, pitch_, value_pitch_);
+      meet_few(first, count, begin, end, loaded_k, loaded_v, NextRows<float>{}, pitch_, value_pitch_);
     }
   }
 
@@ -262,8 +261,8 @@ class QueryTile {
 
   // Rows [first, first + count) and the keys [begin, end), whose rows are k and v: neighbouring rows that see the same keys together.
   template <class C>
-  void meet_few(int64_t first, int64_t count, int64_t begin, int64_t end, const C* const* k, const C* const* v, const C* const* next_k,
-                const C* const* next_v, int64_t dim, int64_t value_dim) {
+  void meet_few(int64_t first, int64_t count, int64_t begin, int64_t end, const C* const* k, const C* const* v, NextRows<C> next, int64_t dim,
+                int64_t value_dim) {
     const auto seen = [&](int64_t r) { return KeyRange{std::max(row(r).visible.begin, begin), std::min(row(r).visible.end, end)}; };
     for (int64_t r = first, rows; r < first + count; r += rows) {
       const KeyRange keys = seen(r);
@@ -272,32 +271,30 @@ class QueryTile {
       if (keys.begin >= keys.end) continue;
       if (rows == 3) rows = 2;
       const int64_t at = keys.begin - begin, n = keys.end - keys.begin;
-      const C* const* const soon_k = next_k ? next_k + at : nullptr;
-      const C* const* const soon_v = next_v ? next_v + at : nullptr;
-      next_k = next_v = nullptr;  // once is enough
-      if (rows == 1) attend<C, 1>(r, k + at, v + at, soon_k, soon_v, n, dim, value_dim);
-      else if (rows == 2) attend<C, 2>(r, k + at, v + at, soon_k, soon_v, n, dim, value_dim);
-      else if constexpr (kFewRows == 4) attend<C, 4>(r, k + at, v + at, soon_k, soon_v, n, dim, value_dim);
+      const NextRows<C> soon = next.k ? NextRows<C>{next.k + at, next.v + at} : next;
+      next = {};  // once is enough
+      if (rows == 1) attend<C, 1>(r, k + at, v + at, soon, n, dim, value_dim);
+      else if (rows == 2) attend<C, 2>(r, k + at, v + at, soon, n, dim, value_dim);
+      else if constexpr (kFewRows == 4) attend<C, 4>(r, k + at, v + at, soon, n, dim, value_dim);
     }
   }
   // n keys, all visible to the rows [r, r + R), enter their softmax.
   template <class C, int64_t R>
-  void attend(int64_t r, const C* const* k, const C* const* v, const C* const* next_k, const C* const* next_v, int64_t n, int64_t dim,
-              int64_t value_dim) {
+  void attend(int64_t r, const C* const* k, const C* const* v, const NextRows<C>& next, int64_t n, int64_t dim, int64_t value_dim) {
     constexpr int64_t kPitch = kKeys + kRowPad;
     alignas(64) float scores[R * kPitch];
     float rescale[R];
     bool seen[R], all = true;
-    score_keys<C, R>(q_ + r * pitch_, pitch_, k, next_k, n, dim, scores, kPitch);
+    score_keys<C, R>(q_ + r * pitch_, pitch_, k, next, n, dim, value_dim, scores, kPitch);
     for (int64_t i = 0; i < R; ++i) {
       float* const s = scores + i * kPitch;
       if (kUnit<C> != 1) scale_row(s, kUnit<C>, n);
       all &= seen[i] = weigh(row(r + i), s, n, rescale[i]);
       if (kUnit<C> != 1) scale_row(s, kUnit<C>, n);
     }
-    if (all) return add_rows<C, R>(v, next_v, n, value_dim, scores, kPitch, rescale, output(r), value_pitch_);
+    if (all) return add_rows<C, R>(v, n, value_dim, scores, kPitch, rescale, output(r), value_pitch_);
     for (int64_t i = 0; i < R; ++i)
-      if (seen[i]) add_rows<C, 1>(v, nullptr, n, value_dim, scores + i * kPitch, kPitch, rescale + i, output(r + i), value_pitch_);
+      if (seen[i]) add_rows<C, 1>(v, n, value_dim, scores + i * kPitch, kPitch, rescale + i, output(r + i), value_pitch_);
   }
 
   // n keys of the loaded tile, all visible to this row, enter its softmax.

@@ -163,14 +163,14 @@ HWY_PUSH_ATTRIBUTES("avx512bf16")  // no target of Highway's that is compiled he
 template <int64_t kTokens>
 HWY_NOINLINE void dot_bf16_rows(const bfloat16_t* const* rows, const bfloat16_t* const* x, int64_t n, float (*out)[kRows]) {
   __m512 sum[kTokens][kRows];
-#pragma GCC unroll 32
+#pragma GCC unroll 16
   for (int64_t c = 0; c < kTokens * kRows; ++c) sum[c / kRows][c % kRows] = _mm512_setzero_ps();
   int64_t i = 0;
   for (; i + 32 <= n; i += 32) {
     __m512i row[kRows];
 #pragma GCC unroll 4
     for (int64_t r = 0; r < kRows; ++r) row[r] = _mm512_loadu_si512(rows[r] + i);
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int64_t t = 0; t < kTokens; ++t) {
       const __m512bh input = (__m512bh)_mm512_loadu_si512(x[t] + i);
 #pragma GCC unroll 4
@@ -184,7 +184,7 @@ HWY_NOINLINE void dot_bf16_rows(const bfloat16_t* const* rows, const bfloat16_t*
         sum[t][r] = _mm512_dpbf16_ps(sum[t][r], (__m512bh)_mm512_maskz_loadu_epi16(mask, rows[r] + i),
                                      (__m512bh)_mm512_maskz_loadu_epi16(mask, x[t] + i));
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 4
   for (int64_t t = 0; t < kTokens; ++t) sum_of_lanes(F32{sum[t][0]}, F32{sum[t][1]}, F32{sum[t][2]}, F32{sum[t][3]}, out[t]);
 }
 
@@ -210,7 +210,7 @@ HWY_INLINE bool multiplies_bf16(const ExpertMatrices& m) {
 template <class Rows, class Input, class Output>
 HWY_INLINE void multiply_bf16_pairs(const ExpertMatrices& m, int64_t e, int64_t begin, int64_t end, Rows&& rows_of, int64_t s0, int64_t s1,
                                     Input&& input, Output&& output) {
-  constexpr int64_t kTile = 6;  // 24 sums, beside 4 rows and an input
+  constexpr int64_t kTile = 4;
   const auto row = [&](int64_t n) {  // beyond the matrix the last one is computed again
     return static_cast<const bfloat16_t*>(m.data) + e * m.expert_stride + std::min(n, m.rows - 1) * m.row_stride;
   };
@@ -226,9 +226,7 @@ HWY_INLINE void multiply_bf16_pairs(const ExpertMatrices& m, int64_t e, int64_t 
         const auto [c, d] = rows_of(block + std::min(i + 1, pairs - 1));
         const bfloat16_t* const rows[kRows] = {row(a), row(b), row(c), row(d)};
         float out[kTile][kRows];
-        if (tokens == 6) dot_bf16_rows<6>(rows, x, m.columns, out);
-        else if (tokens == 5) dot_bf16_rows<5>(rows, x, m.columns, out);
-        else if (tokens == 4) dot_bf16_rows<4>(rows, x, m.columns, out);
+        if (tokens == 4) dot_bf16_rows<4>(rows, x, m.columns, out);
         else if (tokens == 3) dot_bf16_rows<3>(rows, x, m.columns, out);
         else if (tokens == 2) dot_bf16_rows<2>(rows, x, m.columns, out);
         else dot_bf16_rows<1>(rows, x, m.columns, out);
