@@ -157,6 +157,10 @@ void attention_merge(const Params& p, const AttentionMerge& merge, int64_t head,
 
 int64_t attention_state_size(const Params& p) { return kRowPad + padded(p.value_dim); }
 
+// From which on a sequence's rows go by products of matrices: four rows at a time, which only wide vectors have the registers for, read a cache
+// faster than that as long as they are no more than three times four.
+int64_t attention_matrix_rows() { return kFewRows == 4 ? 16 : QueryTile::kMatrixRows; }
+
 }  // namespace culebra::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -166,11 +170,11 @@ namespace culebra::cpu {
 HWY_EXPORT(attention_items);
 HWY_EXPORT(attention_merge);
 HWY_EXPORT(attention_state_size);
+HWY_EXPORT(attention_matrix_rows);
 
 namespace {
 
 constexpr int64_t kTileRows = 32;     // of a sequence that has more of them
-constexpr int64_t kMatrixRows = 8;    // from which on products of matrices pay
 constexpr int64_t kSectionRows = 64;  // of all heads of an item
 // Long sequences with few rows are split at multiples of so many keys, whatever the threads, where there are few sequences.
 constexpr int64_t kSplitKeys = 512;
@@ -183,13 +187,13 @@ struct Work {
   int64_t max_rows = 0;  // of an item
 };
 
-Work plan(const AttentionParams& p, int threads, int64_t state_size) {
+Work plan(const AttentionParams& p, int threads, int64_t state_size, int64_t matrix_rows) {
   Work work;
   const bool split = !p.batch_invariant && p.sequences * p.kv_heads < kManyHeads;
   std::vector<AttentionItem>& items = work.items;
   for (int64_t b = 0; b < p.sequences; ++b) {
     const int64_t queries = p.query_count(b), rows = queries * p.group(), keys = p.key_count(b);
-    AttentionItem item{.b = b, .rows = rows, .key_end = keys, .by_matrix = p.batch_invariant || rows >= kMatrixRows};
+    AttentionItem item{.b = b, .rows = rows, .key_end = keys, .by_matrix = p.batch_invariant || rows >= matrix_rows};
     if (rows > kTileRows) {
       for (int64_t head = 0; head < p.kv_heads; ++head) {
         for (item.row = 0; item.row < rows; item.row += kTileRows) {
@@ -233,7 +237,7 @@ Work plan(const AttentionParams& p, int threads, int64_t state_size) {
 
 void attention(const AttentionParams& p, ThreadPool& pool) {
   p.require_valid();
-  const Work work = plan(p, pool.size(), HWY_DYNAMIC_DISPATCH(attention_state_size)(p));
+  const Work work = plan(p, pool.size(), HWY_DYNAMIC_DISPATCH(attention_state_size)(p), HWY_DYNAMIC_DISPATCH(attention_matrix_rows)());
   const auto items = static_cast<int64_t>(work.items.size());
   if (items == 0) return;
   static thread_local std::vector<float> states;  // the stream's worker keeps them from call to call
