@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The families' benchmarks on this machine's cpu, in one command: at most 12 minutes; the results are for committing, when the machine was quiet.
+# The families' benchmarks on this machine's cpu, in one command: at most 20 minutes; the results are for committing, when the machine was quiet.
 #   [PYTHON=python3] [BUILD=build/benchmarks] [CULEBRA_LIBRARY=FILE] benchmarks/run-cpu.sh [OUT] [--quick] [--only FAMILY]
 # OUT: benchmarks/results/<device> if not given. FAMILY: attention, sparse_attention, kv_cache, linear_attention or moe. Python needs numpy, and
 # torch for the peers (the cpu's: pip install torch). CULEBRA_LIBRARY: one that is built already. Leaves a JSON a family, the plots, and families.md with every row; fails if any step did.
@@ -47,10 +47,10 @@ plot() {  # plot FAMILY JSON...: benchmarks/FAMILY/plot.py, where all of the res
 }
 
 family attention 3
-family sparse_attention 2.5 --flex
-family kv_cache 1.5
-family linear_attention 2.5
-family moe 2.5
+family sparse_attention 3.5 --flex
+family kv_cache 3
+family linear_attention 4
+family moe 6
 [ -n "$only" ] || "$python" benchmarks/gemm/quantization_error.py --library "$library" --check >/dev/null || failed=1
 plot attention attention sparse_attention kv_cache
 plot linear_attention linear_attention

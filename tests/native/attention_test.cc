@@ -164,7 +164,7 @@ TEST(Attention, rowsOfAPrefillKeepTheirBitsInAShorterOne) {
     };
     run(kTokens);
     const auto whole = o.bits();
-    for (const int64_t tokens : {3, 11, 32, 47, 70}) {
+    for (const int64_t tokens : {6, 11, 32, 47, 70}) {
       for (int64_t i = tokens * kDim; i < kTokens * kDim; ++i) v.set(i, NAN);  // behind the end
       run(tokens);
       EXPECT_EQ(o.bits(0, tokens * kHeads * kDim), std::vector<uint8_t>(whole.begin(), whole.begin() + tokens * kHeads * kDim * 4)) << tokens;
@@ -297,6 +297,51 @@ TEST(PagedAttention, readsEveryCacheThroughItsTable) {
             p.table.set(3 * p.max_pages + j, hidden);
           }
         }
+  });
+}
+
+// Long sequences, whose keys go to several work items; groups that fill the registers' rows and that do not; heads of whole vectors, which are
+// read where they lie, and others.
+TEST(PagedAttention, keysOfLongSequencesAreShared) {
+  testing::on_every_target([] {
+    Random r(11);
+    Cpu one(1), many(4);
+    struct Shape {
+      DType type, cache;
+      int64_t Sq, group, D;
+    };
+    for (const Shape& s : {Shape{DType::bf16, DType::bf16, 1, 4, 64}, {DType::f16, DType::f16, 1, 5, 48}, {DType::f32, DType::f32, 2, 3, 40},
+                           {DType::bf16, DType::f8e4m3, 1, 7, 80}, {DType::bf16, DType::bf16, 1, 12, 64}, {DType::bf16, DType::f8e4m3, 1, 1, 72}}) {
+      SCOPED_TRACE(::testing::Message() << "group " << s.group << ", D " << s.D);
+      Paged p(r, s.type, s.cache, s.Sq, 3 * s.group, 3, s.D, 16, {1291, 512, 30, 513});
+      cul_paged_attention_args args = p.args();
+      for (const int64_t left : {-1, 600}) {
+        args.window_left = static_cast<int32_t>(left);
+        ASSERT_EQ(many(cul_paged_attention, args), CUL_OK) << cul_last_error();
+        p.expect_reference({true, left});
+        const auto bits = p.o.bits();
+        ASSERT_EQ(one(cul_paged_attention, args), CUL_OK) << cul_last_error();
+        EXPECT_EQ(bits, p.o.bits());  // threads do not matter
+      }
+    }
+  });
+}
+
+// A NaN of the cache reaches the rows that see it, and no others.
+TEST(PagedAttention, nanOfACacheShows) {
+  testing::on_every_target([] {
+    Random r(12);
+    Cpu cpu;
+    for (const DType cache : {DType::bf16, DType::f8e4m3})
+      for (const bool in_values : {false, true}) {
+        Paged p(r, DType::bf16, cache, 2, 4, 2, 64, 16, {1100, 700});
+        cul_paged_attention_args args = p.args();
+        (in_values ? p.v : p.k).set((p.cell(0, 1099) * 2 + 1) * 64 + 5, NAN);  // the last key, which the first query does not see
+        ASSERT_EQ(cpu(cul_paged_attention, args), CUL_OK) << cul_last_error();
+        for (int64_t row = 0; row < 2 * 2 * 4; ++row)
+          for (int64_t d = 0; d < 64; ++d)
+            ASSERT_EQ(std::isnan(p.o[row * 64 + d]), row / 4 == 1 && row % 4 >= 2 && (!in_values || d == 5)) << row << ", " << d;
+      }
   });
 }
 

@@ -73,44 +73,46 @@ Routing route_reference(const Array& logits, int64_t token, const Array* bias, c
 }
 
 TEST(MoeRoute, selectsByScoreAndBiasWithinGroups) {
-  Random r(1);
-  Cpu cpu;
-  for (DType type : {DType::f32, DType::f16, DType::bf16})
-    for (int variant = 0; variant < 16; ++variant) {
-      SCOPED_TRACE(variant);
-      const int64_t E = 48, T = 33;
-      const bool biased = variant & 4;
-      Array logits(type, {T, E}, r.normal(2), 16);
-      for (int64_t e = 0; e < E; ++e) logits.set(e, 0.25);               // all equal
-      logits.set(E + 3, NAN);                                            // NaN
-      logits.set(2 * E + 7, INFINITY);                                   // infinite
-      for (int64_t e = 0; e < E; ++e) logits.set(3 * E + e, -INFINITY);  // nothing
-      const Array bias(DType::f32, {E}, r.normal(0.1));
-      cul_moe_route_args args{};
-      args.k = 6;
-      args.score = variant & 1;
-      args.n_group = variant & 2 ? 8 : 1;
-      args.topk_group = variant & 2 ? 3 : 1;
-      args.renormalize = variant & 8 ? 1 : 0;
-      args.n_shared = variant & 8 ? 2 : 0;
-      args.scale = 2.5f;
-      const int64_t columns = args.k + args.n_shared;
-      Array weights(DType::f32, {T, columns}, 3), ids(DType::i32, {T, columns}, 5);
-      args.logits = logits;
-      if (biased) args.bias = bias;
-      args.weights = weights;
-      args.ids = ids;
-      ASSERT_EQ(cpu(cul_moe_route, args), CUL_OK) << cul_last_error();
-      for (int64_t t = 0; t < T; ++t) {
-        const Routing ref = route_reference(logits, t, biased ? &bias : nullptr, args);
-        for (int64_t j = 0; j < columns; ++j) {
-          EXPECT_EQ(ids[t * columns + j], static_cast<double>(ref.ids[static_cast<size_t>(j)])) << t << ' ' << j;
-          EXPECT_NEAR(weights[t * columns + j], ref.weights[static_cast<size_t>(j)],
-                      1e-6 * ref.weights[static_cast<size_t>(j)]);
+  testing::on_every_target([] {
+    Random r(1);
+    Cpu cpu;
+    for (DType type : {DType::f32, DType::f16, DType::bf16})
+      for (int variant = 0; variant < 16; ++variant) {
+        SCOPED_TRACE(variant);
+        const int64_t E = 48, T = 33;
+        const bool biased = variant & 4;
+        Array logits(type, {T, E}, r.normal(2), 16);
+        for (int64_t e = 0; e < E; ++e) logits.set(e, 0.25);               // all equal
+        logits.set(E + 3, NAN);                                            // NaN
+        logits.set(2 * E + 7, INFINITY);                                   // infinite
+        for (int64_t e = 0; e < E; ++e) logits.set(3 * E + e, -INFINITY);  // nothing
+        const Array bias(DType::f32, {E}, r.normal(0.1));
+        cul_moe_route_args args{};
+        args.k = 6;
+        args.score = variant & 1;
+        args.n_group = variant & 2 ? 8 : 1;
+        args.topk_group = variant & 2 ? 3 : 1;
+        args.renormalize = variant & 8 ? 1 : 0;
+        args.n_shared = variant & 8 ? 2 : 0;
+        args.scale = 2.5f;
+        const int64_t columns = args.k + args.n_shared;
+        Array weights(DType::f32, {T, columns}, 3), ids(DType::i32, {T, columns}, 5);
+        args.logits = logits;
+        if (biased) args.bias = bias;
+        args.weights = weights;
+        args.ids = ids;
+        ASSERT_EQ(cpu(cul_moe_route, args), CUL_OK) << cul_last_error();
+        for (int64_t t = 0; t < T; ++t) {
+          const Routing ref = route_reference(logits, t, biased ? &bias : nullptr, args);
+          for (int64_t j = 0; j < columns; ++j) {
+            EXPECT_EQ(ids[t * columns + j], static_cast<double>(ref.ids[static_cast<size_t>(j)])) << t << ' ' << j;
+            EXPECT_NEAR(weights[t * columns + j], ref.weights[static_cast<size_t>(j)],
+                        1e-6 * ref.weights[static_cast<size_t>(j)]);
+          }
         }
+        EXPECT_TRUE(weights.guards_untouched() && ids.guards_untouched());
       }
-      EXPECT_TRUE(weights.guards_untouched() && ids.guards_untouched());
-    }
+  });
 }
 
 TEST(MoeRoute, maskedExpertsComeLastAndOnce) {
@@ -322,6 +324,42 @@ TEST(MoeMlp, computesEveryStorageAndActivation) {
             EXPECT_LE(rms_ratio(m.y, m.reference()), tolerance(type));
             EXPECT_TRUE(m.y.guards_untouched());
           }
+  });
+}
+
+// Widths of whole vectors: few tokens meet stored rows in registers, more of them rows that wait as f32, to the same bits.
+TEST(MoeMlp, fewTokensMeetStoredRows) {
+  testing::on_every_target([] {
+    Random r(5);
+    Cpu cpu;
+    for (int32_t storage : {CUL_EXPERTS_F8, CUL_EXPERTS_INT4}) {
+      SCOPED_TRACE(storage);
+      Mlp m(r, DType::bf16, storage, CUL_MOE_ACT_SILU, true, 11, 1, 1, 160, 96);
+      for (int64_t t = 0; t < 11; ++t) m.ids.set(t, 0);
+      ASSERT_EQ(cpu(cul_moe_mlp, m.args()), CUL_OK) << cul_last_error();
+      EXPECT_LE(rms_ratio(m.y, m.reference()), tolerance(DType::bf16));
+      for (int64_t T = 1; T <= 5; ++T) {
+        Mlp few(r, DType::bf16, storage, CUL_MOE_ACT_SILU, true, T, 1, 1, 160, 96);
+        cul_moe_mlp_args args = m.args();
+        for (int64_t i = 0; i < T * 160; ++i) few.x.set(i, m.x[i]);
+        for (int64_t t = 0; t < T; ++t) {
+          few.ids.set(t, 0);
+          few.weights.set(t, m.weights[t]);
+        }
+        args.x = few.x, args.ids = few.ids, args.weights = few.weights, args.y = few.y;
+        ASSERT_EQ(cpu(cul_moe_mlp, args), CUL_OK) << cul_last_error();
+        EXPECT_EQ(few.y.bits(), m.y.bits(0, T * 160)) << T;
+      }
+      if (storage != CUL_EXPERTS_F8) continue;
+      m.w2.data[0].set(7 * 96 + 50, NAN);  // of output 7 alone
+      ASSERT_EQ(cpu(cul_moe_mlp, m.args()), CUL_OK) << cul_last_error();
+      Mlp one(r, DType::bf16, storage, CUL_MOE_ACT_SILU, true, 1, 1, 1, 160, 96);
+      one.ids.set(0, 0);
+      cul_moe_mlp_args args = m.args();
+      args.x = one.x, args.ids = one.ids, args.weights = one.weights, args.y = one.y;
+      ASSERT_EQ(cpu(cul_moe_mlp, args), CUL_OK) << cul_last_error();
+      for (int64_t d = 0; d < 160; ++d) EXPECT_EQ(std::isnan(one.y[d]), d == 7) << d;
+    }
   });
 }
 

@@ -1,18 +1,19 @@
-// The online softmax of the cpu's attention operators: a tile of query rows meets keys and values, which are converted to
-// f32 once for all rows of the tile. What a row sees is given as bounds or as a list, so that a key that it does not see
-// never enters its sums, whatever it holds.
+// The online softmax of the cpu's attention operators: a tile of query rows meets keys and values. What a row sees is given as bounds or
+// as a list, so that a key that it does not see never enters its sums, whatever it holds.
 //
-// Many rows meet a tile of keys by products of matrices (backends/cpu/tile_product-inl.h), few rows one by one, without
-// turning the keys around. Which way is taken is the caller's to say (by_matrix), not a matter of how full a tile is: either way
-// a row's sums do not depend on the other rows.
+// Many rows meet a tile of keys by products of matrices (backends/cpu/tile_product-inl.h), which converts keys and values to f32 once for
+// all rows; few rows read them where they lie (few_rows-inl.h). Which way is taken is the caller's to say (by_matrix), not a matter of how
+// full a tile is: either way a row's sums do not depend on the other rows.
 //
 //   tile.query(r, q, scale);                  for each row
 //   tile.reset(rows);
 //   tile.visible(r) = {begin, end};
-//   tile.meet<T>(0, rows, {begin, end}, at);  as often as there are runs of keys; at(j) gives key j's rows of k and v
+//   tile.meet<T>(0, rows, {begin, end}, at);  as often as there are runs of keys; at(j) gives key j's rows of k and v, which stay
+//                                             until kKeys others have been asked for
 //   lse = tile.finish(r, sink);               tile.output(r) is the result
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -28,6 +29,7 @@
 #include "backends/cpu/rows-inl.h"
 #include "backends/cpu/tile_product-inl.h"
 #include "backends/cpu/transpose-inl.h"
+#include "ops/attention/few_rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace culebra::cpu::HWY_NAMESPACE {
@@ -122,21 +124,39 @@ class QueryTile {
   // Rows [first, first + count) meet those of `keys` that each of them sees. at(j): the rows of key and value j, of type C.
   template <class C, class At>
   void meet(int64_t first, int64_t count, KeyRange keys, At&& at) {
+    meet<C>(first, count, keys, at, nullptr);
+  }
+  // ahead(j): rows of a key and a value that will be asked for soon, to be fetched meanwhile.
+  template <class C, class At, class Ahead>
+  void meet(int64_t first, int64_t count, KeyRange keys, At&& at, Ahead&& ahead) {
+    constexpr bool kAhead = !std::is_same_v<std::decay_t<Ahead>, std::nullptr_t>;
     for (int64_t tile = keys.begin / kKeys * kKeys; tile < keys.end; tile += kKeys) {
       const int64_t begin = std::max(tile, keys.begin), end = std::min(tile + kKeys, keys.end);
+      const C *k[kKeys], *v[kKeys], *next_k[kKeys], *next_v[kKeys];
       for (int64_t j = begin; j < end; ++j) {
-        const std::pair<const C*, const C*> rows = at(j);
-        load_key(j - tile, rows.first, rows.second);
+        std::tie(k[j - begin], v[j - begin]) = at(j);
+        if constexpr (kAhead) std::tie(next_k[j - begin], next_v[j - begin]) = ahead(j);
+        if (matrix_ || !in_place<C>()) load_key(j - tile, k[j - begin], v[j - begin]);
       }
       if (matrix_) {
         meet_matrix(first, count, tile, begin, end);
         continue;
       }
-      for (int64_t r = first; r < first + count; ++r) {
-        const KeyRange& seen = row(r).visible;
-        const int64_t from = std::max(seen.begin, begin), to = std::min(seen.end, end);
-        if (from < to) update(r, KeyRun{from - tile}, to - from);
+      if constexpr (kInPlace<C>) {
+        const bool nan = kUnit<C> != 1 && in_place<C>() && has_nan(k, v, end - begin);
+        if (in_place<C>() && !nan) {
+          meet_few(first, count, begin, end, k, v, kAhead ? NextRows<C>{next_k, next_v} : NextRows<C>{}, dim_, value_dim_);
+          continue;
+        }
+        if (nan)
+          for (int64_t j = begin; j < end; ++j) load_key(j - tile, k[j - begin], v[j - begin]);
       }
+      const float *loaded_k[kKeys], *loaded_v[kKeys];
+      for (int64_t j = begin; j < end; ++j) {
+        loaded_k[j - begin] = k_ + (j - tile) * pitch_;
+        loaded_v[j - begin] = v_ + (j - tile) * value_pitch_;
+      }
+      meet_few(first, count, begin, end, loaded_k, loaded_v, NextRows<float>{}, pitch_, value_pitch_);
     }
   }
 
@@ -167,6 +187,27 @@ class QueryTile {
     return x.max + std::log(x.sum);
   }
   float* output(int64_t r) { return o_ + r * value_pitch_; }
+
+  // What row r has seen, [state_size()] numbers, for another tile's row to see as well.
+  int64_t state_size() const { return kRowPad + value_pitch_; }
+  void save(int64_t r, float* state) const {
+    const Row& x = rows_[static_cast<size_t>(r)];
+    state[0] = x.max;
+    state[1] = x.sum;
+    std::copy(o_ + r * value_pitch_, o_ + (r + 1) * value_pitch_, state + kRowPad);
+  }
+  void add(int64_t r, const float* state) {
+    Row& x = row(r);
+    const float max = std::max(x.max, state[0]);
+    // A row that has seen nothing, or but NaNs, has no maximum: its sums count as they are.
+    const auto factor = [max](float of) { return of == max ? 1.0f : std::exp(of - max); };
+    const float mine = factor(x.max), other = factor(state[0]);
+    x.sum = x.sum * mine + state[1] * other;
+    x.max = max;
+    const F32 a = hn::Set(F32Tag(), mine), b = hn::Set(F32Tag(), other);
+    for (int64_t i = 0; i < value_pitch_; i += kLanes)
+      store_f32(hn::MulAdd(load(state + kRowPad + i), b, hn::Mul(load(output(r) + i), a)), output(r) + i);
+  }
 
  private:
   // One query row's running softmax.
@@ -199,10 +240,61 @@ class QueryTile {
       sum = hn::Add(sum, weight);
       store_f32(weight, scores + j);
     }
-    rescale = std::exp(x.max - max);
+    rescale = x.max == max ? 1.0f : std::exp(x.max - max);
     x.sum = x.sum * rescale + sum_of_lanes(sum);
     x.max = max;
     return true;
+  }
+
+  // Types that few rows can read where they lie, whole vectors at a time.
+  template <class C>
+  static constexpr bool kInPlace = std::is_same_v<C, float> || std::is_same_v<C, half_t> || std::is_same_v<C, bfloat16_t> || std::is_same_v<C, float8_e4m3_t>;
+  template <class C>
+  bool in_place() const {
+    return kInPlace<C> && dim_ == pitch_ && value_dim_ == value_pitch_;
+  }
+  template <class C>
+  bool has_nan(const C* const* k, const C* const* v, int64_t n) const {
+    if constexpr (kUnit<C> == 1) return false;
+    else return holds_nan(k, n, dim_) || holds_nan(v, n, value_dim_);
+  }
+
+  // Rows [first, first + count) and the keys [begin, end), whose rows are k and v: neighbouring rows that see the same keys together.
+  template <class C>
+  void meet_few(int64_t first, int64_t count, int64_t begin, int64_t end, const C* const* k, const C* const* v, NextRows<C> next, int64_t dim,
+                int64_t value_dim) {
+    const auto seen = [&](int64_t r) { return KeyRange{std::max(row(r).visible.begin, begin), std::min(row(r).visible.end, end)}; };
+    for (int64_t r = first, rows; r < first + count; r += rows) {
+      const KeyRange keys = seen(r);
+      for (rows = 1; rows < kFewRows && r + rows < first + count; ++rows)
+        if (const KeyRange x = seen(r + rows); x.begin != keys.begin || x.end != keys.end) break;
+      if (keys.begin >= keys.end) continue;
+      if (rows == 3) rows = 2;
+      const int64_t at = keys.begin - begin, n = keys.end - keys.begin;
+      const NextRows<C> soon = next.k ? NextRows<C>{next.k + at, next.v + at} : next;
+      next = {};  // once is enough
+      if (rows == 1) attend<C, 1>(r, k + at, v + at, soon, n, dim, value_dim);
+      else if (rows == 2) attend<C, 2>(r, k + at, v + at, soon, n, dim, value_dim);
+      else if constexpr (kFewRows == 4) attend<C, 4>(r, k + at, v + at, soon, n, dim, value_dim);
+    }
+  }
+  // n keys, all visible to the rows [r, r + R), enter their softmax.
+  template <class C, int64_t R>
+  void attend(int64_t r, const C* const* k, const C* const* v, const NextRows<C>& next, int64_t n, int64_t dim, int64_t value_dim) {
+    constexpr int64_t kPitch = kKeys + kRowPad;
+    alignas(64) float scores[R * kPitch];
+    float rescale[R];
+    bool seen[R], all = true;
+    score_keys<C, R>(q_ + r * pitch_, pitch_, k, next, n, dim, value_dim, scores, kPitch);
+    for (int64_t i = 0; i < R; ++i) {
+      float* const s = scores + i * kPitch;
+      if (kUnit<C> != 1) scale_row(s, kUnit<C>, n);
+      all &= seen[i] = weigh(row(r + i), s, n, rescale[i]);
+      if (kUnit<C> != 1) scale_row(s, kUnit<C>, n);
+    }
+    if (all) return add_rows<C, R>(v, n, value_dim, scores, kPitch, rescale, output(r), value_pitch_);
+    for (int64_t i = 0; i < R; ++i)
+      if (seen[i]) add_rows<C, 1>(v, n, value_dim, scores + i * kPitch, kPitch, rescale + i, output(r + i), value_pitch_);
   }
 
   // n keys of the loaded tile, all visible to this row, enter its softmax.

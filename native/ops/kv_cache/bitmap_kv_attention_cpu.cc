@@ -1,5 +1,5 @@
-// Compressed rows are expanded to f32 once for all query rows of a tile (attention/query_tile-inl.h): the cache first, then the
-// tail, in one softmax.
+// Compressed rows are expanded to f32, vector by vector, once for all query rows of a tile (attention/query_tile-inl.h): the cache first,
+// then the tail, in one softmax.
 #include <algorithm>
 #include <vector>
 
@@ -16,26 +16,36 @@
 HWY_BEFORE_NAMESPACE();
 namespace culebra::cpu::HWY_NAMESPACE {
 
-// One compressed row as f32. Beyond `keep` the packed values are zeros, so that no bitmap leads outside.
+// Compressed rows as f32; one stays until kKeys others have come. Beyond `keep` the packed values are zeros, so that no bitmap leads outside.
 class Expander {
  public:
-  explicit Expander(int64_t dim) : dim_(dim), packed_(static_cast<size_t>(dim + 2 * kRowPad)), row_(static_cast<size_t>(dim)) {}
+  explicit Expander(int64_t dim)
+      : dim_(dim), packed_(static_cast<size_t>(dim + 2 * kRowPad)), rows_(static_cast<size_t>(dim * QueryTile::kKeys)) {}
 
   template <class T>
   HWY_INLINE const float* operator()(const T* values, int64_t keep, const int64_t* bits) {
     load_row(values, keep, packed_.data());
     std::fill(packed_.begin() + keep, packed_.end(), 0.0f);
-    std::fill(row_.begin(), row_.end(), 0.0f);
+    float* const row = rows_.data() + at_ * dim_;
+    at_ = (at_ + 1) % QueryTile::kKeys;
     const float* next = packed_.data();
+#if HWY_TARGET == HWY_AVX3
+    for (int64_t i = 0; i < dim_; i += 16) {
+      const auto kept = static_cast<__mmask16>(static_cast<uint64_t>(bits[i / 64]) >> (i % 64));
+      _mm512_storeu_ps(row + i, _mm512_maskz_expand_ps(kept, _mm512_loadu_ps(next)));
+      next += __builtin_popcount(kept);
+    }
+#else
+    std::fill(row, row + dim_, 0.0f);
     for (int64_t word = 0; word < dim_ / 64; ++word)
-      for (auto kept = static_cast<uint64_t>(bits[word]); kept; kept &= kept - 1)
-        row_[static_cast<size_t>(64 * word + __builtin_ctzll(kept))] = *next++;
-    return row_.data();
+      for (auto kept = static_cast<uint64_t>(bits[word]); kept; kept &= kept - 1) row[64 * word + __builtin_ctzll(kept)] = *next++;
+#endif
+    return row;
   }
 
  private:
-  int64_t dim_;
-  std::vector<float> packed_, row_;
+  int64_t dim_, at_ = 0;
+  std::vector<float> packed_, rows_;
 };
 
 // Rows [first, first + count) of the query rows that share KV head `head` in sequence b; row r is query r / G, head r % G.

@@ -14,14 +14,10 @@
 
 #include "hwy/highway.h"
 #include "backends/cpu/rows-inl.h"
+#include "ops/moe/stored_rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace culebra::cpu::HWY_NAMESPACE {
-
-template <class S>
-HWY_INLINE float int4_scale(const ExpertMatrices& m, int64_t e, int64_t n, int64_t g) {
-  return to_float(static_cast<const S*>(m.scales)[e * m.scale_expert_stride + n * m.scale_row_stride + g]);
-}
 
 HWY_INLINE void load_int4_row(const ExpertMatrices& m, int64_t e, int64_t n, float* to) {
   const F32Tag d;
@@ -31,11 +27,20 @@ HWY_INLINE void load_int4_row(const ExpertMatrices& m, int64_t e, int64_t n, flo
   const uint8_t* bytes = static_cast<const uint8_t*>(m.data) + e * m.expert_stride + n * m.row_stride;
   for (int64_t begin = 0, g = 0; begin < m.columns; begin += m.group, ++g) {
     const int64_t end = std::min(begin + m.group, m.columns);
-    const float scale =
-        m.scale_dtype == DType::f16 ? int4_scale<half_t>(m, e, n, g) : int4_scale<bfloat16_t>(m, e, n, g);
-    int zero = 8;
-    if (m.zeros) zero = m.zeros[e * m.zero_expert_stride + n / 2 * m.zero_row_stride + g] >> (n % 2 * 4) & 15;
+    const float scale = int4_scale(m, e, n, g);
+    const int zero = int4_zero(m, e, n, g);
     int64_t i = begin;
+#if HWY_TARGET == HWY_AVX3
+    Int4Source codes;
+    codes.rows[0] = bytes;
+    codes.numbers[0] = Int4Source::table(scale, zero);
+    if (begin % 2 == 0)
+      for (F32 a, b; i + 2 * lanes <= end; i += 2 * lanes) {
+        codes.two(0, i, a, b);
+        store_f32(a, to + i);
+        store_f32(b, to + i + lanes);
+      }
+#endif
     for (; i + 2 * lanes <= end; i += 2 * lanes) {
       const auto pair = hn::PromoteTo(di, hn::LoadU(d8, bytes + i / 2));
       const auto z = hn::Set(di, zero);
@@ -66,10 +71,6 @@ HWY_INLINE void load_expert_row(const ExpertMatrices& m, int64_t e, int64_t n, f
 }
 
 // ---- products
-
-// Rows of a matrix and tokens in flight at once: as many sums as registers hold beside their operands.
-constexpr int64_t kRows = 4;
-constexpr int64_t kTokenTile = kLanes == 16 ? 4 : 2;
 
 // out[t][r] = row r . x_t, rows pitch apart, for kTokens inputs x_t
 template <int64_t kTokens>
@@ -109,7 +110,7 @@ HWY_INLINE void dot_rows(const float* rows, const float* const* x, int64_t token
 constexpr int64_t kBlockPairs = kExpertBlockPairs;
 
 // Pairs [begin, end) of rows of expert e's matrix, pair i = rows_of(i), meet the slots [s0, s1). Rows wait as f32 while
-// all tokens pass: with few tokens kRows, which stay in the L1 cache, else all of the block.
+// all tokens pass: with few tokens kRows, which stay in the L1 cache, else all of the block. f8 and int4 rows of few tokens do without.
 template <class Rows, class Input, class Output>
 HWY_INLINE void multiply_pairs(const ExpertMatrices& m, int64_t e, int64_t begin, int64_t end,
                                Rows&& rows_of, int64_t s0, int64_t s1, Input&& input, Output&& output) {
@@ -118,8 +119,22 @@ HWY_INLINE void multiply_pairs(const ExpertMatrices& m, int64_t e, int64_t begin
   memory.resize(static_cast<size_t>(2 * kBlockPairs * pitch));
   float* const rows = memory.data();
   const int64_t step = s1 - s0 > kTokenTile ? kBlockPairs : kRows / 2;
+  const bool stored = s1 - s0 <= kTokenTile && multiplies_stored(m);
   for (int64_t block = begin; block < end; block += step) {
     const int64_t pairs = std::min(step, end - block);
+    if (stored) {
+      const auto [a, b] = rows_of(block);
+      const auto [c, d] = rows_of(block + pairs - 1);
+      const int64_t n[kRows] = {a, std::min(b, m.rows - 1), c, std::min(d, m.rows - 1)};  // leftovers repeat a row
+      const float* x[kTokenTile];
+      for (int64_t t = 0; t < s1 - s0; ++t) x[t] = input(s0 + t);
+      float out[kTokenTile][kRows];
+      if (dot_stored_rows(m, e, n, x, s1 - s0, out)) {
+        for (int64_t t = 0; t < s1 - s0; ++t)
+          for (int64_t i = 0; i < pairs; ++i) output(s0 + t, block + i, out[t] + 2 * i);
+        continue;
+      }
+    }
     for (int64_t i = 0; i < pairs; ++i) {
       const auto [a, b] = rows_of(block + i);
       load_expert_row(m, e, a, rows + 2 * i * pitch);
