@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backends/backend.h"
+#include "ops/sparse_attention/hopper_lists.h"
 
 namespace culebra {
 
@@ -74,8 +75,10 @@ EstimatedParams check_estimated_sparse_attention(const Call& call, const cul_est
   p.aligned = aligned(q) && aligned(k) && aligned(v) && aligned(o);
   if (call.caps().backend != CUL_BACKEND_CPU) {
     p.plan = plan_estimated_sparse_attention(p, call.caps().multiprocessors);
+    p.plan.hopper = !not_hopper_lists(list_shape(p, p.block_q, p.block_k), call.caps());
     if (call.plan_only())
-      call.explain(format("lists of %lld of %lld query blocks at a time", ll(p.plan.slots_at_once), ll(p.plan.slots)));
+      call.explain(format("lists of %lld of %lld query blocks at a time%s", ll(p.plan.slots_at_once), ll(p.plan.slots),
+                          p.plan.hopper ? "; softmax over them by wgmma" : ""));
     p.workspace = call.workspace(p.plan.workspace_bytes);
   } else {
     call.workspace(0);

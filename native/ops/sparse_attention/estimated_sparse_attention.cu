@@ -7,6 +7,7 @@
 #include "ops/kv_cache/top_keys.cuh"
 #include "ops/kv_cache/validate.cuh"
 #include "ops/sparse_attention/estimated_sparse_attention.h"
+#include "ops/sparse_attention/hopper_lists.cuh"
 #include "ops/sparse_attention/list_tour.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
@@ -284,6 +285,18 @@ struct EstimatedTours {
   }
 };
 
+void attend_hopper(const Params& p, int64_t first_slot, int64_t slots, NativeStream stream) {
+  HopperListCall call = hopper_list_call(p, p.block_q, p.block_k, 1);
+  const auto* const workspace = static_cast<const char*>(p.workspace);
+  call.tours.lists = reinterpret_cast<const int32_t*>(workspace + p.plan.lists_at);
+  call.tours.counts = reinterpret_cast<const int32_t*>(workspace + p.plan.counts_at);
+  call.tours.pitch = p.plan.list_entries;
+  call.tours.by_slot = call.tours.causal = true;
+  call.tours.first_slot = first_slot;
+  call.tours.slots = slots;
+  hopper_list_attention(call, stream);
+}
+
 template <class T>
 void attend(const Params& p, bool certain, int64_t first_slot, int64_t slots, NativeStream stream) {
   Problem problem{};
@@ -297,7 +310,9 @@ void attend(const Params& p, bool certain, int64_t first_slot, int64_t slots, Na
   tours.per_block = static_cast<int32_t>((p.block_q + tours.tile_rows - 1) / tours.tile_rows);
   const int64_t tiles = slots * p.query_heads * tours.per_block;
   if constexpr (sizeof(T) == 2) {
-    if (std::max(p.dim, p.value_dim) <= 128)
+    if (p.plan.hopper && !certain)
+      attend_hopper(p, first_slot, slots, stream);
+    else if (std::max(p.dim, p.value_dim) <= 128)
       launch_half<HalfTile<T, 128>>(problem, tours, tiles, stream);
     else
       launch_half<HalfTile<T, 256>>(problem, tours, tiles, stream);

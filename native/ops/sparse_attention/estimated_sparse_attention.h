@@ -9,6 +9,7 @@ namespace culebra {
 
 // Where things lie in a device's workspace. Query blocks are numbered by slots: sequence b's begin at cu_q[b] / block_q + b.
 struct EstimatedPlan {
+  bool hopper = false;       // softmax over the lists by the loop for compute capability 9.0
   int64_t slots = 0;         // query blocks of a head, some of them empty
   int64_t list_entries = 0;  // key blocks that one can have
   int64_t slots_at_once = 1;  // that the workspace has lists for: the others follow in turn

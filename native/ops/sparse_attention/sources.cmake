@@ -4,6 +4,7 @@ culebra_family(sparse_attention
     block_sparse_attention_cpu
     estimated_sparse_attention
     estimated_sparse_attention_cpu
+    hopper_lists
     neighborhood
     neighborhood_attention
     neighborhood_attention_cpu
@@ -18,6 +19,7 @@ culebra_family(sparse_attention
   KERNELS
     block_sparse_attention
     estimated_sparse_attention
+    hopper_lists
     neighborhood_attention
     nsa_attention
     nsa_compress
