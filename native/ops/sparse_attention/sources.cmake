@@ -29,4 +29,5 @@ culebra_family(sparse_attention
     nsa_selected
     sparse_linear_attention
   TESTS
-    sparse_attention)
+    sparse_attention
+    sparse_lists)
