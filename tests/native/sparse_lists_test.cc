@@ -207,5 +207,56 @@ TEST_P(SparseLists, keptBlocksAreThoseOfTheCpu) {
   }
 }
 
+#if CULEBRA_HAS_SIMT
+
+struct EstimateShape {
+  int64_t queries, keys, heads, kv_heads, dim;
+  int32_t block_q, block_k, sink, local;
+};
+
+// o, then how many blocks each head keeps. The last head is dense, the others keep some.
+std::vector<double> estimate(int32_t index, const EstimateShape& s, double tau, std::string& plan) {
+  Context context(DeviceChoice(CUL_BACKEND_SIMT, index));
+  std::mt19937 random(29);
+  std::normal_distribution<double> normal;
+  const auto any = [&](int64_t) { return normal(random); };
+  const int64_t queries = s.queries + 20, keys = s.keys + 150;
+  Field q(context, kBf16, {queries, s.heads, s.dim}, any), k(context, kBf16, {keys, s.kv_heads, s.dim}, any), v(context, kBf16, {keys, s.kv_heads, 16}, any),
+      o(context, kBf16, {queries, s.heads, 16}), kept(context, kI64, {s.heads}),
+      cu_q(context, kI32, {3}, [&](int64_t i) { return static_cast<double>(i == 0 ? 0 : i == 1 ? s.queries : queries); }),
+      cu_k(context, kI32, {3}, [&](int64_t i) { return static_cast<double>(i == 0 ? 0 : i == 1 ? s.keys : keys); }),
+      taus(context, kF32, {s.heads}, [&](int64_t h) { return h + 1 == s.heads ? 0 : tau; });
+  cul_estimated_sparse_attention_args a{};
+  a.q = q, a.k = k, a.v = v, a.cu_q = cu_q, a.cu_k = cu_k, a.tau = taus, a.o = o, a.kept = kept;
+  a.block_q = s.block_q, a.block_k = s.block_k, a.sink = s.sink, a.local = s.local;
+  EXPECT_EQ(context.run(cul_estimated_sparse_attention, a), CUL_OK) << cul_last_error();
+  plan = context.plan;
+  auto out = o.numbers();
+  for (const double x : kept.numbers()) out.push_back(x);
+  return out;
+}
+
+// The estimate on wgmma decides as that on mma.sync does, whose integers and comparisons are the same: units of several heads and of
+// halves of query blocks, tiles that are not full, spans of no, of one and of more tiles than stages, rows that see nothing certain.
+TEST(EstimateHopper, keepsTheSameBlocks) {
+  for (const EstimateShape& s : {EstimateShape{70, 700, 3, 1, 96, 64, 32, 32, 64}, EstimateShape{130, 330, 6, 1, 128, 64, 16, 16, 16},
+                                 EstimateShape{150, 300, 2, 2, 72, 128, 64, 0, 0}, EstimateShape{100, 290, 4, 2, 128, 96, 128, 0, 128},
+                                 EstimateShape{64, 90, 2, 1, 128, 64, 32, 32, 64}}) {
+    SCOPED_TRACE(s.keys);
+    std::string plan;
+    const double tau = s.local ? .3 : .02;
+    const auto expected = estimate(0, s, tau, plan);
+    EXPECT_EQ(plan.find("wgmma"), std::string::npos) << plan;
+    const auto out = estimate(1, s, tau, plan);
+    EXPECT_NE(plan.find("estimate and softmax by wgmma"), std::string::npos) << plan;
+    const size_t heads = static_cast<size_t>(s.heads), values = out.size() - heads;
+    for (size_t h = 0; h < heads; ++h) EXPECT_EQ(out[values + h], expected[values + h]) << "head " << h;
+    EXPECT_LE(out[values], out[values + heads - 1]);
+    for (size_t i = 0; i < values; ++i) ASSERT_NEAR(out[i], expected[i], 2e-2) << i;
+  }
+}
+
+#endif
+
 }  // namespace
 }  // namespace culebra

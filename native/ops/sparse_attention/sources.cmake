@@ -17,6 +17,7 @@ culebra_family(sparse_attention
     sparse_linear_attention
     sparse_linear_attention_cpu
   KERNELS
+    estimate_hopper
     block_sparse_attention
     estimated_sparse_attention
     hopper_lists
