@@ -212,10 +212,11 @@ TEST_P(SparseLists, keptBlocksAreThoseOfTheCpu) {
 struct EstimateShape {
   int64_t queries, keys, heads, kv_heads, dim;
   int32_t block_q, block_k, sink, local;
+  double tau;
 };
 
 // o, then how many blocks each head keeps. The last head is dense, the others keep some.
-std::vector<double> estimate(int32_t index, const EstimateShape& s, double tau, std::string& plan) {
+std::vector<double> estimate(int32_t index, const EstimateShape& s, std::string& plan) {
   Context context(DeviceChoice(CUL_BACKEND_SIMT, index));
   std::mt19937 random(29);
   std::normal_distribution<double> normal;
@@ -225,7 +226,7 @@ std::vector<double> estimate(int32_t index, const EstimateShape& s, double tau, 
       o(context, kBf16, {queries, s.heads, 16}), kept(context, kI64, {s.heads}),
       cu_q(context, kI32, {3}, [&](int64_t i) { return static_cast<double>(i == 0 ? 0 : i == 1 ? s.queries : queries); }),
       cu_k(context, kI32, {3}, [&](int64_t i) { return static_cast<double>(i == 0 ? 0 : i == 1 ? s.keys : keys); }),
-      taus(context, kF32, {s.heads}, [&](int64_t h) { return h + 1 == s.heads ? 0 : tau; });
+      taus(context, kF32, {s.heads}, [&](int64_t h) { return h + 1 == s.heads ? 0 : s.tau; });
   cul_estimated_sparse_attention_args a{};
   a.q = q, a.k = k, a.v = v, a.cu_q = cu_q, a.cu_k = cu_k, a.tau = taus, a.o = o, a.kept = kept;
   a.block_q = s.block_q, a.block_k = s.block_k, a.sink = s.sink, a.local = s.local;
@@ -237,17 +238,17 @@ std::vector<double> estimate(int32_t index, const EstimateShape& s, double tau, 
 }
 
 // The estimate on wgmma decides as that on mma.sync does, whose integers and comparisons are the same: units of several heads and of
-// halves of query blocks, tiles that are not full, spans of no, of one and of more tiles than stages, rows that see nothing certain.
+// halves of query blocks, tiles that are not full, spans of no, of one and of more tiles than stages, rows that see nothing certain or nothing at
+// all, blocks that only keys in a row's future would keep.
 TEST(EstimateHopper, keepsTheSameBlocks) {
-  for (const EstimateShape& s : {EstimateShape{70, 700, 3, 1, 96, 64, 32, 32, 64}, EstimateShape{130, 330, 6, 1, 128, 64, 16, 16, 16},
-                                 EstimateShape{150, 300, 2, 2, 72, 128, 64, 0, 0}, EstimateShape{100, 290, 4, 2, 128, 96, 128, 0, 128},
-                                 EstimateShape{64, 90, 2, 1, 128, 64, 32, 32, 64}}) {
+  for (const EstimateShape& s : {EstimateShape{70, 700, 3, 1, 96, 64, 32, 32, 64, .3}, EstimateShape{130, 330, 6, 1, 128, 64, 16, 16, 0, 1},
+                                 EstimateShape{150, 300, 2, 2, 72, 128, 64, 0, 0, .02}, EstimateShape{260, 200, 2, 2, 72, 128, 16, 16, 0, 1},
+                                 EstimateShape{100, 290, 4, 2, 128, 96, 128, 0, 128, .3}, EstimateShape{64, 90, 2, 1, 128, 64, 32, 32, 64, .3}}) {
     SCOPED_TRACE(s.keys);
     std::string plan;
-    const double tau = s.local ? .3 : .02;
-    const auto expected = estimate(0, s, tau, plan);
+    const auto expected = estimate(0, s, plan);
     EXPECT_EQ(plan.find("wgmma"), std::string::npos) << plan;
-    const auto out = estimate(1, s, tau, plan);
+    const auto out = estimate(1, s, plan);
     EXPECT_NE(plan.find("estimate and softmax by wgmma"), std::string::npos) << plan;
     const size_t heads = static_cast<size_t>(s.heads), values = out.size() - heads;
     for (size_t h = 0; h < heads; ++h) EXPECT_EQ(out[values + h], expected[values + h]) << "head " << h;
