@@ -17,7 +17,8 @@ constexpr const char* kFloats = "f32 f16 bf16";
 #define CUL_SPARSE_OP(Params, fn) \
   Op<Params> { #fn, "sparse_attention", kFloats, cpu::fn, CUL_CUDA(fn), CUL_SIMT(fn) }
 
-constexpr auto kBlockSparseAttention = CUL_SPARSE_OP(BlockSparseParams, block_sparse_attention);
+constexpr Op<BlockSparseParams> kBlockSparseAttention{"block_sparse_attention", "sparse_attention", kFloats, cpu::block_sparse_attention,
+                                                      CUL_CUDA(block_sparse_attention), CUL_SIMT(block_sparse_attention), CUL_KERNELS_80 | CUL_KERNELS_90};
 constexpr auto kNeighborhoodAttention = CUL_SPARSE_OP(NeighborhoodParams, neighborhood_attention);
 constexpr auto kNsaCompress = CUL_SPARSE_OP(NsaCompressParams, nsa_compress);
 constexpr auto kNsaCompressedAttention = CUL_SPARSE_OP(NsaParams, nsa_compressed_attention);
@@ -25,9 +26,10 @@ constexpr auto kNsaSelect = CUL_SPARSE_OP(NsaParams, nsa_select);
 constexpr auto kNsaSelectedAttention = CUL_SPARSE_OP(NsaParams, nsa_selected_attention);
 constexpr auto kNsaAttention = CUL_SPARSE_OP(NsaParams, nsa_attention);
 constexpr Op<SparseLinearParams> kSparseLinearAttention{"sparse_linear_attention", "sparse_attention", kFloats, cpu::sparse_linear_attention,
-                                                        CUL_CUDA(sparse_linear_attention), CUL_SIMT(sparse_linear_attention)};
+                                                        CUL_CUDA(sparse_linear_attention), CUL_SIMT(sparse_linear_attention), CUL_KERNELS_80 | CUL_KERNELS_90};
 constexpr Op<EstimatedParams> kEstimatedSparseAttention{"estimated_sparse_attention", "sparse_attention", kFloats, cpu::estimated_sparse_attention,
-                                                        CUL_CUDA(estimated_sparse_attention), CUL_SIMT(estimated_sparse_attention)};
+                                                        CUL_CUDA(estimated_sparse_attention), CUL_SIMT(estimated_sparse_attention),
+                                                      CUL_KERNELS_80 | CUL_KERNELS_90};
 
 constexpr const OpRecord* kOps[] = {
     &kBlockSparseAttention,

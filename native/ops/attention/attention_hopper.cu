@@ -14,28 +14,26 @@ TensorMap head_map(const AttentionParams::Rows& x, int64_t tokens, int64_t heads
 
 template <class Tile>
 void run(const AttentionParams& p, NativeStream stream) {
-  HopperAttention problem{};
-  problem.q = head_map(p.q, p.query_rows, p.query_heads, p.dim, Tile::kRows);
+  HopperAttention<HopperDenseTours> problem{};
+  problem.q = head_map(p.q, p.query_rows, p.query_heads, p.dim, Tile::kGroupRows);
   problem.k = head_map(p.k, p.key_rows, p.kv_heads, p.dim, Tile::kKeys);
   problem.v = head_map(p.v, p.key_rows, p.kv_heads, p.value_dim, Tile::kKeys);
-  problem.rows = rows_of(p);
-  problem.rows.group = 1;
-  problem.cu_q = p.cu_q;
-  problem.cu_k = p.cu_k;
-  problem.sequences = static_cast<int32_t>(p.sequences);
-  problem.query_heads = static_cast<int32_t>(p.query_heads);
-  problem.group = static_cast<int32_t>(p.group());
-  problem.section = p.plan.section * problem.group;
-  problem.slots = sequence_tiles(p.query_rows, p.sequences, 1, Tile::kRows);
-  problem.dim = static_cast<int32_t>(p.dim);
+  HopperDenseTours& tours = problem.tours;
+  tours.rows = rows_of(p);
+  tours.rows.group = 1;
+  tours.cu_q = p.cu_q;
+  tours.cu_k = p.cu_k;
+  tours.sequences = static_cast<int32_t>(p.sequences);
+  tours.query_heads = static_cast<int32_t>(p.query_heads);
+  tours.group = static_cast<int32_t>(p.group());
+  tours.section = p.plan.section * tours.group;
+  tours.slots = sequence_tiles(p.query_rows, p.sequences, 1, Tile::kRows);
+  problem.o = tours.rows.o;
+  problem.lse = tours.rows.lse;
+  problem.sinks = tours.rows.sinks;
   problem.value_dim = static_cast<int32_t>(p.value_dim);
-  problem.scale = p.scale;
-  problem.softcap = p.softcap;
-  LaunchShape shape;
-  shape.grid = dim3(static_cast<unsigned>(problem.slots * p.query_heads));
-  shape.block = dim3(Tile::kThreads);
-  shape.shared_bytes = Tile::kSharedBytes;
-  launch(hopper_attention<Tile>, shape, stream, problem);
+  problem.set_scores(p.scale, p.softcap);
+  launch_hopper_attention<Tile>(problem, tours.slots * p.query_heads, stream);
 }
 
 template <class T>

@@ -1,5 +1,7 @@
 #include "ops/sparse_attention/block_sparse_attention.h"
 
+#include "ops/sparse_attention/hopper_lists.h"
+
 namespace culebra {
 namespace {
 
@@ -41,6 +43,12 @@ BlockSparseParams check_block_sparse_attention(const Call& call, const cul_block
   p.block_k = args.block_k;
   p.mask_heads = args.head_map;
   p.causal = args.causal;
+  const char* const obstacle = not_hopper_lists(list_shape(p, p.block_q, p.block_k), call.caps());
+  p.hopper = !obstacle;
+  if (call.plan_only() && call.caps().backend != CUL_BACKEND_CPU)
+    call.explain(p.hopper                ? std::string("wgmma and the copy engine over the listed blocks")
+                 : p.dtype == DType::f32 ? std::string("FMAs (f32 uses no TF32)")
+                                         : format("mma.sync and cp.async (%s)", obstacle));
   return p;
 }
 

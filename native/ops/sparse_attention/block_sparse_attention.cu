@@ -1,5 +1,6 @@
 #include "device/validate.h"
 #include "ops/sparse_attention/block_sparse_attention.h"
+#include "ops/sparse_attention/hopper_lists.cuh"
 #include "ops/sparse_attention/sparse_tiles.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
@@ -59,6 +60,16 @@ struct BlockTour : PlainKeys {
   CUL_DEVICE_FN bool sees(const Row& row, int n) const { return n < row.end; }
 };
 
+void run_hopper(const BlockSparseParams& p, NativeStream stream) {
+  HopperListCall call = hopper_list_call(p, p.block_q, p.block_k, p.shared_heads());
+  call.tours.lists = p.col;
+  call.tours.row_ptr = p.row_ptr;
+  call.tours.mask_heads = p.mask_heads;
+  call.tours.mask_rows = p.mask_rows;
+  call.tours.causal = p.causal;
+  hopper_list_attention(call, stream);
+}
+
 struct BlockTours {
   BlockSparseParams p;
   ByteRows q, k, v, o, lse;
@@ -106,6 +117,7 @@ struct BlockTours {
 void block_sparse_attention(const BlockSparseParams& p, NativeStream stream) {
   if (p.validate) validate("block_sparse_attention", p, stream);
   if (p.query_rows == 0 || p.sequences == 0) return;
+  if (p.hopper) return run_hopper(p, stream);
   BlockTours tours;
   const auto bytes = static_cast<int64_t>(size_of(p.dtype));
   tours.p = p;
@@ -115,7 +127,7 @@ void block_sparse_attention(const BlockSparseParams& p, NativeStream stream) {
   tours.o = byte_rows(p.o, bytes);
   tours.lse = byte_rows(p.lse, sizeof(float));
   tours.slots = sequence_tiles(p.query_rows, p.sequences, 1, p.block_q);
-  tours.heads = static_cast<int32_t>(p.mask_heads == p.query_heads ? 1 : p.group());
+  tours.heads = static_cast<int32_t>(p.shared_heads());
   tours.tile_rows = tile_rows<SmallF32Tile>(p.dtype);
   tours.parts = static_cast<int32_t>((p.block_q * tours.heads + tours.tile_rows - 1) / tours.tile_rows);
   launch_tours<SmallF32Tile>(p.dtype, sparse_problem(p), tours, tours.slots * (p.query_heads / tours.heads) * tours.parts, stream);

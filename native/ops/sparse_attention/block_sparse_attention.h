@@ -12,7 +12,10 @@ struct BlockSparseParams : PackedHeads {
   int64_t block_q = 0, block_k = 0;
   int64_t mask_heads = 1, mask_rows = 0;  // Hm, Mb
   bool causal = false;
+  bool hopper = false;  // by the loop for compute capability 9.0
 
+  // Query heads that share a KV head and a row of the mask.
+  int64_t shared_heads() const { return mask_heads == query_heads ? 1 : group(); }
   // The CSR row of query block r of query head h in sequence b.
   CUL_NUMERIC int64_t row_of(int64_t b, int64_t h, int64_t r) const {
     return (b * mask_heads + h * mask_heads / query_heads) * mask_rows + r;

@@ -3,10 +3,11 @@
 #include <algorithm>
 
 #include "backends/backend.h"
+#include "ops/sparse_attention/hopper_lists.h"
 
 namespace culebra {
 
-EstimatedPlan plan_estimated_sparse_attention(const EstimatedParams& p, int multiprocessors) {
+EstimatedPlan plan_estimated_sparse_attention(const EstimatedParams& p, int multiprocessors, bool hopper) {
   // Lists in turn, as long as those at once fill the device: 256 KB a multiprocessor are 66 query blocks of 32 heads at 128k tokens.
   constexpr int64_t kListBytes = 256 << 10;
   EstimatedPlan plan;
@@ -24,6 +25,11 @@ EstimatedPlan plan_estimated_sparse_attention(const EstimatedParams& p, int mult
                                            std::max<int64_t>(plan.slots, 1));
   plan.lists_at = array(std::min(plan.slots, plan.slots_at_once) * p.query_heads * plan.list_entries, 4);
   plan.counts_at = array(std::min(plan.slots, plan.slots_at_once) * p.query_heads, 4);
+  // By wgmma where heads of a group, or halves of a query block, share the keys that a tile reads; bits of its four units in shared memory.
+  constexpr int64_t kMostWords = 4096;
+  plan.hopper = hopper;
+  plan.hopper_estimate = hopper && p.estimate_pitch() == 128 && p.group() * ((p.block_q + 63) / 64) > 1 && plan.bit_words() <= kMostWords;
+  plan.bits_at = array(plan.hopper_estimate ? std::min(plan.slots, plan.slots_at_once) * p.query_heads * plan.bit_words() : 0, 4);
   return plan;
 }
 
@@ -73,9 +79,10 @@ EstimatedParams check_estimated_sparse_attention(const Call& call, const cul_est
   };
   p.aligned = aligned(q) && aligned(k) && aligned(v) && aligned(o);
   if (call.caps().backend != CUL_BACKEND_CPU) {
-    p.plan = plan_estimated_sparse_attention(p, call.caps().multiprocessors);
+    p.plan = plan_estimated_sparse_attention(p, call.caps().multiprocessors, !not_hopper_lists(list_shape(p, p.block_q, p.block_k), call.caps()));
     if (call.plan_only())
-      call.explain(format("lists of %lld of %lld query blocks at a time", ll(p.plan.slots_at_once), ll(p.plan.slots)));
+      call.explain(format("lists of %lld of %lld query blocks at a time%s", ll(p.plan.slots_at_once), ll(p.plan.slots),
+                          p.plan.hopper_estimate ? "; estimate and softmax by wgmma" : p.plan.hopper ? "; softmax over them by wgmma" : ""));
     p.workspace = call.workspace(p.plan.workspace_bytes);
   } else {
     call.workspace(0);

@@ -2,27 +2,18 @@
 
 #include "device/atomic.h"
 #include "device/mma.h"
+#include "device/validate.h"
 #include "ops/attention/tile/f32_tile.cuh"
 #include "ops/attention/tile/half_tile.cuh"
 #include "ops/attention/top_keys.cuh"
-#include "device/validate.h"
-#include "ops/sparse_attention/estimated_sparse_attention.h"
+#include "ops/sparse_attention/estimated_common.cuh"
+#include "ops/sparse_attention/hopper_lists.cuh"
 #include "ops/sparse_attention/list_tour.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 namespace {
 
-using Params = EstimatedParams;
-
-constexpr int kThreads = 128, kWarps = kThreads / 32;
-constexpr int kGroup = 16;  // keys that share a scale; blocks of keys are multiples of it
-
-template <class E>
-CUL_DEVICE_FN E* in_workspace(const Params& p, uint64_t at) {
-  return reinterpret_cast<E*>(static_cast<char*>(p.workspace) + at);
-}
-// Sequence b's groups of keys are numbered from here.
-CUL_DEVICE_FN int64_t first_group(const Params& p, int b) { return p.cu_k[b] / kGroup + b; }
+using namespace sale;
 
 // Computes: keys as integers of eight bits, a scale for 16 of them
 // Shapes:   k [Tk,Hkv,D] -> i8 [Hkv,Tk,pitch], scales f32 [Hkv,groups]
@@ -66,16 +57,27 @@ __global__ void __launch_bounds__(kThreads) quantize_keys_kernel(Params p, int64
   if (threadIdx.x == 0) in_workspace<float>(p, p.plan.scales_at)[head * groups + slot] = largest / 127;
 }
 
-// Where a query block of a head lies: slots as EstimatedPlan numbers them.
-struct Block {
-  int sequence;
-  int64_t index, queries, keys;  // index: of the block within the sequence
-};
-CUL_DEVICE_FN Block find_block(const Params& p, int64_t slot) {
-  const SequenceTile at = find_sequence(p.cu_q, static_cast<int>(p.sequences), 1, static_cast<int>(p.block_q), slot);
-  if (at.sequence < 0) return {-1, 0, 0, 0};
-  const int b = at.sequence;
-  return {b, at.tile, p.cu_q[b + 1] - p.cu_q[b], p.cu_k[b + 1] - p.cu_k[b]};
+// The list of a query block of a head: certain blocks, and of the others those with kept(block - certain_begin). All kThreads call.
+template <class Kept>
+CUL_DEVICE_FN void write_list(const Params& p, int64_t slot, int64_t head, const Params::Span& span, BlockKeys<kThreads>::Shared& scan, Kept kept) {
+  const int thread = static_cast<int>(threadIdx.x), begin = static_cast<int>(span.certain_begin), end = static_cast<int>(span.certain_end);
+  int32_t* const list = in_workspace<int32_t>(p, p.plan.lists_at) + (slot * p.query_heads + head) * p.plan.list_entries;
+  BlockKeys<kThreads> blocks{scan};
+  int chosen = 0, which = 0;
+  for (int64_t first = 0; first < span.end; first += kThreads) {
+    const int64_t j = first + thread;
+    bool take = j < span.end;
+    if (take && j >= begin && j < end) take = kept(static_cast<int>(j) - begin) != 0;
+    int total = 0;
+    const int at = chosen + blocks.before(take, which, total);
+    which ^= 1;
+    if (take) list[at] = static_cast<int32_t>(j);
+    chosen += total;
+  }
+  if (thread == 0) {
+    in_workspace<int32_t>(p, p.plan.counts_at)[slot * p.query_heads + head] = chosen;
+    if (p.kept) atomicAdd(reinterpret_cast<unsigned long long*>(p.kept + head), static_cast<unsigned long long>(chosen));
+  }
 }
 
 // Computes: the key blocks of each query block and head: certain ones, and those with an estimated score above a row's threshold
@@ -202,23 +204,27 @@ __global__ void __launch_bounds__(kThreads) estimate_kernel(Params p, int64_t gr
   }
   __syncthreads();
 
-  int32_t* const list = in_workspace<int32_t>(p, p.plan.lists_at) + (slot * p.query_heads + head) * p.plan.list_entries;
-  BlockKeys<kThreads> blocks{scan};
-  int chosen = 0, which = 0;
-  for (int64_t first = 0; first < span.end; first += kThreads) {
-    const int64_t j = first + thread;
-    bool take = j < span.end;
-    if (take && j >= begin && j < end) take = bits[(j - begin) / 32] >> (j - begin) % 32 & 1;
-    int total = 0;
-    const int at = chosen + blocks.before(take, which, total);
-    which ^= 1;
-    if (take) list[at] = static_cast<int32_t>(j);
-    chosen += total;
-  }
-  if (thread == 0) {
-    in_workspace<int32_t>(p, p.plan.counts_at)[slot * p.query_heads + head] = chosen;
-    if (p.kept) atomicAdd(reinterpret_cast<unsigned long long*>(p.kept + head), static_cast<unsigned long long>(chosen));
-  }
+  write_list(p, slot, head, span, scan, [&](int i) { return bits[i / 32] >> i % 32 & 1; });
+}
+
+// Computes: the lists of blocks whose bits estimate_hopper has set, and of certain ones
+// Shapes:   bits u32 [slots at once,Hq,words] -> lists i32 [slots at once,Hq,entries], counts, kept
+// Layouts:  as the workspace
+// Tiles:    a query block of a head a block
+// Shared:   a scan
+// Order:    of no consequence
+// Numerics: integers
+// Needs:    sm_80. Limit: the bytes of bits and lists, in L2
+// Source:   SALE, arXiv:2505.24179
+__global__ void __launch_bounds__(kThreads) lists_from_bits_kernel(Params p, int64_t first_slot) {
+  CUL_SHARED(BlockKeys<kThreads>::Shared, scan, );
+  const auto [slot, head] = block_divide(blockIdx.x, p.query_heads);
+  const Block block = find_block(p, first_slot + slot);
+  if (block.sequence < 0) return;
+  const bool dense = p.dense(head, block.keys);
+  const uint32_t* const bits = in_workspace<const uint32_t>(p, p.plan.bits_at) + (slot * p.query_heads + head) * p.plan.bit_words();
+  write_list(p, slot, head, p.span(block.index, block.queries, block.keys), scan,
+             [&](int i) { return dense ? 1u : bits[i / 32] >> i % 32 & 1; });
 }
 
 // Computes: kept = 0, before blocks are counted into it
@@ -284,6 +290,18 @@ struct EstimatedTours {
   }
 };
 
+void attend_hopper(const Params& p, int64_t first_slot, int64_t slots, NativeStream stream) {
+  HopperListCall call = hopper_list_call(p, p.block_q, p.block_k, 1);
+  const auto* const workspace = static_cast<const char*>(p.workspace);
+  call.tours.lists = reinterpret_cast<const int32_t*>(workspace + p.plan.lists_at);
+  call.tours.counts = reinterpret_cast<const int32_t*>(workspace + p.plan.counts_at);
+  call.tours.pitch = p.plan.list_entries;
+  call.tours.by_slot = call.tours.causal = true;
+  call.tours.first_slot = first_slot;
+  call.tours.slots = slots;
+  hopper_list_attention(call, stream);
+}
+
 template <class T>
 void attend(const Params& p, bool certain, int64_t first_slot, int64_t slots, NativeStream stream) {
   Problem problem{};
@@ -297,7 +315,9 @@ void attend(const Params& p, bool certain, int64_t first_slot, int64_t slots, Na
   tours.per_block = static_cast<int32_t>((p.block_q + tours.tile_rows - 1) / tours.tile_rows);
   const int64_t tiles = slots * p.query_heads * tours.per_block;
   if constexpr (sizeof(T) == 2) {
-    if (std::max(p.dim, p.value_dim) <= 128)
+    if (p.plan.hopper && !certain)
+      attend_hopper(p, first_slot, slots, stream);
+    else if (std::max(p.dim, p.value_dim) <= 128)
       launch_half<HalfTile<T, 128>>(problem, tours, tiles, stream);
     else
       launch_half<HalfTile<T, 256>>(problem, tours, tiles, stream);
@@ -316,7 +336,10 @@ void run(const Params& p, NativeStream stream) {
   for (int64_t first = 0; first < p.plan.slots; first += p.plan.slots_at_once) {
     const int64_t slots = std::min(p.plan.slots_at_once, p.plan.slots - first);
     const dim3 blocks(static_cast<unsigned>(slots * p.query_heads));
-    if (p.dim <= 64)
+    if (p.plan.hopper_estimate) {
+      estimate_hopper(p, groups, first, slots, stream);
+      launch(lists_from_bits_kernel, blocks, dim3(kThreads), 0, stream, p, first);
+    } else if (p.dim <= 64)
       launch(estimate_kernel<T, 2, 4>, blocks, dim3(kThreads), bits, stream, p, groups, first);
     else if (p.dim <= 128)
       launch(estimate_kernel<T, 4, 4>, blocks, dim3(kThreads), bits, stream, p, groups, first);

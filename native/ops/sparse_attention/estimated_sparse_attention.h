@@ -9,6 +9,8 @@ namespace culebra {
 
 // Where things lie in a device's workspace. Query blocks are numbered by slots: sequence b's begin at cu_q[b] / block_q + b.
 struct EstimatedPlan {
+  bool hopper = false;       // softmax over the lists by the loop for compute capability 9.0
+  bool hopper_estimate = false;  // the estimate by wgmma: then bits, and lists from them
   int64_t slots = 0;         // query blocks of a head, some of them empty
   int64_t list_entries = 0;  // key blocks that one can have
   int64_t slots_at_once = 1;  // that the workspace has lists for: the others follow in turn
@@ -17,7 +19,10 @@ struct EstimatedPlan {
   uint64_t scales_at = 0;    // f32 [Hkv, Tk / 16 + B]: of 16 keys of a sequence
   uint64_t lists_at = 0;     // i32 [slots at once,Hq,list_entries]
   uint64_t counts_at = 0;    // i32 [slots at once,Hq]
+  uint64_t bits_at = 0;      // u32 [slots at once,Hq,bit_words]: of blocks that are not certain; where the estimate is by wgmma
   uint64_t workspace_bytes = 0;
+
+  CUL_NUMERIC int64_t bit_words() const { return (list_entries + 31) / 32; }
 };
 
 struct EstimatedParams : PackedHeads {
@@ -56,7 +61,8 @@ struct EstimatedParams : PackedHeads {
   std::string invalid_text(int64_t i) const;
 };
 
-EstimatedPlan plan_estimated_sparse_attention(const EstimatedParams& p, int multiprocessors);
+// hopper: the loop for compute capability 9.0 takes the call (hopper_lists.h).
+EstimatedPlan plan_estimated_sparse_attention(const EstimatedParams& p, int multiprocessors, bool hopper = false);
 EstimatedParams check_estimated_sparse_attention(const Call& call, const cul_estimated_sparse_attention_args& args);
 CUL_DECLARE_COLUMNS(estimated_sparse_attention, EstimatedParams)
 

@@ -4,6 +4,7 @@ culebra_family(sparse_attention
     block_sparse_attention_cpu
     estimated_sparse_attention
     estimated_sparse_attention_cpu
+    hopper_lists
     neighborhood
     neighborhood_attention
     neighborhood_attention_cpu
@@ -16,8 +17,10 @@ culebra_family(sparse_attention
     sparse_linear_attention
     sparse_linear_attention_cpu
   KERNELS
+    estimate_hopper
     block_sparse_attention
     estimated_sparse_attention
+    hopper_lists
     neighborhood_attention
     nsa_attention
     nsa_compress
@@ -27,4 +30,5 @@ culebra_family(sparse_attention
     nsa_selected
     sparse_linear_attention
   TESTS
-    sparse_attention)
+    sparse_attention
+    sparse_lists)

@@ -1,6 +1,6 @@
 #include "ops/sparse_attention/sparse_linear_attention.h"
 
-#include "ops/sparse_attention/packed.h"
+#include "ops/sparse_attention/hopper_lists.h"
 
 namespace culebra {
 
@@ -66,10 +66,15 @@ SparseLinearParams check_sparse_linear_attention(const Call& call, const cul_spa
   p.aligned = aligned(q) && aligned(k) && aligned(v) && aligned(o);
   p.proj_aligned = p.proj_stride * static_cast<int64_t>(size_of(q.dtype)) % 16 == 0;
   p.plan = plan_sparse_linear_attention(p, call.caps().backend == CUL_BACKEND_CPU, call.caps().multiprocessors);
+  const bool in_line = p.heads_in_line(p.q) && p.heads_in_line(p.k) && p.heads_in_line(p.v) && p.heads_in_line(p.o);
+  const int64_t all_heads = p.batch * p.heads;
+  p.plan.hopper = in_line && !not_hopper_lists({p.dtype, D, D, p.block, p.block, p.length, p.length, all_heads, all_heads, p.in_line(p.q),
+                                                p.in_line(p.k), p.in_line(p.v), p.aligned, p.scale},
+                                               call.caps());
   if (call.plan_only())
-    call.explain(format("%lld blocks of %lld: a query block has %lld critical and %lld negligible ones%s",
+    call.explain(format("%lld blocks of %lld: a query block has %lld critical and %lld negligible ones%s%s",
                         static_cast<long long>(p.blocks), static_cast<long long>(p.block),
-                        static_cast<long long>(p.critical), static_cast<long long>(p.negligible),
+                        static_cast<long long>(p.critical), static_cast<long long>(p.negligible), p.plan.hopper ? "; softmax by wgmma" : "",
                         p.plan.tensor_cores && p.has_linear()
                             ? format("; states on tensor cores, %lld heads at a time", static_cast<long long>(p.plan.heads_at_once)).c_str()
                             : ""));

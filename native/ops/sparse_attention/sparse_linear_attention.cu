@@ -3,6 +3,7 @@
 #include "ops/attention/tile/f32_tile.cuh"
 #include "ops/attention/tile/half_tile.cuh"
 #include "ops/attention/top_keys.cuh"
+#include "ops/sparse_attention/hopper_lists.cuh"
 #include "ops/sparse_attention/linear_part.cuh"
 #include "ops/sparse_attention/linear_part_fma.cuh"
 #include "ops/sparse_attention/list_tour.cuh"
@@ -162,6 +163,30 @@ struct CriticalTours {
   }
 };
 
+// The same for compute capability 9.0: all heads of the batch as those of one sequence.
+void attend_hopper(const Params& p, NativeStream stream) {
+  HopperListCall call{};
+  call.dtype = p.dtype;
+  call.q = p.in_line(p.q), call.k = p.in_line(p.k), call.v = p.in_line(p.v), call.o = p.in_line(p.o);
+  call.query_rows = call.key_rows = p.length;
+  call.query_heads = call.kv_heads = p.batch * p.heads;
+  call.dim = call.value_dim = p.dim;
+  call.block_k = p.block;
+  call.scale = p.scale;
+  HopperListTours& tours = call.tours;
+  tours.sequences = tours.group = tours.shared = 1;
+  tours.queries = tours.keys = static_cast<int32_t>(p.length);
+  tours.query_heads = static_cast<int32_t>(call.query_heads);
+  tours.block_q = static_cast<int32_t>(p.block);
+  tours.slots = p.blocks;
+  tours.lists = reinterpret_cast<const int32_t*>(static_cast<const char*>(p.workspace) + p.plan.lists_at);
+  tours.pitch = p.critical;
+  tours.entries = static_cast<int32_t>(p.critical);
+  tours.mask_heads = call.query_heads;
+  tours.mask_rows = p.blocks;
+  hopper_list_attention(call, stream);
+}
+
 // The states of a group of heads, their sums and what they add to o.
 template <class T>
 void run_linear(const Params& p, const Group& group, NativeStream stream) {
@@ -214,7 +239,9 @@ void run(const Params& p, NativeStream stream) {
   CriticalTours tours{p, sizeof(T) == 2 ? 64 : ListF32Tile::kRows, 1, static_cast<int64_t>(sizeof(T))};
   tours.per_block = static_cast<int32_t>((p.block + tours.tile_rows - 1) / tours.tile_rows);
   if constexpr (sizeof(T) == 2) {
-    if (p.dim <= 128)
+    if (p.plan.hopper)
+      attend_hopper(p, stream);
+    else if (p.dim <= 128)
       launch_half<HalfTile<T, 128>>(problem, tours, all * tours.per_block, stream);
     else
       launch_half<HalfTile<T, 256>>(problem, tours, all * tours.per_block, stream);

@@ -6,12 +6,14 @@
 #include "abi/op.h"
 #include "culebra/sparse_attention.h"
 #include "device/numeric.h"
+#include "ops/sparse_attention/packed.h"
 
 namespace culebra {
 
 // Where things lie in the workspace. On the cpu those of one (batch, head). On a device means, lists and masks are all heads'; keys, states
 // and sums are those of `heads_at_once` heads, one group of heads after the other: what the L2 keeps, whatever the batch is.
 struct SparseLinearPlan {
+  bool hopper = false;        // softmax over the critical blocks by the loop for compute capability 9.0
   bool tensor_cores = false;  // half operands of a device, D a multiple of 16 up to 128
   int parts = 1;              // bf16 numbers that a state, a sum and phi are made of on tensor cores
   int64_t heads_at_once = 1;
@@ -59,6 +61,9 @@ struct SparseLinearParams {
   // Query blocks whose sums differ.
   CUL_NUMERIC int64_t sum_rows() const { return mode == CUL_SLA_ALL ? 1 : blocks; }
   CUL_NUMERIC int64_t sum_row(int64_t head, int64_t i) const { return mode == CUL_SLA_ALL ? head : head * blocks + i; }
+  // Heads of the batch as heads of one sequence; only where that is what the strides say (heads_in_line).
+  TokenRows in_line(const Rows& x) const { return {x.data, x.row, heads > 1 ? x.head : x.batch}; }
+  bool heads_in_line(const Rows& x) const { return batch == 1 || heads == 1 || x.batch == heads * x.head; }
   CUL_NUMERIC int64_t block_end(int64_t j) const { return (j + 1) * block < length ? (j + 1) * block : length; }
   // If the linear part of a query block has key blocks of this class.
   CUL_NUMERIC bool is_linear(uint8_t of) const {

@@ -1,10 +1,11 @@
-// Dense attention for compute capability 9.0: a producer warp fills a ring of keys and values through the copy engine, two warpgroups of 64
+// Attention for compute capability 9.0: a producer warp fills a ring of keys and values through the copy engine, one or two warpgroups of 64
 // query rows each multiply by wgmma; a warpgroup's softmax of one step runs beside its own product of the step before, and beside the
 // other warpgroup's products.
 //
 // Cycles of an SM for 128 rows x 128 keys at D = Dv = 128, 2048 multiply-adds and 16 exponentials a cycle: each product 1024, both 2048;
 // exponentials 1024, on a unit of their own; some 4.5 further operations a score (scale, maximum, sum, half a conversion, rescaling) 580
 // issue slots of four schedulers. In turn 3650 cycles, 555 TFLOP/s at 1.83 GHz; perfectly side by side 2048.
+// Which rows and keys those are is a tour's (hopper_tours.cuh): dense, or lists of blocks.
 #pragma once
 #include "device/barrier.h"
 #include "device/launch.h"
@@ -13,66 +14,53 @@
 #include "device/vector.h"
 #include "device/warp.h"
 #include "device/wgmma.h"
-#include "ops/attention/tile/dense_tour.cuh"
+#include "ops/attention/hopper/hopper_tours.cuh"
 
 namespace culebra::CUL_DEVICE_NS {
 
-// D and Dv up to kDim_, one of 64, 128, 256.
-template <class T, int kDim_>
+// D and Dv up to kDim_, one of 64, 128, 256. With one warpgroup two blocks share an SM: one's softmax runs beside the other's products.
+template <class T, int kDim_, int kGroups_ = 2>
 struct HopperAttentionTile {
   using Element = T;
   static constexpr int kDim = kDim_, kSlices = kDim / 64;  // of 64 channels, 128 bytes: what a swizzled row has
-  static constexpr int kGroups = 2, kGroupRows = 64, kRows = kGroups * kGroupRows, kThreads = 128 * (kGroups + 1), kConsumers = 128 * kGroups;
-  static constexpr int kKeys = kDim > 128 ? 64 : 128, kStages = kDim > 64 ? 2 : 4;
+  static constexpr int kGroups = kGroups_, kGroupRows = kHopperRows, kRows = kGroups * kGroupRows, kThreads = 128 * (kGroups + 1),
+                       kConsumers = 128 * kGroups, kBlocksPerSm = kGroups == 1 ? 2 : 1, kRegisters = kGroups == 1 ? 232 : 240;
+  static constexpr int kKeys = kDim > 128 || (kDim > 64 && kGroups == 1) ? 64 : 128, kStages = kGroups == 1 ? 3 : kDim > 64 ? 2 : 4;
   static constexpr int kQuerySlice = kRows * 128, kKeySlice = kKeys * 128, kTileBytes = kSlices * kKeySlice;
   static constexpr int kKeysAt = kSlices * kQuerySlice, kValuesAt = kKeysAt + kStages * kTileBytes, kBarriersAt = kValuesAt + kStages * kTileBytes;
-  static constexpr int kSharedBytes = kBarriersAt + (1 + 4 * kStages) * 8;
-  static_assert(kSharedBytes <= 227 << 10);
+  static constexpr int kSeenAt = kBarriersAt + (1 + 4 * kStages) * 8, kRowsAt = kSeenAt + kRows * 8,
+                       kSharedBytes = kRowsAt + kGroups * static_cast<int>(sizeof(HopperRows));
+  static_assert(kBlocksPerSm * (kSharedBytes + 1024) <= 228 << 10);
 };
 
+template <class Tours>
 struct HopperAttention {
-  TensorMap q, k, v;  // [tokens][heads][channels] in boxes of 64 channels x one head x a tile's tokens
-  IntervalRows rows;  // group 1: a row is a query, its head the block's
-  const int32_t* cu_q;
-  const int32_t* cu_k;
-  int32_t sequences, query_heads, group;
-  int32_t section;  // query heads that go through all tiles before the next ones
-  int64_t slots;    // tiles of a head
-  int32_t dim, value_dim;
-  float scale, softcap;
+  TensorMap q, k, v;  // [tokens][heads][channels] in boxes of 64 channels x one head x 64 queries, or a box's keys
+  Tours tours;
+  ByteRows o, lse;     // lse.data may be null
+  const float* sinks;  // per head, or null
+  int32_t value_dim;
+  // A score times log2 e is `factor` times the product, or of cap tanh(inner times it).
+  float factor, cap, inner;
+
+  void set_scores(float scale, float softcap) {
+    cap = softcap > 0 ? softcap * kLog2e : 0;
+    inner = softcap > 0 ? scale / softcap : 1;
+    factor = softcap > 0 ? 1 : scale * kLog2e;
+  }
 };
 
-#if CUL_HAS_SM90A
-
-// The block's rows, and the keys that they see.
-struct HopperPlace {
-  int head, first_query, queries, keys;
-  int64_t q0, k0;
-};
-CUL_DEVICE_FN HopperPlace hopper_place(const HopperAttention& p, int64_t index, int tile_rows) {
-  const int64_t part = index / (p.slots * p.section), within = index - part * p.slots * p.section;
-  const int64_t first_head = part * p.section, heads = min(int64_t{p.section}, p.query_heads - first_head);
-  // The last tiles come first: under a causal mask they are the longest.
-  const SequenceTile at = find_sequence(p.cu_q, p.sequences, 1, tile_rows, p.slots - 1 - within / heads);
-  if (at.sequence < 0) return {-1, 0, 0, 0, 0, 0};
-  const int64_t q0 = p.cu_q[at.sequence], k0 = p.cu_k[at.sequence];
-  return {static_cast<int>(first_head + within % heads), at.tile * tile_rows, static_cast<int>(p.cu_q[at.sequence + 1] - q0),
-          static_cast<int>(p.cu_k[at.sequence + 1] - k0), q0, k0};
-}
-
-#endif
-
-// Computes: o = softmax(softcap(scale q k^T) + mask) v of one head's 128 queries of one sequence, and lse.
+// Computes: o = softmax(softcap(scale q k^T) + mask) v of a tour's rows over its keys, and lse.
 // Shapes:   q [Tq,Hq,D], k [Tk,Hkv,D], v [Tk,Hkv,Dv] packed; D, Dv <= kDim.
 // Layouts:  inner stride 1, rows and heads at multiples of 16 bytes.
-// Tiles:    128 queries, 64 a warpgroup, x 128 keys (kDim 256: 64), from the last keys to the first.
+// Tiles:    64 queries a warpgroup, one or two of them, x 128 keys (kDim 256, or one warpgroup with kDim 128: 64), from the last keys to the first.
 // Shared:   queries and a ring of keys and values in slices of 64 channels, swizzled; results in the queries' place.
 // Order:    keys descending by tiles; a lane's columns of a tile ascending, four lanes a row at the end.
 // Numerics: products of half operands exact, sums f32, weights rounded to T; exponentials by ex2.approx. scale > 0.
 // Needs:    sm_90a (wgmma, tensor maps, mbarriers, register reallocation).
 // Source:   Shah et al., FlashAttention-3, arXiv:2407.08608.
-template <class Tile>
-__global__ void __launch_bounds__(Tile::kThreads, 1) hopper_attention(const __grid_constant__ HopperAttention p) {
+template <class Tile, class Tours>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocksPerSm) hopper_attention(const __grid_constant__ HopperAttention<Tours> p) {
 #if CUL_HAS_SM90A
   using T = typename Tile::Element;
   constexpr int kKeys = Tile::kKeys, kStages = Tile::kStages, kSlices = Tile::kSlices;
@@ -85,12 +73,10 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) hopper_attention(const __gr
   const auto parity = [](int turn) { return static_cast<uint32_t>(turn / kStages & 1); };
   const auto tile_at = [&](int turn, int side) { return (side ? Tile::kValuesAt : Tile::kKeysAt) + turn % kStages * Tile::kTileBytes; };
 
-  const HopperPlace at = hopper_place(p, blockIdx.x, Tile::kRows);
-  if (at.head < 0) return;
-  const int count = min(Tile::kRows, at.queries - at.first_query);
-  const IntervalRows::Row low = p.rows.interval(at.first_query, at.queries, at.keys),
-                          high = p.rows.interval(at.first_query + count - 1, at.queries, at.keys);
-  const IntervalRows::Row hull = {low.begin, high.end};
+  const auto tour = p.tours.template tour<Tile::kGroups>(blockIdx.x);
+  using Tour = decltype(tour);
+  if (tour.nothing()) return;
+  const IntervalRows::Row hull = tour.hull();
   const int first_tile = hull.begin / kKeys, tiles = hull.begin < hull.end ? (hull.end + kKeys - 1) / kKeys - first_tile : 0;
   const auto first_key = [&](int turn) { return (first_tile + tiles - 1 - turn) * kKeys; };
 
@@ -103,43 +89,58 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) hopper_attention(const __gr
       }
     mbarrier_init_fence();
   }
+  // Whoever stores results asks again for whose they are: registers are short until then.
+  HopperRows* const rows = reinterpret_cast<HopperRows*>(shared + Tile::kRowsAt);
+  if (thread % 128 == 0 && thread >= 128) rows[thread / 128 - 1] = tour.rows(thread / 128 - 1);
   __syncthreads();
 
   if (thread < 128) {
     registers_release<24>();
-    if (thread != 0 || tiles == 0) return;
-    const int kv_head = at.head / p.group;
-    mbarrier_arrive_expect_bytes(query_full, static_cast<uint32_t>(kSlices * Tile::kQuerySlice));
-    for (int slice = 0; slice < kSlices; ++slice)  // channels beyond D and Dv arrive as zeros
-      tensor_copy_3d(base + slice * Tile::kQuerySlice, p.q, slice * 64, at.head, static_cast<int>(at.q0) + at.first_query, query_full);
+    // A lane for each box of a step.
+    const int box = Tour::kOneBox ? kKeys : tour.box(), boxes = Tour::kOneBox ? 1 : kKeys / box, lane_box = Tour::kOneBox ? 0 : thread;
+    if (thread >= boxes || tiles == 0) return;
+    if (thread == 0) {
+      mbarrier_arrive_expect_bytes(query_full, static_cast<uint32_t>(kSlices * Tile::kQuerySlice));
+#pragma unroll
+      for (int g = 0; g < Tile::kGroups; ++g) {
+        const HopperRows at = rows[g];
+        for (int slice = 0; slice < kSlices; ++slice)  // channels beyond D and Dv arrive as zeros
+          tensor_copy_3d(base + slice * Tile::kQuerySlice + g * Tile::kGroupRows * 128, p.q, slice * 64, at.head, at.token, query_full);
+      }
+    }
+    const int kv_head = tour.kv_head(), offset = lane_box * box * 128;
+    const auto find_row = [&](int turn) { return tour.key_row(first_key(turn) + lane_box * box); };
+    int next = Tour::kOneBox ? 0 : find_row(0);
+#pragma unroll 1
     for (int turn = 0; turn < tiles; ++turn) {
-      const int token = static_cast<int>(at.k0) + first_key(turn);
+      const int row = Tour::kOneBox ? find_row(turn) : next;
+      if (!Tour::kOneBox && turn + 1 < tiles) next = find_row(turn + 1);
       for (int side = 0; side < 2; ++side) {
         mbarrier_wait(empty(turn, side), parity(turn) ^ 1u);
-        mbarrier_arrive_expect_bytes(full(turn, side), static_cast<uint32_t>(Tile::kTileBytes));
+        if (lane_box == 0) mbarrier_arrive_expect_bytes(full(turn, side), static_cast<uint32_t>(Tile::kTileBytes));
+        if (!Tour::kOneBox) __syncwarp(boxes == 32 ? kFullMask : (1u << boxes) - 1);
         for (int slice = 0; slice < kSlices; ++slice)
-          tensor_copy_3d(base + tile_at(turn, side) + slice * Tile::kKeySlice, side ? p.v : p.k, slice * 64, kv_head, token, full(turn, side));
+          tensor_copy_3d(base + tile_at(turn, side) + slice * Tile::kKeySlice + offset, side ? p.v : p.k, slice * 64, kv_head, row, full(turn, side));
       }
     }
   } else {
-    registers_acquire<240>();
+    registers_acquire<Tile::kRegisters>();
     const int consumer = thread - 128, group = consumer / 128, warp = consumer / 32 % 4, first_row = group * Tile::kGroupRows;
     const int row = first_row + warp * 16 + lane / 4;  // and row + 8
-    const auto interval = [&](int r) {
-      return r < count ? p.rows.interval(at.first_query + r, at.queries, at.keys) : IntervalRows::Row{0, 0};
-    };
-    const IntervalRows::Row seen[2] = {interval(row), interval(row + 8)};
-    // What all of the warpgroup's rows see: elsewhere masks are asked.
-    const IntervalRows::Row common = {interval(min(first_row + Tile::kGroupRows, count) - 1).begin, interval(min(first_row, count - 1)).end};
-    const float cap = p.softcap > 0 ? p.softcap * kLog2e : 0, inner = cap > 0 ? p.scale / p.softcap : 1;
-    const float factor_of_scores = cap > 0 ? 1.0f : p.scale * kLog2e;
+    const IntervalRows::Row common = tour.common(first_row);  // elsewhere masks are asked: what each row sees lies in shared memory
+    IntervalRows::Row* const seen = reinterpret_cast<IntervalRows::Row*>(shared + Tile::kSeenAt) + row;
+    if (lane % 4 == 0) {
+      seen[0] = tour.interval(row);
+      seen[8] = tour.interval(row + 8);
+    }
+    __syncwarp();
 
     // Sums that products are under way on are arrays of their own, and nothing else is written to them before the wait: otherwise
     // ptxas serializes all products (C7515).
     using Sums = float[kKeys / 2];
     float o[Tile::kDim / 2] = {};
     uint32_t weights[kKeys / 16][4];
-    float m[2] = {kNoScore, kNoScore}, d[2] = {};  // m before factor_of_scores; d of the lane's own columns
+    float m[2] = {kNoScore, kNoScore}, d[2] = {};  // m before p.factor; d of the lane's own columns
 
     const auto multiply_keys = [&](int turn, Sums& s) {
       const uint32_t queries = base + group * Tile::kGroupRows * 128, keys = base + tile_at(turn, 0);
@@ -181,15 +182,16 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) hopper_attention(const __gr
       const int first = first_key(turn);
       const bool edge = first < common.begin || first + kKeys > common.end;
       float highest[2] = {m[0], m[1]};
-      if (cap > 0) {
+      if (p.cap > 0) {
 #pragma unroll
-        for (int i = 0; i < kKeys / 2; ++i) s[i] = cap * tanhf(s[i] * inner);
+        for (int i = 0; i < kKeys / 2; ++i) s[i] = p.cap * tanhf(s[i] * p.inner);
       }
       if (edge) {
+        const IntervalRows::Row bounds[2] = {seen[0], seen[8]};
 #pragma unroll
         for (int i = 0; i < kKeys / 2; ++i) {
           const int n = first + i / 4 * 8 + lane % 4 * 2 + i % 2;
-          if (n < seen[i / 2 % 2].begin || n >= seen[i / 2 % 2].end) s[i] = kNoScore;
+          if (n < bounds[i / 2 % 2].begin || n >= bounds[i / 2 % 2].end) s[i] = kNoScore;
         }
       }
 #pragma unroll
@@ -198,14 +200,14 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) hopper_attention(const __gr
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         highest[half] = warp_max<4>(highest[half]);
-        origin[half] = highest[half] == kNoScore ? 0.0f : highest[half] * factor_of_scores;
-        factor[half] = fast_exp2(fmaf(m[half], factor_of_scores, -origin[half]));
+        origin[half] = highest[half] == kNoScore ? 0.0f : highest[half] * p.factor;
+        factor[half] = fast_exp2(fmaf(m[half], p.factor, -origin[half]));
         m[half] = highest[half];
         d[half] *= factor[half];
       }
 #pragma unroll
       for (int i = 0; i < kKeys / 2; ++i) {
-        s[i] = fast_exp2(fmaf(s[i], factor_of_scores, -origin[i / 2 % 2]));
+        s[i] = fast_exp2(fmaf(s[i], p.factor, -origin[i / 2 % 2]));
         d[i / 2 % 2] += s[i];
       }
     };
@@ -262,30 +264,39 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) hopper_attention(const __gr
       return reinterpret_cast<T*>(shared + c / 8 * Tile::kQuerySlice + r * 128 + ((c ^ r) % 8) * 16);
     };
     named_barrier_sync(2 + group, 128);
+    const HopperRows at = rows[group];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int r = row + 8 * half;
       Softmax softmax;
-      softmax.m = m[half] == kNoScore ? kNoScore : m[half] * factor_of_scores;
+      softmax.m = m[half] == kNoScore ? kNoScore : m[half] * p.factor;
       softmax.d = warp_sum<4>(d[half]);
-      const float* const sinks = p.rows.sinks;
-      const float inverse = softmax.inverse(sinks ? sinks[at.head] : kNoScore);
+      const float inverse = softmax.inverse(p.sinks ? p.sinks[at.head] : kNoScore);
 #pragma unroll
       for (int i = 0; i < Tile::kDim / 8; ++i)
         *reinterpret_cast<uint32_t*>(out(r, i) + lane % 4 * 2) =
             pack2<T>(o[4 * i + 2 * half] * inverse, o[4 * i + 2 * half + 1] * inverse);
-      if (r < count && lane % 4 == 0)
-        if (char* const lse = p.rows.lse.at(0, at.q0 + at.first_query + r, at.head)) *reinterpret_cast<float*>(lse) = softmax.lse();
+      if (r - first_row < at.count && lane % 4 == 0)
+        if (char* const lse = p.lse.at(0, at.token + r - first_row, at.head)) *reinterpret_cast<float*>(lse) = softmax.lse();
     }
     __syncwarp();
     for (int i = lane; i < 16 * (Tile::kDim / 8); i += 32) {
       const int r = first_row + warp * 16 + i / (Tile::kDim / 8), c = i % (Tile::kDim / 8);
-      if (r >= count || c * 8 >= p.value_dim) continue;
-      T* const to = reinterpret_cast<T*>(p.rows.o.at(0, at.q0 + at.first_query + r, at.head)) + c * 8;
+      if (r - first_row >= at.count || c * 8 >= p.value_dim) continue;
+      T* const to = reinterpret_cast<T*>(p.o.at(0, at.token + r - first_row, at.head)) + c * 8;
       store_vector(to, load_vector<8>(out(r, c)));
     }
   }
 #endif
+}
+
+template <class Tile, class Tours>
+void launch_hopper_attention(const HopperAttention<Tours>& problem, int64_t tiles, NativeStream stream) {
+  LaunchShape shape;
+  shape.grid = dim3(static_cast<unsigned>(tiles));
+  shape.block = dim3(Tile::kThreads);
+  shape.shared_bytes = Tile::kSharedBytes;
+  launch(hopper_attention<Tile, Tours>, shape, stream, problem);
 }
 
 }  // namespace culebra::CUL_DEVICE_NS
