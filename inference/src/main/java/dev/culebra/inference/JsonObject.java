@@ -44,8 +44,9 @@ final class JsonObject {
         } catch (NoSuchFileException e) {
             throw new ModelException(file + ": no such file", e);
         } catch (JsonProcessingException e) {
-            var at = e.getLocation();
-            throw new ModelException(file + ": not JSON at line " + at.getLineNr() + ", column " + at.getColumnNr() + ": "
+            var at = e.getLocation(); // none where a number or the nesting exceeds what the parser allows
+            throw new ModelException(file + ": not JSON"
+                    + (at == null ? "" : " at line " + at.getLineNr() + ", column " + at.getColumnNr()) + ": "
                     + e.getOriginalMessage(), e);
         } catch (IOException e) {
             throw new ModelException(file + ": cannot be read: " + e.getMessage(), e);
