@@ -234,7 +234,11 @@ public final class Stream implements AutoCloseable {
     }
 
     private void setPlanning(boolean value) {
-        enter("plan");
+        if (value) {
+            enter("plan");
+        } else {
+            enterAtLast("plan");
+        }
         try {
             if (value) {
                 plan = "";
@@ -355,6 +359,20 @@ public final class Stream implements AutoCloseable {
                             + "\" is in a call on this stream; give thread \"" + me.getName() + "\" a stream of its own");
                 }
                 backoff.pause();
+            }
+        }
+    }
+
+    /** As {@link #enter}, for what must not fail: waits for the call that another thread is in. */
+    void enterAtLast(String name) {
+        try (var backoff = new Backoff()) {
+            while (true) {
+                try {
+                    enter(name);
+                    return;
+                } catch (ConcurrentUseException e) {
+                    backoff.pause();
+                }
             }
         }
     }
