@@ -222,30 +222,37 @@ public final class Stream implements AutoCloseable {
     /**
      * Has the operators in {@code calls} check their arguments and plan, but run nothing: how they would run, and the
      * workspace they need, for {@link #reserveWorkspace}. Everything else in {@code calls} happens.
+     *
+     * @throws UnsupportedException within {@code calls} of another plan
      */
     public Plan plan(Runnable calls) {
-        setPlanning(true);
+        beginPlan();
         try {
             calls.run();
         } finally {
-            setPlanning(false);
+            endPlan();
         }
         return new Plan(plan, plannedBytes);
     }
 
-    private void setPlanning(boolean value) {
-        if (value) {
-            enter("plan");
-        } else {
-            enterAtLast("plan");
-        }
+    private void beginPlan() {
+        enter("plan");
         try {
-            if (value) {
-                plan = "";
-                plannedBytes = 0;
+            if (planning) {
+                throw failure(Status.UNSUPPORTED, "a plan cannot be part of another one");
             }
-            planning = value;
+            plan = "";
+            plannedBytes = 0;
+            planning = true;
         } finally {
+            exit();
+        }
+    }
+
+    private void endPlan() {
+        if (!closed) {
+            enterAtLast("plan");
+            planning = false;
             exit();
         }
     }

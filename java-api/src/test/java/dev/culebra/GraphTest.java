@@ -54,6 +54,10 @@ class GraphTest {
             assertThrows(ConcurrentUseException.class, () -> stream.capture(work));
             assertThrows(ConcurrentUseException.class, () -> stream.prepare(work));
             stream.plan(work);
+            stream.plan(() -> {
+                assertThrows(UnsupportedException.class, () -> stream.plan(work));
+                Ops.copyStrided(stream, one, x);
+            });
             assertArrayEquals(new float[4], x.floats(stream), "nothing ran");
             stream.capture(() -> Ops.copyStrided(stream, one, x)).close();
             Ops.copyStrided(stream, one, x);
