@@ -3,6 +3,7 @@
 
 #include "abi/handles.h"
 #include "backends/fault.h"
+#include "culebra/copy.h"
 #include "culebra/testing.h"
 
 using namespace culebra;
@@ -152,6 +153,14 @@ cul_status cul_copy(cul_stream* s, void* dst, const void* src, uint64_t bytes) {
     Stream& stream = stream_of(s, "cul_copy");
     if (bytes == 0) return;
     stream.copy(need(dst, "cul_copy", "dst"), need(src, "cul_copy", "src"), bytes);
+  });
+}
+cul_status cul_copy_and_wait(cul_stream* s, void* dst, const void* src, uint64_t bytes) {
+  return fence([&] {
+    Stream& stream = stream_of(s, "cul_copy_and_wait");
+    stream.require_not_capturing("a copy that waits");
+    if (bytes != 0) stream.copy(need(dst, "cul_copy_and_wait", "dst"), need(src, "cul_copy_and_wait", "src"), bytes);
+    stream.synchronize();
   });
 }
 cul_status cul_fill(cul_stream* s, void* dst, int32_t byte, uint64_t bytes) {

@@ -12,6 +12,7 @@
 #include "culebra/linear_attention.h"
 #include "culebra/module.h"
 #include "culebra/moe.h"
+#include "culebra/copy.h"
 #include "culebra/replay.h"
 #include "culebra/sparse_attention.h"
 
@@ -63,6 +64,7 @@ int main(void) {
   REFUSED(cul_graph_launch(0, 0));
   REFUSED(cul_graph_node_count(0, &n));
   REFUSED(cul_graph_destroy(0));
+  REFUSED(cul_copy_and_wait(0, 0, 0, 1));
   REFUSED(cul_graph_update(0, 0, &done));
   REFUSED(cul_batch(0, 0, 1, &n));
   REFUSED(cul_op_get_info(0, 0));

@@ -1,6 +1,7 @@
 // Devices, memory, streams, events and graphs through the C ABI, on every backend that runs here.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <thread>
@@ -8,6 +9,7 @@
 
 #include "backends/backend.h"
 #include "backends/host_stream.h"
+#include "culebra/copy.h"
 #include "culebra/culebra.h"
 #include "culebra/testing.h"
 
@@ -46,6 +48,26 @@ class RuntimeTest : public ::testing::TestWithParam<int32_t> {
   cul_device* device = nullptr;
   cul_stream* stream = nullptr;
 };
+
+TEST_P(RuntimeTest, aCopyThatWaitsIsOverWhenItReturns) {
+  std::vector<char> in(1 << 20, 5), out(1 << 20, 0);
+  void* d = nullptr;
+  ASSERT_EQ(cul_memory_alloc(device, in.size(), &d), CUL_OK);
+  ASSERT_EQ(cul_copy_and_wait(stream, d, in.data(), in.size()), CUL_OK);
+  std::fill(in.begin(), in.end(), 6);
+  ASSERT_EQ(cul_copy_and_wait(stream, out.data(), d, out.size()), CUL_OK);
+  EXPECT_EQ(out, std::vector<char>(out.size(), 5));
+  int32_t done = 0;
+  ASSERT_EQ(cul_fill(stream, d, 7, out.size()), CUL_OK);
+  ASSERT_EQ(cul_copy_and_wait(stream, nullptr, nullptr, 0), CUL_OK);
+  ASSERT_EQ(cul_stream_query(stream, &done), CUL_OK);
+  EXPECT_EQ(done, 1);
+  EXPECT_EQ(cul_copy_and_wait(stream, nullptr, d, 1), CUL_NULL_POINTER);
+  ASSERT_EQ(cul_graph_begin_capture(stream), CUL_OK);
+  EXPECT_EQ(cul_copy_and_wait(stream, d, in.data(), 1), CUL_UNSUPPORTED);
+  EXPECT_EQ((cul_graph_abort_capture(stream)), CUL_OK);
+  ASSERT_EQ(cul_memory_free(device, d), CUL_OK);
+}
 
 TEST_P(RuntimeTest, memoryIsCountedAndReused) {
   void *a = nullptr, *b = nullptr;

@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <new>
 #include <numeric>
 #include <stdexcept>
+
+#include "backends/fault.h"
 
 namespace culebra {
 namespace {
@@ -31,6 +34,15 @@ TEST(ThreadPool, rethrowsAndStaysUsable) {
   std::atomic<int64_t> sum{0};
   pool.parallel_for(100, 1, [&](int64_t b, int64_t e) { for (; b < e; ++b) sum += b; });
   EXPECT_EQ(sum, 4950);
+}
+
+// A thread that still runs when it is destroyed would end the process.
+TEST(ThreadPool, aThreadThatCannotBeStartedIsAnException) {
+  for (int calls : {0, 1, 6}) {
+    fault::countdown = calls;
+    EXPECT_THROW(ThreadPool(8), std::bad_alloc) << calls;
+    fault::countdown = -1;
+  }
 }
 
 TEST(ThreadPool, aLoopInsideALoopRunsOnItsThread) {

@@ -1,5 +1,9 @@
 #include "backends/cpu/thread_pool.h"
 
+#include <new>
+
+#include "backends/fault.h"
+
 namespace culebra {
 namespace {
 
@@ -13,22 +17,32 @@ void relax() {
 #endif
 }
 
+void end(std::mutex& mutex, std::atomic<bool>& stop, std::condition_variable& wake, std::vector<std::thread>& workers) {
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    stop = true;
+  }
+  wake.notify_all();
+  for (auto& w : workers) w.join();
+}
+
 }  // namespace
 
 thread_local bool ThreadPool::inside_ = false;
 
 ThreadPool::ThreadPool(int threads) {
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+  try {
+    for (int i = 1; i < threads; ++i) {
+      if (fault::strikes()) throw std::bad_alloc();
+      workers_.emplace_back([this] { work(); });
+    }
+  } catch (...) {  // the system has no more threads: a thread that runs when it is destroyed ends the process
+    end(mutex_, stop_, wake_, workers_);
+    throw;
+  }
 }
 
-ThreadPool::~ThreadPool() {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    stop_ = true;
-  }
-  wake_.notify_all();
-  for (auto& w : workers_) w.join();
-}
+ThreadPool::~ThreadPool() { end(mutex_, stop_, wake_, workers_); }
 
 void ThreadPool::take_pieces() {
   inside_ = true;

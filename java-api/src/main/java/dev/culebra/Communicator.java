@@ -23,6 +23,8 @@ public final class Communicator implements AutoCloseable {
     /** How long a rank waits for the others where nothing else is said. */
     public static final Duration DEFAULT_TIMEOUT = Duration.ofMinutes(1);
 
+    private static final Duration LONGEST_TIMEOUT = Duration.ofMillis(Integer.MAX_VALUE);
+
     /** The native handle, given back when nothing queued uses it. */
     private static final class Handle extends Uses {
         final Device device;
@@ -66,7 +68,7 @@ public final class Communicator implements AutoCloseable {
      * Joins the group of {@code id}. On cuda this returns when all ranks have joined: each needs a thread of its own.
      *
      * @param rank 0 to ranks - 1, each once
-     * @param timeout how long an exchange waits for the other ranks; of no effect on cuda
+     * @param timeout how long an exchange waits for the other ranks, from 1 ms to about 24 days; of no effect on cuda
      * @throws ArgumentException if the rank is outside of the group or was taken, the others said another number of ranks, or the
      *     id is of another backend or was used up
      * @throws UnsupportedException on cuda, if NCCL's library was not found or refuses
@@ -74,7 +76,7 @@ public final class Communicator implements AutoCloseable {
     public static Communicator join(Device device, CommunicatorId id, int rank, int ranks, Duration timeout) {
         try (var arena = Arena.ofConfined()) {
             var bytes = arena.allocateFrom(ValueLayout.JAVA_BYTE, id.bytes());
-            var millis = Math.clamp(timeout.toMillis(), 0, Integer.MAX_VALUE);
+            var millis = timeout.compareTo(LONGEST_TIMEOUT) > 0 ? Integer.MAX_VALUE : (int) Math.max(timeout.toMillis(), 0);
             var address = device.with(open -> Natives.pointer(device.backend(), "comm_create",
                     out -> culebra_h.cul_comm_create(open, rank, ranks, bytes, millis, out)));
             return device.adopt(new Communicator(device, address, rank, ranks));

@@ -9,6 +9,7 @@ import dev.culebra.internal.AllocationEvent;
 import dev.culebra.internal.Backoff;
 import dev.culebra.internal.DescriptorPool;
 import dev.culebra.internal.Diagnostics;
+import dev.culebra.internal.GiveBacks;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
@@ -16,15 +17,20 @@ import java.util.ArrayList;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.locks.ReentrantReadWriteLock;
 import java.util.function.Function;
 import java.util.function.ToIntFunction;
 
 /**
  * A processor and its memory. Shared freely between threads. Closing it closes what was made from it: streams, events,
- * graphs, modules, communicators, pinned buffers, scopes and their tensors.
+ * graphs, modules, communicators, pinned buffers, scopes and their tensors. A device that nobody closes stays, with all
+ * of these but the scopes that became unreachable.
  */
 public final class Device implements AutoCloseable {
+    /** Reachable until they are closed: their threads may still use what was made of them and is reachable from there alone. */
+    private static final Set<Device> OPEN = ConcurrentHashMap.newKeySet();
+
     private final MemorySegment handle;
     private final DeviceInfo info;
     private final DescriptorPool descriptors = new DescriptorPool();
@@ -111,6 +117,7 @@ public final class Device implements AutoCloseable {
     /** As {@link #open(String)}, by backend and number. */
     public static Device open(Backend backend, int index, DeviceOptions options) {
         Natives.load();
+        Memory.checkLimit(options.memoryLimitBytes(), backend);
         try (var arena = Arena.ofConfined()) {
             var struct = arena.allocate(cul_device_options.layout());
             cul_device_options.struct_size(struct, (int) struct.byteSize());
@@ -121,7 +128,9 @@ public final class Device implements AutoCloseable {
             cul_device_options.seed(struct, options.seed());
             var handle = Natives.pointer(
                     backend, "device_open", out -> culebra_h.cul_device_open(backend.ordinal(), index, struct, out));
-            return new Device(handle, backend, index);
+            var device = new Device(handle, backend, index);
+            OPEN.add(device);
+            return device;
         }
     }
 
@@ -244,9 +253,9 @@ public final class Device implements AutoCloseable {
                 }
             }
         }
+        pending.collectAll(); // none come any more that wait for a stream of this device
         lifetime.writeLock().lock();
         try {
-            pending.collectAll();
             closed = true;
             synchronized (lending) {
                 outlived = lent > 0;
@@ -256,6 +265,8 @@ public final class Device implements AutoCloseable {
             }
         } finally {
             lifetime.writeLock().unlock();
+            OPEN.remove(this);
+            GiveBacks.run();
         }
         if (failure != null) {
             throw failure;
@@ -264,12 +275,14 @@ public final class Device implements AutoCloseable {
 
     /** Waits for the call of another thread that a stream is in. */
     private static void closeWhenFree(AutoCloseable child) throws Exception {
-        for (var backoff = new Backoff(); ; backoff.pause()) {
-            try {
-                child.close();
-                return;
-            } catch (ConcurrentUseException e) {
-                // The next turn tries again.
+        try (var backoff = new Backoff()) {
+            for (; ; backoff.pause()) {
+                try {
+                    child.close();
+                    return;
+                } catch (ConcurrentUseException e) {
+                    // The next turn tries again.
+                }
             }
         }
     }
@@ -331,7 +344,7 @@ public final class Device implements AutoCloseable {
 
     /** Device memory; waits for queued frees where there is none left otherwise. */
     MemorySegment allocate(long bytes) {
-        pending.collect();
+        pending.settle();
         try {
             return allocateNow(bytes);
         } catch (MemoryException e) {
@@ -347,7 +360,7 @@ public final class Device implements AutoCloseable {
     }
 
     MemorySegment allocatePinned(long bytes) {
-        pending.collect();
+        pending.settle();
         var memory = create("host_alloc", (open, out) -> culebra_h.cul_host_alloc(open, bytes, out));
         AllocationEvent.record(bytes, backend());
         return memory;
@@ -402,16 +415,26 @@ public final class Device implements AutoCloseable {
         }
     }
 
-    /** Keeps the native device, and with it its memory, beyond {@link #close} until {@link #returned}. */
+    /**
+     * Keeps the native device, and with it its memory, beyond {@link #close} until {@link #returned}.
+     *
+     * @throws ClosedException if the device was closed
+     */
     void lend() {
         with(open -> {
-            synchronized (lending) {
-                return ++lent;
-            }
+            keep();
+            return null;
         });
     }
 
-    /** Ends one {@link #lend}. Takes no lock of the device: who gives something back may hold one. */
+    /** As {@link #lend}, for one who holds some of its memory, so that it cannot be gone. */
+    void keep() {
+        synchronized (lending) {
+            lent++;
+        }
+    }
+
+    /** Ends one {@link #lend} or {@link #keep}. Takes no lock of the device: who gives something back may hold one. */
     void returned() {
         boolean last;
         synchronized (lending) {

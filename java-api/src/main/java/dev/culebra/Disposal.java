@@ -9,6 +9,9 @@ interface Disposal {
      */
     boolean queue(Stream stream);
 
-    /** Gives it back at once: no stream uses it. Reports failures to the log; there is nobody to catch them. */
+    /**
+     * Gives it back at once: no stream uses it. Reports failures to the log; there is nobody to catch them. Runs no code of
+     * others, which is left to {@link dev.culebra.internal.GiveBacks}.
+     */
     void now();
 }

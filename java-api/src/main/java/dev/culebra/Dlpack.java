@@ -13,6 +13,7 @@ import dev.culebra.internal.Diagnostics;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.util.Arrays;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 
@@ -148,11 +149,12 @@ public final class Dlpack {
      * @throws UnsupportedException if its major version is not 1, or the device is simt, which computes in memory of its own
      *     alone
      * @throws ArgumentException if it is of another device than the scope (cpu takes pinned, cuda managed memory, too), its
-     *     element type is none of {@link DType}, has lanes, or is not aligned, its rank exceeds 8, or a stride is negative
+     *     element type is none of {@link DType}, has lanes, or is not aligned, its rank exceeds 8, or a stride is negative or
+     *     too large
      * @throws ClosedException if the scope was closed
      */
     public static Tensor borrow(Scope scope, long managed) {
-        var struct = struct(scope, managed, cul_managed_tensor_versioned.sizeof());
+        var struct = memory(managed, cul_managed_tensor_versioned.sizeof());
         var major = cul_managed_tensor_versioned.major(struct);
         if (major != culebra_h.CUL_DLPACK_MAJOR()) {
             throw refusal(Status.UNSUPPORTED, scope.device(), "the struct is of version " + Integer.toUnsignedString(major) + "."
@@ -166,17 +168,21 @@ public final class Dlpack {
 
     /** As {@link #borrow}, of a {@code DLManagedTensor}: the struct without a version. */
     public static Tensor borrowUnversioned(Scope scope, long managed) {
-        var struct = struct(scope, managed, cul_managed_tensor.sizeof());
+        var struct = memory(managed, cul_managed_tensor.sizeof());
         return borrow(scope, struct, cul_managed_tensor.tensor(struct), false, cul_managed_tensor.deleter(struct));
     }
 
-    /** Calls the deleter of a {@code DLManagedTensorVersioned} that nobody took. */
+    /**
+     * Calls the deleter of a {@code DLManagedTensorVersioned} that nobody took.
+     *
+     * @throws ArgumentException if the address is 0
+     */
     public static void delete(long managed) {
         var struct = memory(managed, cul_managed_tensor_versioned.sizeof());
         delete(cul_managed_tensor_versioned.deleter(struct), struct);
     }
 
-    /** Calls the deleter of a {@code DLManagedTensor} that nobody took. */
+    /** As {@link #delete}, of a {@code DLManagedTensor}: the struct without a version. */
     public static void deleteUnversioned(long managed) {
         var struct = memory(managed, cul_managed_tensor.sizeof());
         delete(cul_managed_tensor.deleter(struct), struct);
@@ -188,14 +194,10 @@ public final class Dlpack {
         }
     }
 
-    private static MemorySegment struct(Scope scope, long managed, long bytes) {
-        if (managed == 0) {
-            throw refusal(Status.NULL_POINTER, scope.device(), "the struct's address is 0");
-        }
-        return memory(managed, bytes);
-    }
-
     private static MemorySegment memory(long address, long bytes) {
+        if (address == 0) {
+            throw new ArgumentException(Status.NULL_POINTER, OP, null, OP + ": the struct's address is 0");
+        }
         return Native.memory(MemorySegment.ofAddress(address), bytes, Arena.global());
     }
 
@@ -240,7 +242,12 @@ public final class Dlpack {
                 throw refusal(Status.STRIDE, device, "stride " + d + " is " + strides[d] + "; negative strides are not supported");
             }
         }
-        return new Layout(dtype, compact.shape(), strides, 0);
+        var layout = new Layout(dtype, compact.shape(), strides, 0);
+        if (layout.reachBytes() < 0) {
+            throw refusal(Status.STRIDE, device, "strides " + Arrays.toString(strides) + " of " + layout
+                    + " reach beyond 2^63 bytes");
+        }
+        return layout;
     }
 
     private static long[] longs(MemorySegment at, int count) {

@@ -47,8 +47,10 @@ public final class Event implements AutoCloseable {
 
     private void await() {
         if (Thread.currentThread().isVirtual() && device.backend() != Backend.SIMT) {
-            for (var backoff = new Backoff(); !isDone(); ) {
-                backoff.pause();
+            try (var backoff = new Backoff()) {
+                while (!isDone()) {
+                    backoff.pause();
+                }
             }
         }
         synchronized (this) {

@@ -37,13 +37,22 @@ public final class HostBuffer implements AutoCloseable {
         return lease.isClosed();
     }
 
-    /** Ends the access to it, and frees it once queued copies have run; does not wait. */
+    /**
+     * Ends the access to it, and frees it once queued copies have run; does not wait.
+     *
+     * @throws ConcurrentUseException if another thread is in a call with its memory, reading a channel into it for one; the
+     *     buffer then stays open
+     */
     @Override
     public void close() {
-        if (Leases.close(lease)) {
-            lease.storage.hide();
-            lease.storage.device.forget(this);
+        synchronized (this) {
+            if (lease.isClosed()) {
+                return;
+            }
+            HostView.endAccess(lease, lease.storage::hide);
+            Leases.close(lease);
         }
+        lease.storage.device.forget(this);
     }
 
     Lease lease() {

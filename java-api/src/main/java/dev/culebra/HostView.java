@@ -8,7 +8,8 @@ import java.nio.ByteOrder;
 
 /**
  * The memory of a cpu tensor as Java and Java's other libraries see it: a segment, or a direct buffer. The memory lives as long
- * as the view is open, whatever becomes of the tensor. {@link Tensor#hostView} makes one.
+ * as the view is open, whatever becomes of the tensor; that of a {@link Scope#wrap wrapped} segment, as long as its arena.
+ * {@link Tensor#hostView} makes one.
  */
 public final class HostView implements AutoCloseable {
     private final Lease lease;
@@ -17,8 +18,13 @@ public final class HostView implements AutoCloseable {
 
     private HostView(Tensor tensor) {
         lease = tensor.holdMemory("a host view");
-        var memory = Native.memory(tensor.address(), tensor.bytes(), arena);
-        segment = lease.storage.isReadOnly() ? memory.asReadOnly() : memory;
+        if (lease.storage.isBorrowed()) {
+            // A part of the caller's segment, so that its arena guards every access.
+            segment = lease.storage.host().asSlice(tensor.layout().offset_bytes(), tensor.bytes());
+        } else {
+            var memory = Native.memory(tensor.address(), tensor.bytes(), arena);
+            segment = lease.storage.isReadOnly() ? memory.asReadOnly() : memory;
+        }
     }
 
     static HostView of(Stream stream, Tensor tensor) {
@@ -45,7 +51,10 @@ public final class HostView implements AutoCloseable {
         }
     }
 
-    /** The elements, in row-major order; every access after {@link #close} throws {@link IllegalStateException}. */
+    /**
+     * The elements, in row-major order; every access after {@link #close} throws {@link IllegalStateException}, or, to a
+     * wrapped segment, after the end of its arena.
+     */
     public MemorySegment segment() {
         return segment;
     }
@@ -64,12 +73,31 @@ public final class HostView implements AutoCloseable {
         return lease.isClosed();
     }
 
-    /** Ends the access to the memory, and frees it if the tensor was closed meanwhile. */
+    /**
+     * Ends the access to the memory, and frees it if the tensor was closed meanwhile.
+     *
+     * @throws ConcurrentUseException if another thread is in a call with the memory, writing it to a channel for one; the view
+     *     then stays open
+     */
     @Override
     public void close() {
-        if (Leases.close(lease)) {
-            arena.close();
-            lease.storage.device.forget(this);
+        synchronized (this) {
+            if (lease.isClosed()) {
+                return;
+            }
+            endAccess(lease, arena::close);
+            Leases.close(lease);
+        }
+        lease.storage.device.forget(this);
+    }
+
+    /** First of all: memory that somebody still accesses must not be freed. */
+    static void endAccess(Lease lease, Runnable end) {
+        try {
+            end.run();
+        } catch (IllegalStateException e) {
+            throw new ConcurrentUseException("close", lease.storage.device.backend(), "close: a call with the memory of " + lease
+                    + " is in progress in another thread; wait for it");
         }
     }
 }

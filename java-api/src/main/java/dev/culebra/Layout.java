@@ -31,6 +31,11 @@ record Layout(DType dtype, long[] shape, long[] strides, long offset_bytes) {
         return new Layout(dtype, extents, compactStrides(extents), 0);
     }
 
+    /** Refuses a tensor of so many elements that their bytes cannot be counted. */
+    static void checkSize(DType dtype, long... shape) {
+        rowMajor(dtype, shape);
+    }
+
     private static ArgumentException bad(DType dtype, long[] shape, String fault) {
         return new ArgumentException(Status.SHAPE, null, null, "a tensor " + dtype + Arrays.toString(shape) + " "
                 + fault);
@@ -62,16 +67,20 @@ record Layout(DType dtype, long[] shape, long[] strides, long offset_bytes) {
         return elements() * dtype.bytes();
     }
 
-    /** From the first element to behind the last one in memory; strides are not negative. */
+    /** From the first element to behind the last one in memory, -1 if beyond 2^63; strides are not negative. */
     long reachBytes() {
         if (elements() == 0) {
             return 0;
         }
-        var last = 0L;
-        for (var d = 0; d < shape.length; d++) {
-            last += (shape[d] - 1) * strides[d];
+        try {
+            var last = 0L;
+            for (var d = 0; d < shape.length; d++) {
+                last = Math.addExact(last, Math.multiplyExact(shape[d] - 1, strides[d]));
+            }
+            return Math.multiplyExact(Math.addExact(last, 1), dtype.bytes());
+        } catch (ArithmeticException e) {
+            return -1;
         }
-        return (last + 1) * dtype.bytes();
     }
 
     /** If the elements lie in row-major order without gaps. */

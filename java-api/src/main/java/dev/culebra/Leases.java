@@ -1,6 +1,7 @@
 package dev.culebra;
 
 import dev.culebra.internal.Diagnostics;
+import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.LinkedHashSet;
 import java.util.List;
@@ -111,13 +112,24 @@ final class Leases implements AutoCloseable {
     /** Closes children and leases, the youngest first. Closing again does nothing. */
     @Override
     public void close() {
-        List<Leases> open;
-        synchronized (this) {
-            closed = true;
-            open = new ArrayList<>(children);
-            children.clear();
+        var all = new ArrayList<Leases>();  // parents before their children, the oldest first
+        var next = new ArrayDeque<Leases>();
+        for (var leases = this; leases != null; leases = next.poll()) {
+            all.add(leases);
+            leases.closeToOthers().reversed().forEach(next::push);
         }
-        open.reversed().forEach(Leases::close);
+        all.reversed().forEach(Leases::closeOwn);
+    }
+
+    /** From here on nothing is added. What was children is the caller's to close. */
+    private synchronized List<Leases> closeToOthers() {
+        closed = true;
+        var open = new ArrayList<>(children);
+        children.clear();
+        return open;
+    }
+
+    private void closeOwn() {
         while (true) {
             Lease lease;
             synchronized (this) {

@@ -14,7 +14,7 @@ public final class Memory {
 
     /** The memory at this moment. */
     public MemoryStatistics statistics() {
-        device.pending().collect();
+        device.pending().settle();
         try (var arena = Arena.ofConfined()) {
             var stats = arena.allocate(cul_memory_stats.layout());
             cul_memory_stats.struct_size(stats, (int) stats.byteSize());
@@ -36,16 +36,23 @@ public final class Memory {
      * @param bytes the limit; 0 = none
      */
     public void limit(long bytes) {
-        if (bytes < 0) {
-            throw new ArgumentException(Status.RANGE, null, device.backend(), "a memory limit of " + bytes
-                    + " bytes; 0 means none");
-        }
+        checkLimit(bytes, device.backend());
         device.call("memory_set_limit", handle -> culebra_h.cul_memory_set_limit(handle, bytes));
+    }
+
+    static void checkLimit(long bytes, Backend backend) {
+        if (bytes < 0) {
+            throw new ArgumentException(Status.RANGE, null, backend, "a memory limit of " + bytes + " bytes; 0 means none");
+        }
     }
 
     /** Gives pooled memory that is not in use back to the system, all but {@code keepBytes}. */
     public void trim(long keepBytes) {
-        device.pending().collect();
+        if (keepBytes < 0) {
+            throw new ArgumentException(Status.RANGE, null, device.backend(), "trim: " + keepBytes
+                    + " bytes to keep; it must be 0 or more");
+        }
+        device.pending().settle();
         device.call("memory_trim", handle -> culebra_h.cul_memory_trim(handle, keepBytes));
     }
 }

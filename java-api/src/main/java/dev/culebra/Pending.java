@@ -1,6 +1,7 @@
 package dev.culebra;
 
 import dev.culebra.bindings.generated.culebra_h;
+import dev.culebra.internal.GiveBacks;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
@@ -8,7 +9,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.function.Predicate;
 
-/** Releases of a device that wait for events: of more than one stream, or of what no stream can free. */
+/** Releases that wait for events of a device: of more than one of its streams, or of what no stream can free. */
 final class Pending {
     private record Entry(List<MemorySegment> events, Disposal disposal) {}
 
@@ -40,20 +41,32 @@ final class Pending {
         if (!waiting) {
             return;
         }
-        device.ifOpen(() -> collect(entry -> entry.events.stream().allMatch(Pending::passed)));
+        List<Entry> free = new ArrayList<>();
+        device.ifOpen(() -> take(entry -> entry.events.stream().allMatch(Pending::passed), free));
+        give(free);
+    }
+
+    /** As {@link #collect}, and gives back what belongs to others: where no lock is held and no stream entered. */
+    void settle() {
+        collect();
+        GiveBacks.run();
     }
 
     /** Gives everything back: the device has no stream any more. */
     void collectAll() {
-        collect(entry -> true);
+        List<Entry> free = new ArrayList<>();
+        take(entry -> true, free);
+        give(free);
     }
 
-    private void collect(Predicate<Entry> isFree) {
-        List<Entry> free = new ArrayList<>();
+    private void take(Predicate<Entry> isFree, List<Entry> free) {
         synchronized (entries) {
             entries.removeIf(entry -> isFree.test(entry) && free.add(entry));
             waiting = !entries.isEmpty();
         }
+    }
+
+    private void give(List<Entry> free) {
         for (var entry : free) {
             entry.events.forEach(event ->
                     device.free("event_destroy", "an event", ignored -> culebra_h.cul_event_destroy(event)));

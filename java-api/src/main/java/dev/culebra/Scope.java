@@ -120,6 +120,7 @@ public final class Scope implements AutoCloseable {
      *
      * @param memory a native segment, 16-byte aligned, of exactly the tensor's size
      * @throws UnsupportedException if the device does not compute in memory of the host: only cpu does
+     * @throws ClosedException if the scope or the segment's arena was closed
      * @throws ArgumentException if the segment is on the Java heap, not aligned or of another size
      */
     public Tensor wrap(MemorySegment memory, DType dtype, long... shape) {
@@ -128,6 +129,9 @@ public final class Scope implements AutoCloseable {
         if (device.backend() != Backend.CPU) {
             throw new UnsupportedException(Status.UNSUPPORTED, "wrap", device.backend(), "wrap: " + device
                     + " does not compute in memory of the host; allocate a tensor and upload to it");
+        }
+        if (!memory.scope().isAlive()) {
+            throw new ClosedException("wrap", device.backend(), "wrap: the segment's arena was closed");
         }
         if (!memory.isNative()) {
             throw new ArgumentException(Status.DEVICE, "wrap", device.backend(),

@@ -2,7 +2,7 @@ package dev.culebra;
 
 import dev.culebra.bindings.generated.culebra_h;
 import dev.culebra.bindings.Native;
-import dev.culebra.internal.Diagnostics;
+import dev.culebra.internal.GiveBacks;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import org.jspecify.annotations.Nullable;
@@ -86,11 +86,20 @@ final class Storage extends Uses {
         return kind != Kind.BORROWED || host().scope().isAlive();
     }
 
-    /** Ends Java's access to pinned memory. */
+    /**
+     * Ends Java's access to pinned memory.
+     *
+     * @throws IllegalStateException if a thread reads or writes it now, a channel for one
+     */
     void hide() {
         if (arena != null) {
             arena.close();
         }
+    }
+
+    /** If it is the caller's, whose arena decides how long it lives. */
+    boolean isBorrowed() {
+        return kind == Kind.BORROWED;
     }
 
     @Override
@@ -101,11 +110,7 @@ final class Storage extends Uses {
     @Override
     public void now() {
         if (owner != null) {
-            try {
-                owner.run();
-            } catch (RuntimeException | Error e) {
-                Diagnostics.LOG.log(System.Logger.Level.WARNING, "giving " + bytes + " bytes of foreign memory back", e);
-            }
+            GiveBacks.add(owner);
             return;
         }
         device.free("memory_free", bytes + " bytes", handle -> switch (kind) {

@@ -7,6 +7,7 @@ import dev.culebra.internal.AllocationEvent;
 import dev.culebra.internal.Backoff;
 import dev.culebra.internal.CopyEvent;
 import dev.culebra.internal.Diagnostics;
+import dev.culebra.internal.GiveBacks;
 import dev.culebra.internal.OpEvent;
 import dev.culebra.internal.WaitEvent;
 import java.lang.foreign.Arena;
@@ -92,7 +93,7 @@ public final class Stream implements AutoCloseable {
         } finally {
             exit();
         }
-        device.pending().collect();
+        device.pending().settle();
     }
 
     private void await() {
@@ -100,6 +101,7 @@ public final class Stream implements AutoCloseable {
         var waiting = WaitEvent.begun();
         try {
             awaitQueue();
+            check(culebra_h.cul_stream_synchronize(handle));
         } finally {
             WaitEvent.end(waiting, op, device.backend());
         }
@@ -107,15 +109,17 @@ public final class Stream implements AutoCloseable {
         counters.waitedNanos += System.nanoTime() - begin;
     }
 
+    /** Has a virtual thread wait until the queue is empty. */
     private void awaitQueue() {
         recording.refuseCalls();
         // simt runs its queue on the calling thread: there is nothing to wait for.
         if (Thread.currentThread().isVirtual() && device.backend() != Backend.SIMT) {
-            for (var backoff = new Backoff(); !queryDone(); ) {
-                backoff.pause();
+            try (var backoff = new Backoff()) {
+                while (!queryDone()) {
+                    backoff.pause();
+                }
             }
         }
-        check(culebra_h.cul_stream_synchronize(handle));
     }
 
     /**
@@ -137,7 +141,7 @@ public final class Stream implements AutoCloseable {
         Runnable wait = () -> {
             try (mark) {
                 mark.synchronize();
-            } catch (RuntimeException e) {
+            } catch (Throwable e) { // whatever it is, nobody may wait for ever
                 future.completeExceptionally(e);
                 return;
             }
@@ -218,26 +222,37 @@ public final class Stream implements AutoCloseable {
     /**
      * Has the operators in {@code calls} check their arguments and plan, but run nothing: how they would run, and the
      * workspace they need, for {@link #reserveWorkspace}. Everything else in {@code calls} happens.
+     *
+     * @throws UnsupportedException within {@code calls} of another plan
      */
     public Plan plan(Runnable calls) {
-        setPlanning(true);
+        beginPlan();
         try {
             calls.run();
         } finally {
-            setPlanning(false);
+            endPlan();
         }
         return new Plan(plan, plannedBytes);
     }
 
-    private void setPlanning(boolean value) {
+    private void beginPlan() {
         enter("plan");
         try {
-            if (value) {
-                plan = "";
-                plannedBytes = 0;
+            if (planning) {
+                throw failure(Status.UNSUPPORTED, "a plan cannot be part of another one");
             }
-            planning = value;
+            plan = "";
+            plannedBytes = 0;
+            planning = true;
         } finally {
+            exit();
+        }
+    }
+
+    private void endPlan() {
+        if (!closed) {
+            enterAtLast("plan");
+            planning = false;
             exit();
         }
     }
@@ -250,6 +265,9 @@ public final class Stream implements AutoCloseable {
     public void reserveWorkspace(long bytes) {
         enter("reserve_workspace");
         try {
+            if (bytes < 0) {
+                throw failure(Status.RANGE, "a workspace of " + bytes + " bytes");
+            }
             if (bytes > workspace.bytes) {
                 growWorkspace(bytes);
             }
@@ -316,7 +334,7 @@ public final class Stream implements AutoCloseable {
         } finally {
             exit();
         }
-        device.pending().collect();
+        device.pending().settle();
     }
 
     /** {@code stream of cpu:0}. */
@@ -329,15 +347,8 @@ public final class Stream implements AutoCloseable {
 
     /** Makes the calling thread the owner; {@link #exit} must follow. */
     void enter(String name) {
-        var me = Thread.currentThread();
-        Backoff backoff = null;
-        while (!OWNER.compareAndSet(this, null, me)) {
-            if (owner instanceof Thread other) {
-                throw new ConcurrentUseException(name, device.backend(), name + ": thread \"" + other.getName()
-                        + "\" is in a call on this stream; give thread \"" + me.getName() + "\" a stream of its own");
-            }
-            backoff = backoff == null ? new Backoff() : backoff;
-            backoff.pause();
+        if (!OWNER.compareAndSet(this, null, Thread.currentThread())) {
+            enterWhenFree(name);
         }
         op = name;
         if (closed) {
@@ -346,9 +357,38 @@ public final class Stream implements AutoCloseable {
         }
     }
 
+    private void enterWhenFree(String name) {
+        var me = Thread.currentThread();
+        try (var backoff = new Backoff()) {
+            while (!OWNER.compareAndSet(this, null, me)) {
+                if (owner instanceof Thread other) {
+                    throw new ConcurrentUseException(name, device.backend(), name + ": thread \"" + other.getName()
+                            + "\" is in a call on this stream; give thread \"" + me.getName() + "\" a stream of its own");
+                }
+                backoff.pause();
+            }
+        }
+    }
+
+    /** As {@link #enter}, for what must not fail: waits for the call that another thread is in. */
+    void enterAtLast(String name) {
+        try (var backoff = new Backoff()) {
+            while (true) {
+                try {
+                    enter(name);
+                    return;
+                } catch (ConcurrentUseException e) {
+                    backoff.pause();
+                }
+            }
+        }
+    }
+
     void exit() {
         owner = null;
-        visitPending();
+        if (visitPending()) {
+            GiveBacks.run();
+        }
     }
 
     /** Has {@code release} visit this stream now, or when the call in progress or the capture is over. */
@@ -357,7 +397,9 @@ public final class Stream implements AutoCloseable {
         visitPending();
     }
 
-    private void visitPending() {
+    /** True if there was a release to visit. */
+    private boolean visitPending() {
+        var visited = false;
         while (!recording.isOpen() && !releases.isEmpty() && OWNER.compareAndSet(this, null, MAINTENANCE)) {
             try {
                 if (!recording.isOpen()) {
@@ -366,7 +408,9 @@ public final class Stream implements AutoCloseable {
             } finally {
                 owner = null;
             }
+            visited = true;
         }
+        return visited;
     }
 
     private void visitReleases(boolean open) {
@@ -593,13 +637,37 @@ public final class Stream implements AutoCloseable {
         counters.copiedBytes += bytes;
     }
 
-    /** As {@link #copy}, and waits for it: for memory that need not outlive the call. */
+    /**
+     * As {@link #copy}, and waits for it: for memory that need not outlive the call. One native call does both: while it is in
+     * progress, nobody closes the arena of a segment that was passed to it, nor does the collector.
+     */
     void copyAndWait(MemorySegment target, MemorySegment source, long bytes) {
         if (recording.isOpen()) {
             throw failure(Status.UNSUPPORTED, "a copy that waits cannot be captured or prepared; copy through a HostBuffer");
         }
-        copy(target, source, bytes);
-        await();
+        CopyEvent.record(bytes, device.backend());
+        var begin = System.nanoTime();
+        var waiting = WaitEvent.begun();
+        try {
+            awaitQueue();
+            copyNow(target, source, bytes);
+        } finally {
+            WaitEvent.end(waiting, op, device.backend());
+        }
+        counters.copies++;
+        counters.copiedBytes += bytes;
+        counters.waits++;
+        counters.waitedNanos += System.nanoTime() - begin;
+    }
+
+    private void copyNow(MemorySegment target, MemorySegment source, long bytes) {
+        int status;
+        try {
+            status = culebra_h.cul_copy_and_wait(handle, target, source, bytes);
+        } catch (IllegalStateException e) {
+            throw failure(Status.CLOSED, "the segment's arena was closed");
+        }
+        check(status);
     }
 
     void fill(MemorySegment target, int value, long bytes) {

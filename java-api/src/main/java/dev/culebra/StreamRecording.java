@@ -160,7 +160,7 @@ final class StreamRecording {
 
     private void abort() {
         if (open) {
-            stream.enter("graph_abort_capture");
+            stream.enterAtLast("graph_abort_capture");
             try {
                 close();
                 stream.check(culebra_h.cul_graph_abort_capture(stream.handle()));

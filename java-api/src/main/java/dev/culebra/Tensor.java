@@ -203,7 +203,11 @@ public final class Tensor implements AutoCloseable {
         var unknown = -1;
         for (var d = 0; d < extents.length; d++) {
             if (extents[d] != -1) {
-                known = Math.multiplyExact(known, extents[d]);
+                var product = known * extents[d];
+                if (Math.multiplyHigh(known, extents[d]) != product >> 63) {
+                    throw shapeError("reshape", Arrays.toString(shape) + " does not have " + elements() + " elements");
+                }
+                known = product;
             } else if (unknown >= 0) {
                 throw shapeError("reshape", Arrays.toString(shape) + " leaves two extents open");
             } else {
@@ -255,7 +259,11 @@ public final class Tensor implements AutoCloseable {
         return strides;
     }
 
-    /** Dimension {@code dimension}, of one element, repeated {@code size} times without a copy: its stride is 0. */
+    /**
+     * Dimension {@code dimension}, of one element, repeated {@code size} times without a copy: its stride is 0.
+     *
+     * @throws ArgumentException if that dimension has another extent, or the result would have more than 2^63 bytes
+     */
     public Tensor expand(int dimension, long size) {
         var d = index(dimension, "expand");
         if (layout.shape()[d] != 1 || size < 0) {
@@ -266,6 +274,7 @@ public final class Tensor implements AutoCloseable {
         var strides = layout.strides().clone();
         shape[d] = size;
         strides[d] = 0;
+        Layout.checkSize(dtype(), shape);
         return view(layout.at(shape, strides, 0), "expand");
     }
 

@@ -2,8 +2,8 @@ package dev.culebra;
 
 import com.fasterxml.jackson.core.JsonFactory;
 import com.fasterxml.jackson.core.JsonParser;
+import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.core.JsonToken;
-import com.fasterxml.jackson.core.exc.StreamReadException;
 import dev.culebra.io.FormatException;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -144,14 +144,20 @@ record TritonVariant(
                                 + " here (docs/triton.md)"
                         : "no such file: it is the metadata that Triton writes beside the " + stem.getFileName() + " image");
             }
-            try (var parser = JSON.createParser(Files.readAllBytes(file))) {
+            var json = Files.readAllBytes(file);
+            try (var parser = JSON.createParser(json)) {
                 parser.nextToken();
                 if (!(value(parser) instanceof Map<?, ?> read)) {
                     throw fault("it holds no JSON object");
                 }
                 values = read;
-            } catch (StreamReadException e) {
-                throw fault("not JSON: " + e.getOriginalMessage() + " at line " + e.getLocation().getLineNr());
+            } catch (FormatException e) {
+                throw e;
+            } catch (JsonProcessingException e) {
+                var at = e.getLocation();
+                throw fault("not JSON: " + e.getOriginalMessage() + (at == null ? "" : " at line " + at.getLineNr()));
+            } catch (IOException e) { // of the characters' encoding: the bytes are in memory
+                throw fault("not JSON: " + e.getMessage());
             }
         }
 

@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.time.Duration;
+import java.time.temporal.ChronoUnit;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
@@ -78,6 +79,14 @@ class CommunicatorTest {
             var closed = assertThrows(ClosedException.class, () -> a.exchange(1, 2));
             assertTrue(closed.getMessage().contains("rank 0 of 2"), closed.getMessage());
             assertThrows(ClosedException.class, a.communicator::abort);
+        }
+    }
+
+    @Test
+    void whoHasAllTheTimeMayWait() {
+        try (var device = Device.open("cpu");
+                var alone = Communicator.join(device, CommunicatorId.create(device), 0, 1, ChronoUnit.FOREVER.getDuration())) {
+            assertEquals(1, alone.ranks());
         }
     }
 

@@ -314,6 +314,8 @@ class DlpackTest {
             var scope = device.openScope();
             assertEquals(Status.NULL_POINTER,
                     assertThrows(ArgumentException.class, () -> Dlpack.borrow(scope, 0)).status());
+            assertThrows(ArgumentException.class, () -> Dlpack.delete(0));
+            assertThrows(ArgumentException.class, () -> Dlpack.deleteUnversioned(0));
             assertThrows(UnsupportedException.class, () -> Dlpack.borrow(simt.openScope(), producer.struct.address()));
             var foreign = other.openScope().allocate(DType.F32, 1);
             assertThrows(ArgumentException.class, () -> Dlpack.lend(stream, foreign));

@@ -5,6 +5,8 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.locks.LockSupport;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
@@ -35,6 +37,45 @@ class GraphTest {
                 graph.launch(stream);
             }
             assertArrayEquals(new float[] {2, 2, 2}, x.floats(stream), "closed only when it has run");
+        }
+    }
+
+    /** What is open on a stream must end with its call, even if another thread is in the stream at that moment. */
+    @ParameterizedTest
+    @MethodSource("dev.culebra.Backends#all")
+    void anIntruderLeavesNothingOpen(String backend) {
+        try (var device = Device.open(backend); var stream = device.openStream(); var scope = device.openScope()) {
+            var x = scope.zeros(stream, DType.F32, 4);
+            var one = scope.floats(stream, new float[] {1, 1, 1, 1}, 4);
+            Runnable work = () -> {
+                Ops.copyStrided(stream, one, x);
+                occupy(stream);
+            };
+            assertThrows(ConcurrentUseException.class, () -> stream.capture(work));
+            assertThrows(ConcurrentUseException.class, () -> stream.prepare(work));
+            stream.plan(work);
+            stream.plan(() -> {
+                assertThrows(UnsupportedException.class, () -> stream.plan(work));
+                Ops.copyStrided(stream, one, x);
+            });
+            assertArrayEquals(new float[4], x.floats(stream), "nothing ran");
+            stream.capture(() -> Ops.copyStrided(stream, one, x)).close();
+            Ops.copyStrided(stream, one, x);
+            assertArrayEquals(new float[] {1, 1, 1, 1}, x.floats(stream), "what is called now runs");
+        }
+    }
+
+    /** Returns when another thread is in the stream, for a moment. */
+    private static void occupy(Stream stream) {
+        var inside = new CountDownLatch(1);
+        Thread.ofPlatform().start(() -> {
+            stream.enter("intruder");
+            inside.countDown();
+            LockSupport.parkNanos(50_000_000);
+            stream.exit();
+        });
+        while (inside.getCount() > 0) {
+            Thread.onSpinWait();
         }
     }
 

@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTimeoutPreemptively;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.lang.foreign.Arena;
@@ -12,10 +13,15 @@ import java.lang.foreign.ValueLayout;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.ReadOnlyBufferException;
+import java.nio.channels.Pipe;
+import java.time.Duration;
 import java.util.Arrays;
+import java.util.concurrent.FutureTask;
 import java.util.concurrent.atomic.AtomicInteger;
 import jdk.incubator.vector.FloatVector;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /** Memory shared with Java's own libraries and with owners of raw pointers. */
 @SuppressWarnings("try") // closed early, or held open only
@@ -88,6 +94,58 @@ class InteropTest {
             readOnly.close();
             x.close();
             assertThrows(ClosedException.class, () -> x.hostView(stream));
+        }
+    }
+
+    @Test
+    void aViewOfAWrappedSegmentEndsWithItsArena() {
+        try (var device = Device.open("cpu"); var stream = device.openStream(); var scope = device.openScope()) {
+            var arena = Arena.ofShared();
+            var x = scope.wrap(arena.allocate(64, 16), DType.I32, 16);
+            x.slice(0, 4, 8).fill(stream, 7);
+            var segment = x.slice(0, 4, 8).hostView(stream).segment();
+            assertEquals(16, segment.byteSize());
+            assertEquals(0x07070707, segment.get(ValueLayout.JAVA_INT, 0));
+            arena.close();
+            assertThrows(IllegalStateException.class, () -> segment.get(ValueLayout.JAVA_INT, 0));
+            assertThrows(ClosedException.class, () -> x.ints(stream));
+            assertThrows(ClosedException.class, () -> scope.wrap(segment, DType.I32, 4));
+        }
+    }
+
+    /** A thread that reads a channel into it writes to its memory until something comes. */
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void memoryOfACallInProgressStays(boolean pinned) throws Exception {
+        try (var device = Device.open("cpu"); var stream = device.openStream(); var scope = device.openScope()) {
+            AutoCloseable owner;
+            ByteBuffer bytes;
+            if (pinned) {
+                var buffer = device.pin(64);
+                owner = buffer;
+                bytes = buffer.segment().asByteBuffer();
+            } else {
+                var view = scope.zeros(stream, DType.U8, 64).hostView(stream);
+                owner = view;
+                bytes = view.buffer();
+            }
+            var pipe = Pipe.open();
+            var reader = new FutureTask<>(() -> pipe.source().read(bytes));
+            var thread = Thread.ofPlatform().start(reader);
+            while (Arrays.stream(thread.getStackTrace()).noneMatch(StackTraceElement::isNativeMethod)) {
+                Thread.sleep(1);
+            }
+            assertThrows(ConcurrentUseException.class, owner::close);
+            var used = device.memory().statistics();
+            assertEquals(1, used.liveAllocations() + used.hostBytes() / 64);
+            var closing = Thread.ofPlatform().start(device::close);
+            closing.join(100);
+            assertTrue(closing.isAlive(), "the device waits for the call");
+            pipe.sink().write(ByteBuffer.allocate(64));
+            assertEquals(64, reader.get());
+            closing.join();
+            assertThrows(IllegalStateException.class, () -> bytes.get(0));
+            owner.close();
         }
     }
 
@@ -178,6 +236,61 @@ class InteropTest {
         var values = new float[n];
         Arrays.fill(values, value);
         return values;
+    }
+
+    /** What an owner does when it gets its memory back is its own business. */
+    @Test
+    void aReleaseMayUseWhatTheMemoryCameFrom() {
+        assertTimeoutPreemptively(Duration.ofSeconds(60), () -> {
+            try (var arena = Arena.ofShared()) {
+                var memory = arena.allocate(64, 64);
+                var device = Device.open("cpu");
+                var stream = device.openStream();
+                var x = new Tensor[1];
+                x[0] = device.openScope().wrapPointer(memory.address(), () -> {
+                    stream.synchronize();
+                    assertThrows(ClosedException.class, () -> x[0].zero(stream));
+                    device.close();
+                }, DType.F32, 16);
+                x[0].zero(stream);
+                x[0].close();
+                while (!device.isClosed()) {
+                    device.pending().settle();
+                }
+            }
+        });
+    }
+
+    /** Another thread waits for a lock that the owner needs, and needs the device itself. */
+    @Test
+    void closingTheDeviceHoldsNoLockWhileItGivesBack() {
+        assertTimeoutPreemptively(Duration.ofSeconds(60), () -> {
+            try (var arena = Arena.ofShared()) {
+                var device = Device.open("cpu");
+                var released = new AtomicInteger();
+                var x = device.openScope().wrapPointer(arena.allocate(64, 64).address(), () -> {
+                    var other = Thread.ofPlatform().start(() ->
+                            assertThrows(ClosedException.class, () -> device.memory().statistics()));
+                    assertTrue(joined(other));
+                    released.incrementAndGet();
+                }, DType.F32, 16);
+                try (var a = Device.open("simt"); var stream = a.openStream(); var scope = a.openScope()) {
+                    scope.allocate(DType.F32, 16).copyFrom(stream, x);
+                    device.close();
+                    assertEquals(0, released.get(), "the copy has not run");
+                }
+                assertEquals(1, released.get());
+            }
+        });
+    }
+
+    private static boolean joined(Thread thread) {
+        try {
+            thread.join();
+            return true;
+        } catch (InterruptedException e) {
+            return false;
+        }
     }
 
     /** An owner whose release fails must not take the thread down that happens to close the tensor. */

@@ -62,6 +62,21 @@ class LifetimeTest {
         }
     }
 
+    @Test
+    void nestingHasNoLimit() {
+        try (var device = Device.open("cpu")) {
+            var outermost = device.openScope();
+            var scope = outermost;
+            for (var i = 0; i < 50_000; i++) {
+                scope = scope.openScope();
+            }
+            var x = scope.allocate(DType.F32, 1);
+            outermost.close();
+            assertTrue(x.isClosed() && scope.isClosed());
+            assertEquals(0, device.memory().statistics().liveAllocations());
+        }
+    }
+
     @ParameterizedTest
     @MethodSource("dev.culebra.Backends#all")
     void viewsKeepTheMemory(String backend) {

@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
@@ -37,6 +38,17 @@ class MemoryTest {
     }
 
     /** What was closed is still queued to be freed: the allocation waits for it. */
+    @Test
+    void negativeSizesAreRefused() {
+        assertThrows(ArgumentException.class, () -> Device.open("cpu", DeviceOptions.DEFAULT.withMemoryLimitBytes(-1)));
+        try (var device = Device.open("cpu"); var stream = device.openStream()) {
+            assertThrows(ArgumentException.class, () -> device.memory().limit(-1));
+            assertThrows(ArgumentException.class, () -> device.memory().trim(-1));
+            assertThrows(ArgumentException.class, () -> device.pin(-1));
+            assertThrows(ArgumentException.class, () -> stream.reserveWorkspace(-1));
+        }
+    }
+
     @ParameterizedTest
     @MethodSource("dev.culebra.Backends#all")
     void allocationWaitsForQueuedFrees(String backend) {

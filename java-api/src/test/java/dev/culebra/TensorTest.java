@@ -11,11 +11,13 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
 import java.util.Random;
+import java.util.concurrent.FutureTask;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 @SuppressWarnings("try") // closed twice, or held open only
 class TensorTest {
@@ -276,6 +278,54 @@ class TensorTest {
         }
     }
 
+    /** Until the copy has run, another thread that closes the segment's arena is refused, as it is during any call. */
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void segmentsOfCopiesThatWaitStayOpen(boolean download) throws Exception {
+        open("cpu");
+        var large = scope.allocate(DType.U8, 64 << 20);
+        var copy = scope.allocate(DType.U8, 64 << 20);
+        var x = scope.zeros(stream, DType.U8, 64);
+        try (var busy = device.openStream(); var mark = device.openEvent()) {
+            for (var attempt = 0; ; attempt++) {
+                var arena = Arena.ofShared();
+                var segment = arena.allocate(64, 16);
+                for (var i = 0; i < 20; i++) {
+                    copy.copyFrom(busy, large);
+                }
+                busy.record(mark);
+                stream.waitFor(mark);
+                var call = new FutureTask<Void>(() -> {
+                    if (download) {
+                        x.download(stream, segment);
+                    } else {
+                        x.upload(stream, segment);
+                    }
+                    return null;
+                });
+                var thread = Thread.ofPlatform().start(call);
+                while (thread.isAlive() && Arrays.stream(thread.getStackTrace())
+                        .noneMatch(frame -> frame.getMethodName().startsWith("cul_"))) {
+                    Thread.onSpinWait();
+                }
+                var wasEarly = !mark.isDone();
+                while (segment.scope().isAlive()) {
+                    try {
+                        arena.close();
+                    } catch (IllegalStateException e) {
+                        Thread.sleep(1);
+                    }
+                }
+                assertTrue(mark.isDone(), "closed in front of the copy");
+                call.get();
+                if (wasEarly) {
+                    return;
+                }
+                assertTrue(attempt < 20, "the machine is too slow to be early");
+            }
+        }
+    }
+
     @Test
     void refusesBadShapesAndRanges() {
         open("cpu");
@@ -289,6 +339,12 @@ class TensorTest {
         assertThrows(ArgumentException.class, () -> x.permute(0, 0));
         assertThrows(ArgumentException.class, () -> x.expand(0, 4));
         assertThrows(ArgumentException.class, () -> x.bitcast(DType.F16));
+        assertThrows(ArgumentException.class, () -> x.reshape(1L << 40, 1L << 40));
+        assertThrows(ArgumentException.class, () -> x.reshape(1L << 40, -1, 1L << 40));
+        var one = x.reshape(1, 1, 6);
+        assertThrows(ArgumentException.class, () -> one.expand(0, Long.MAX_VALUE));
+        var wide = one.expand(0, 1L << 32);
+        assertThrows(ArgumentException.class, () -> wide.expand(1, 1L << 32));
         var error = assertThrows(ArgumentException.class, () -> x.slice(1, 2, 9));
         assertTrue(error.getMessage().contains("f32[2, 3]") && error.getMessage().contains("9"), error.getMessage());
     }

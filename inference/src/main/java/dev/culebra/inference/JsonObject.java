@@ -4,6 +4,7 @@ import com.fasterxml.jackson.core.JsonFactory;
 import com.fasterxml.jackson.core.JsonParser;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.core.JsonToken;
+import com.fasterxml.jackson.core.StreamReadConstraints;
 import com.fasterxml.jackson.core.StreamReadFeature;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -32,20 +33,49 @@ final class JsonObject {
 
     /** Reads a file that holds one object. */
     static JsonObject read(Path file) {
-        try (var parser = FACTORY.createParser(Files.readAllBytes(file))) {
-            parser.nextToken();
+        return parse(file, FACTORY, parser -> {
             if (!(value(parser) instanceof Map<?, ?> values)) {
                 throw new ModelException(file + ": holds no JSON object");
             }
+            return new JsonObject(file, "", values);
+        });
+    }
+
+    /** Refuses a file that does not hold one object, of no more than {@code deepest} levels. */
+    static void check(Path file, int deepest) {
+        var factory = JsonFactory.builder()
+                .streamReadConstraints(StreamReadConstraints.builder().maxNestingDepth(deepest).build()).build();
+        parse(file, factory, parser -> {
+            if (parser.currentToken() != JsonToken.START_OBJECT) {
+                throw new ModelException(file + ": holds no JSON object");
+            }
+            for (var depth = 1; depth > 0; ) {
+                var token = parser.nextToken();
+                depth += token == null ? -depth : token.isStructStart() ? 1 : token.isStructEnd() ? -1 : 0;
+            }
+            return file;
+        });
+    }
+
+    /** What is read from the first token on, up to the end of what begins there. */
+    private interface Body<T> {
+        T read(JsonParser parser) throws IOException;
+    }
+
+    private static <T> T parse(Path file, JsonFactory factory, Body<T> body) {
+        try (var parser = factory.createParser(Files.readAllBytes(file))) {
+            parser.nextToken();
+            var value = body.read(parser);
             if (parser.nextToken() != null) {
                 throw new ModelException(file + ": holds more than one JSON object");
             }
-            return new JsonObject(file, "", values);
+            return value;
         } catch (NoSuchFileException e) {
             throw new ModelException(file + ": no such file", e);
         } catch (JsonProcessingException e) {
-            var at = e.getLocation();
-            throw new ModelException(file + ": not JSON at line " + at.getLineNr() + ", column " + at.getColumnNr() + ": "
+            var at = e.getLocation(); // none where a number or the nesting exceeds what the parser allows
+            throw new ModelException(file + ": not JSON"
+                    + (at == null ? "" : " at line " + at.getLineNr() + ", column " + at.getColumnNr()) + ": "
                     + e.getOriginalMessage(), e);
         } catch (IOException e) {
             throw new ModelException(file + ": cannot be read: " + e.getMessage(), e);

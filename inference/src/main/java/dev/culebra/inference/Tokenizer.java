@@ -15,6 +15,9 @@ public final class Tokenizer implements AutoCloseable {
         System.setProperty("RUST_FLAVOR", System.getProperty("RUST_FLAVOR", "cpu"));
     }
 
+    /** How deep the native library's parser nests is 128. */
+    private static final int DEEPEST = 100;
+
     private final HuggingFaceTokenizer tokenizer;
 
     private Tokenizer(HuggingFaceTokenizer tokenizer) {
@@ -31,6 +34,7 @@ public final class Tokenizer implements AutoCloseable {
         if (!Files.isRegularFile(file)) {
             throw new ModelException(file + ": no such file");
         }
+        JsonObject.check(file, DEEPEST);  // the native library ends the process on some that are none
         var options = Map.of("addSpecialTokens", "true", "truncation", "false", "padding", "false");
         try (var input = Files.newInputStream(file)) {
             return new Tokenizer(HuggingFaceTokenizer.newInstance(input, options));

@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Set;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -80,6 +81,16 @@ class ModelConfigTest {
         var thrown = assertThrows(ModelException.class, () -> read(java.util.regex.Pattern.quote(pattern), replacement));
         assertTrue(thrown.getMessage().contains(message), thrown.getMessage());
         assertTrue(thrown.getMessage().contains("config.json"), thrown.getMessage());
+    }
+
+    /** The parser has limits of its own, of which it knows no place. */
+    @Test
+    void nestingAndNumbersHaveLimits() throws IOException {
+        for (var text : List.of("[".repeat(2000), "{\"a\":".repeat(2000), "{\"a\": " + "9".repeat(2000) + "}")) {
+            Files.writeString(directory.resolve("config.json"), text);
+            var thrown = assertThrows(ModelException.class, () -> ModelConfig.read(directory));
+            assertTrue(thrown.getMessage().contains("config.json: not JSON"), thrown.getMessage());
+        }
     }
 
     @Test

@@ -65,5 +65,12 @@ class TokenizerTest {
         Files.writeString(directory.resolve("tokenizer.json"), "{\"version\": ");
         var broken = assertThrows(ModelException.class, () -> Tokenizer.load(directory));
         assertTrue(broken.getMessage().contains("tokenizer.json"), broken.getMessage());
+        // On this one the native library would end the process.
+        var sample = Files.readString(DIRECTORY.resolve("tokenizer.json"));
+        var deep = sample.replaceFirst("(\"decoder\": *\\{)", "$1 \"x\": " + "[".repeat(200) + "]".repeat(200) + ",");
+        assertTrue(deep.length() > sample.length());
+        Files.writeString(directory.resolve("tokenizer.json"), deep);
+        broken = assertThrows(ModelException.class, () -> Tokenizer.load(directory));
+        assertTrue(broken.getMessage().contains("tokenizer.json: not JSON"), broken.getMessage());
     }
 }

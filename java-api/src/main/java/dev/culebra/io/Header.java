@@ -2,9 +2,9 @@ package dev.culebra.io;
 
 import com.fasterxml.jackson.core.JsonFactory;
 import com.fasterxml.jackson.core.JsonParser;
+import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.core.JsonToken;
 import com.fasterxml.jackson.core.StreamReadConstraints;
-import com.fasterxml.jackson.core.exc.StreamReadException;
 import java.io.IOException;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -42,6 +42,9 @@ record Header(List<Item> items, Map<String, String> metadata) {
     static Header parse(Path file, byte[] json, long dataBytes) throws IOException {
         var items = new LinkedHashMap<String, Item>();
         Map<String, String> metadata = Map.of();
+        if (json.length < 2 || json[0] != '{' || json[1] == 0) { // the parser would guess other encodings from zeros
+            throw new FormatException(file, "the header must be a JSON object in UTF-8, from its first byte on");
+        }
         try (var parser = JSON.createParser(json)) {
             expect(file, parser.nextToken(), JsonToken.START_OBJECT, "the header must be a JSON object");
             var names = new HashSet<String>();
@@ -58,9 +61,10 @@ record Header(List<Item> items, Map<String, String> metadata) {
             if (parser.nextToken() != null) {
                 throw new FormatException(file, "something follows the JSON object of the header");
             }
-        } catch (StreamReadException e) {
-            throw new FormatException(file, "the header is not JSON: " + e.getOriginalMessage() + " at byte "
-                    + e.getLocation().getByteOffset());
+        } catch (FormatException e) {
+            throw e;
+        } catch (IOException e) { // the parser's, since the bytes are in memory
+            throw new FormatException(file, "the header is not JSON: " + fault(e));
         }
         var inOrder = new ArrayList<>(items.values());
         inOrder.sort(Comparator.comparingLong(Item::begin).thenComparingLong(Item::end));
@@ -195,6 +199,15 @@ record Header(List<Item> items, Map<String, String> metadata) {
         if (token != wanted) {
             throw new FormatException(file, fault);
         }
+    }
+
+    /** What a JSON parser says of its input, and where. */
+    static String fault(IOException e) {
+        if (!(e instanceof JsonProcessingException known)) {
+            return String.valueOf(e.getMessage()); // of the characters' encoding
+        }
+        var at = known.getLocation();
+        return known.getOriginalMessage() + (at == null ? "" : " at byte " + at.getByteOffset());
     }
 
     static JsonParser parser(byte[] json) throws IOException {

@@ -1,7 +1,6 @@
 package dev.culebra.io;
 
 import com.fasterxml.jackson.core.JsonToken;
-import com.fasterxml.jackson.core.exc.StreamReadException;
 import dev.culebra.Backend;
 import dev.culebra.Scope;
 import dev.culebra.Stream;
@@ -13,6 +12,7 @@ import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
 import java.nio.channels.FileChannel;
 import java.nio.file.Files;
+import java.nio.file.InvalidPathException;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
@@ -22,6 +22,7 @@ import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import org.jspecify.annotations.Nullable;
 
 /**
  * A checkpoint in the safetensors format, mapped into memory: one file, or the shards of a
@@ -71,6 +72,9 @@ public final class SafeTensors {
     }
 
     private static SafeTensors openFile(Path file) throws IOException {
+        if (Files.exists(file) && !Files.isRegularFile(file)) {
+            throw new FormatException(file, "is no regular file, which could be mapped into memory");
+        }
         try (var channel = FileChannel.open(file, StandardOpenOption.READ)) {
             var size = channel.size();
             if (size < Long.BYTES) {
@@ -109,8 +113,8 @@ public final class SafeTensors {
             var shardName = mapped.getValue();
             var shard = shards.get(shardName);
             if (shard == null) {
-                var file = directory.resolve(shardName).normalize();
-                if (!directory.equals(file.getParent())) {
+                var file = sibling(directory, shardName);
+                if (file == null) {
                     throw new FormatException(index, "tensor " + name + ": \"" + shardName
                             + "\" is no file of this directory");
                 }
@@ -131,9 +135,20 @@ public final class SafeTensors {
         return new SafeTensors(index, entries, metadata);
     }
 
+    /** The file of that name; null if it would be elsewhere, or cannot be. */
+    private static @Nullable Path sibling(Path directory, String name) {
+        try {
+            var file = directory.resolve(name).normalize();
+            return directory.equals(file.getParent()) ? file : null;
+        } catch (InvalidPathException e) {
+            return null;
+        }
+    }
+
     private static Map<String, String> weightMap(Path index) throws IOException {
         Map<String, String> weights = null;
-        try (var parser = Header.parser(Files.readAllBytes(index))) {
+        var json = Files.readAllBytes(index);
+        try (var parser = Header.parser(json)) {
             Header.expect(index, parser.nextToken(), JsonToken.START_OBJECT, "the index must be a JSON object");
             for (var key = parser.nextFieldName(); key != null; key = parser.nextFieldName()) {
                 if (key.equals("weight_map")) {
@@ -143,8 +158,10 @@ public final class SafeTensors {
                     parser.skipChildren();
                 }
             }
-        } catch (StreamReadException e) {
-            throw new FormatException(index, "the index is not JSON: " + e.getOriginalMessage());
+        } catch (FormatException e) {
+            throw e;
+        } catch (IOException e) {
+            throw new FormatException(index, "the index is not JSON: " + Header.fault(e));
         }
         if (weights == null) {
             throw new FormatException(index, "the index has no weight_map");

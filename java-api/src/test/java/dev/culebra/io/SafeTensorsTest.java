@@ -13,6 +13,7 @@ import java.io.IOException;
 import java.lang.foreign.MemorySegment;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
+import java.nio.charset.Charset;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
@@ -117,6 +118,10 @@ class SafeTensorsTest {
         refuses(index, "s3.safetensors is missing");
         Files.writeString(index, "{\"weight_map\": {\"a\": \"../s1.safetensors\"}}");
         refuses(index, "is no file of this directory");
+        Files.writeString(index, "{\"weight_map\": {\"a\": \"s1\\u0000\"}}");
+        refuses(index, "is no file of this directory");
+        Files.writeString(index, "[".repeat(2000));
+        refuses(index);
         Files.writeString(index, "{\"weight_map\": {\"a\": 1}}");
         refuses(index, "\"a\" must be a string");
         Files.writeString(index, "{}");
@@ -164,6 +169,22 @@ class SafeTensorsTest {
             """)
     void refusesLies(String header, String text) throws IOException {
         refuses(write(header, 16), text);
+    }
+
+    /** What the parser itself limits, and other encodings, are faults of this file as well. */
+    @Test
+    void refusesWhatTheParserRefuses() throws IOException {
+        refuses(write("{\"a\":{\"x\":" + "[".repeat(2000), 0), "not JSON");
+        refuses(write("{\"a\":{\"x\":" + "{\"b\":".repeat(2000), 0), "not JSON");
+        refuses(write("{\"a\":{\"dtype\":\"U8\",\"shape\":[" + "9".repeat(2000) + "],\"data_offsets\":[0,0]}}", 0), "not JSON");
+        var text = "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}";
+        for (var charset : List.of("UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE")) {
+            var json = text.getBytes(Charset.forName(charset));
+            refuses(writeRaw("t.safetensors", ByteBuffer.allocate(8 + json.length + 4).order(ByteOrder.LITTLE_ENDIAN)
+                    .putLong(json.length).put(json).array()), "UTF-8");
+        }
+        refuses(writeRaw("t.safetensors", new byte[] {4, 0, 0, 0, 0, 0, 0, 0, '{', '"', (byte) 0xC3, '('}), "not JSON");
+        refuses(Files.createDirectories(directory.resolve("folder/model.safetensors")).getParent(), "no regular file");
     }
 
     @Test

@@ -4,6 +4,7 @@ import dev.culebra.Status;
 import dev.culebra.io.SafeTensors;
 import dev.culebra.io.TensorEntry;
 import java.io.IOException;
+import java.nio.file.InvalidPathException;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -50,6 +51,8 @@ public record Case(
             throw new CaseException("there is no file " + path, e);
         } catch (IOException e) {
             throw new CaseException(String.valueOf(e.getMessage()), e);
+        } catch (ClassCastException | InvalidPathException e) {
+            throw new CaseException("the metadata are no case's: " + e.getMessage(), e);
         }
     }
 

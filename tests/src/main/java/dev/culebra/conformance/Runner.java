@@ -106,7 +106,7 @@ public final class Runner implements AutoCloseable {
             verdict = Verdict.FAIL;
             faults.add(0, e.getMessage());
             reopen();
-        } catch (CaseException | RuntimeException e) {
+        } catch (CaseException | RuntimeException | OutOfMemoryError e) {  // of sizes that the case makes up
             verdict = Verdict.ERROR;
             faults.add(0, e instanceof CulebraException || e instanceof CaseException || e instanceof Refusal
                     ? e.getMessage() : e.toString());

@@ -3471,6 +3471,69 @@ public class culebra_h extends culebra_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class cul_copy_and_wait {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            culebra_h.C_INT,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER,
+            culebra_h.C_POINTER,
+            culebra_h.C_LONG
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("cul_copy_and_wait");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * cul_status cul_copy_and_wait(cul_stream *stream, void *dst, const void *src, uint64_t bytes)
+     * }
+     */
+    public static FunctionDescriptor cul_copy_and_wait$descriptor() {
+        return cul_copy_and_wait.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * cul_status cul_copy_and_wait(cul_stream *stream, void *dst, const void *src, uint64_t bytes)
+     * }
+     */
+    public static MethodHandle cul_copy_and_wait$handle() {
+        return cul_copy_and_wait.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * cul_status cul_copy_and_wait(cul_stream *stream, void *dst, const void *src, uint64_t bytes)
+     * }
+     */
+    public static MemorySegment cul_copy_and_wait$address() {
+        return cul_copy_and_wait.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * cul_status cul_copy_and_wait(cul_stream *stream, void *dst, const void *src, uint64_t bytes)
+     * }
+     */
+    public static int cul_copy_and_wait(MemorySegment stream, MemorySegment dst, MemorySegment src, long bytes) {
+        var mh$ = cul_copy_and_wait.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("cul_copy_and_wait", stream, dst, src, bytes);
+            }
+            return (int)mh$.invokeExact(stream, dst, src, bytes);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
     private static final int CUL_DLPACK_MAJOR = (int)1L;
     /**
      * {@snippet lang=c :
