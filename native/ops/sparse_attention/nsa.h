@@ -68,8 +68,13 @@ struct NsaParams : PackedHeads {
   // idx is an input, not an output.
   CUL_NUMERIC bool reads_idx() const { return idx && !count && window == 0; }
   CUL_NUMERIC bool sequence_valid(int64_t b) const {
-    return starts_valid(cu_q, b, query_rows) && starts_valid(cu_k, b, key_rows) &&
-           (!cu_cmp || starts_valid(cu_cmp, b, cmp_rows));
+    if (!starts_valid(cu_q, b, query_rows) || !starts_valid(cu_k, b, key_rows)) return false;
+    if (cu_cmp && !starts_valid(cu_cmp, b, cmp_rows)) return false;
+    for (int64_t h = 0; reads_idx() && h < kv_heads; ++h)
+      for (int64_t t = cu_q[b]; t < cu_q[b + 1]; ++t)
+        for (int64_t i = 0; i < topk; ++i)
+          if (idx_of(h, t)[i] < -1) return false;
+    return true;
   }
   // Throws DeviceError where the index tensors would lead outside the others. Reads them: call it when the op runs.
   void require_valid() const;
