@@ -329,7 +329,7 @@ struct Pages {
         k(context, stored, {count, page, Hkv, D}, [](int64_t) { return NAN; }), v(context, stored, {count, page, Hkv, D}, [](int64_t) { return NAN; }),
         k_scale(context, kF32, {Hkv}, [](int64_t h) { return 0.7 + 0.1 * static_cast<double>(h); }),
         v_scale(context, kF32, {Hkv}, [](int64_t h) { return 1.3 - 0.1 * static_cast<double>(h); }),
-        table(context, kI32, {B, columns}, [](int64_t) { return -1; }),
+        table(context, kI32, {B, columns}, [](int64_t) { return -1; }, 3),
         kv_len(context, kI32, {B}, [this](int64_t b) { return static_cast<double>(this->lengths[static_cast<size_t>(b)]); }),
         o(context, type, {B, Sq, Hq, D}), lse(context, kF32, {B, Sq, Hq}), f8(dtype_of(stored) == DType::f8e4m3) {
     std::vector<int64_t> free(static_cast<size_t>(count - 1));
@@ -491,6 +491,53 @@ TEST_P(AttentionKernels, zeroLengthRequestsInACapturedGraph) {
   }
 }
 
+// A page of -1 below kv_len is the caller's mistake: the cpu reports it, kernels do when they validate, and otherwise take its keys and values
+// for zeros. What lies before the pool is not zero.
+TEST_P(AttentionKernels, aMissingPageIsNeverFollowed) {
+  Context context(GetParam());
+  for (const cul_dtype type : {kF16, kF32})
+    for (const int64_t Hq : {2, 20}) {  // few rows; a tile of them
+      Pages pages(context, type, type, {40, 300}, 1, Hq, 1, 16, 4);
+      const int64_t entry = pages.columns + 30, zeros = pages.count - 1;  // a page that no sequence has
+      const auto run = [&](int64_t page) {
+        pages.table.set(entry, static_cast<double>(page));
+        pages.table.upload();
+        cul_paged_attention_args a = pages.args();
+        // The pool without its first page: what page -1 would be is there, and large.
+        cul_tensor caches[2] = {*a.k_cache, *a.v_cache};
+        int64_t shape[4] = {pages.count - 1, 4, 1, 16};
+        for (cul_tensor& cache : caches) {
+          cache.shape = shape;
+          cache.byte_offset += static_cast<uint64_t>(cache.strides[0]) * cache.dtype.bits / 8;
+        }
+        a.k_cache = &caches[0];
+        a.v_cache = &caches[1];
+        return context.run(cul_paged_attention, a);
+      };
+      for (int64_t i = 0; i < 4 * 16; ++i)
+        for (Field* cache : {&pages.k, &pages.v}) {
+          cache->set(i, 9);
+          cache->set(zeros * 4 * 16 + i, 0);
+        }
+      for (int64_t b = 0; b < pages.B; ++b)
+        for (int64_t j = 0; j * 4 < pages.lengths[static_cast<size_t>(b)]; ++j) pages.table.set(b * pages.columns + j, static_cast<double>(j % 3));
+      for (int64_t i = 4 * 16; i < 4 * 4 * 16; ++i) {
+        pages.k.set(i, pages.normal(pages.random));
+        pages.v.set(i, pages.normal(pages.random));
+      }
+      pages.k.upload();
+      pages.v.upload();
+      ASSERT_EQ(run(zeros - 1), CUL_OK) << cul_last_error();
+      const auto expected = pages.o.numbers();
+      if (GetParam().backend == CUL_BACKEND_CPU) {
+        EXPECT_EQ(run(-1), CUL_DEVICE_ERROR);
+        return;
+      }
+      ASSERT_EQ(run(-1), CUL_OK) << cul_last_error();
+      EXPECT_EQ(pages.o.numbers(), expected) << context.plan;
+    }
+}
+
 TEST_P(AttentionKernels, indicesThatLeadOutsideFailUnderTheValidator) {
   const auto failure = [&](const std::function<void(Pages&)>& change) {
     Context context(GetParam());
@@ -505,6 +552,49 @@ TEST_P(AttentionKernels, indicesThatLeadOutsideFailUnderTheValidator) {
   EXPECT_EQ(failure([](Pages& p) { p.table.set(1, 1000); }), CUL_DEVICE_ERROR);
   EXPECT_EQ(failure([](Pages& p) { p.table.set(1, -1); }), CUL_DEVICE_ERROR);
   EXPECT_EQ(failure([](Pages& p) { p.kv_len.set(0, 1000); }), CUL_DEVICE_ERROR);
+}
+
+// The others' index tensors, each with one entry that leads outside; and none.
+TEST_P(AttentionKernels, validationLooksAtEveryIndexTensor) {
+  for (const std::string bad : {"", "cu_q", "cu_k", "slot", "page_table", "kv_len", "indices", "topk_len"}) {
+    SCOPED_TRACE(bad);
+    const auto good = [](int64_t) { return 0.0; };
+    if (bad == "" || bad[0] == 'c') {
+      Context context(GetParam());
+      Packed packed(context, kF16, {3, 5}, {4, 9}, 2, 1, 16);
+      if (bad == "cu_q") packed.cu_q.set(1, 9);
+      if (bad == "cu_k") packed.cu_k.set(2, 17);  // of 16 rows
+      packed.cu_q.upload();
+      packed.cu_k.upload();
+      cul_attention_args a = packed.args({true, -1, -1});
+      EXPECT_EQ(context.run(cul_attention, a, CUL_OP_VALIDATE), bad.empty() ? CUL_OK : CUL_DEVICE_ERROR) << cul_last_error();
+    }
+    if (bad == "" || bad == "slot")
+      for (const double slot : {-2.0, 8.0}) {
+        Context context(GetParam());
+        Field k(context, kF16, {3, 1, 16}, good), k_cache(context, kF16, {2, 4, 1, 16}, good), v_cache(context, kF16, {2, 4, 1, 16}, good);
+        Field slots(context, kI64, {3}, [&](int64_t t) { return t < 2 ? 7.0 - 8 * static_cast<double>(t) : bad.empty() ? 0.0 : slot; });
+        cul_paged_append_args a{};
+        a.k = a.v = k, a.slot = slots, a.k_cache = k_cache, a.v_cache = v_cache;
+        EXPECT_EQ(context.run(cul_paged_append, a, CUL_OP_VALIDATE), bad.empty() ? CUL_OK : CUL_DEVICE_ERROR) << cul_last_error();
+      }
+    for (const bool listed : {false, true}) {
+      if (!bad.empty() && (listed ? bad != "indices" && bad != "topk_len" : bad != "page_table" && bad != "kv_len")) continue;
+      Context context(GetParam());
+      Field q(context, kF16, {2, 1, 1, 576}, good), cache(context, kF16, {2, 4, 576}, good), o(context, kF16, {2, 1, 1, 512});
+      Field table(context, kI32, {2, 2}, [&](int64_t i) { return i == 2 ? (bad == "page_table" ? 2.0 : 1.0) : -1.0 + (i == 0); });
+      Field length(context, kI32, {2}, [&](int64_t b) { return b == 0 ? 3.0 : bad == "kv_len" ? 9.0 : 4.0; });
+      Field indices(context, kI32, {2, 1, 3}, [&](int64_t i) { return i == 4 ? (bad == "indices" ? 8.0 : 7.0) : i == 5 ? 99.0 : -1.0; });
+      Field entries(context, kI32, {2, 1}, [&](int64_t b) { return b == 0 ? 3.0 : bad == "topk_len" ? 4.0 : 2.0; });  // entry 99 is not looked at
+      cul_mla_attention_args a{};
+      a.q = q, a.cache = cache, a.o = o, a.dv = 512;
+      if (listed)
+        a.indices = indices, a.topk_len = entries;
+      else
+        a.page_table = table, a.kv_len = length;
+      EXPECT_EQ(context.run(cul_mla_attention, a, CUL_OP_VALIDATE), bad.empty() ? CUL_OK : CUL_DEVICE_ERROR) << cul_last_error();
+    }
+  }
 }
 
 }  // namespace

@@ -209,6 +209,69 @@ TEST_P(KvCacheTest, aSplitIndexFindsWhatAWholeOneFinds) {
   }
 }
 
+// Few distinct scores, so that ties decide; scales that change the order, weights of both signs, pages in disorder; more keys asked for than
+// there are, exactly as many, fewer; queries in the middle of a sequence.
+TEST_P(KvCacheTest, anIndexTakesTheHighestScoresAndOfEqualOnesTheFirst) {
+  Machine m(GetParam());
+  constexpr int64_t kTokens = 4, kPage = 8, kPages = 24;
+  const int64_t lengths[] = {90, 13};
+  Tensor q(m, DType::f8e4m3, {kTokens, 64, 128}), keys(m, DType::u8, {kPages, kPage, 132}, {kPage * 136 + 8, 136, 1}),
+      weights(m, DType::f32, {kTokens, 64}, {67, 1}), cu(m, DType::i32, {3}), table(m, DType::i32, {2, 14}, {17, 1}), length(m, DType::i32, {2});
+  std::mt19937_64 random(17);
+  const double steps[] = {-1, 0, 0.5, 1};
+  const auto draw = [&](int64_t n) { return static_cast<int64_t>(random() % static_cast<uint64_t>(n)); };
+  // One channel and two heads count.
+  std::vector<double> q_of(kTokens * 2), w_of(kTokens * 2), k_of(kPages * kPage), scale_of(kPages * kPage);
+  for (double& x : q_of) x = draw(2) ? 1 : -1;
+  for (double& x : w_of) x = draw(3) ? 1 : -0.5;
+  for (double& x : k_of) x = steps[draw(4)];
+  for (double& x : scale_of) x = static_cast<double>(1 << draw(3));
+  q.fill([&](int64_t i) { return i % 128 == 3 && i / 128 % 64 % 40 == 0 ? q_of[static_cast<size_t>(i / 8192 * 2 + i / 128 % 64 / 40)] : 0.0; });
+  weights.fill([&](int64_t i) { return i % 64 % 40 == 0 ? w_of[static_cast<size_t>(i / 64 * 2 + i % 64 / 40)] : 1.0; });
+  keys.fill([&](int64_t i) {
+    const auto row = static_cast<size_t>(i / 132);
+    const int64_t byte = i % 132;
+    uint32_t bits;
+    const auto scale = static_cast<float>(scale_of[row]);
+    std::memcpy(&bits, &scale, 4);
+    if (byte >= 128) return static_cast<double>(bits >> (byte - 128) * 8 & 255);
+    return byte == 3 ? static_cast<double>(from_float<float8_e4m3_t>(static_cast<float>(k_of[row])).bits) : 0.0;
+  });
+  const double starts[] = {0, 3, 4};
+  cu.fill([&](int64_t i) { return starts[i]; });
+  table.fill([](int64_t i) { return (i >= 12 && i < 14) || i > 15 ? -1.0 : static_cast<double>(i < 14 ? (i * 5 + 3) % 12 : 12 + (i * 7) % 11); });
+  length.fill([&](int64_t b) { return static_cast<double>(lengths[b]); });
+  for (const int64_t topk : {1, 12, 13, 14, 40, 88, 89, 90, 91, 200})
+    for (const bool slots : {false, true}) {
+      Tensor idx(m, DType::i32, {kTokens, topk});
+      cul_mla_index_topk_args args{};
+      args.q = q, args.keys = keys, args.weights = weights, args.cu_q = cu, args.page_table = table, args.kv_len = length, args.idx = idx;
+      args.topk = static_cast<int32_t>(topk);
+      args.slots = slots;
+      ASSERT_EQ(call(m, cul_mla_index_topk, args), CUL_OK) << cul_last_error();
+      std::vector<double> expected;
+      for (int64_t t = 0; t < kTokens; ++t) {
+        const int64_t b = t < 3 ? 0 : 1, end = lengths[b] - (t < 3 ? 2 - t : 0);
+        std::vector<int64_t> order(static_cast<size_t>(end));
+        std::iota(order.begin(), order.end(), 0);
+        const auto slot = [&](int64_t s) { return static_cast<int64_t>(table[b * 14 + s / kPage]) * kPage + s % kPage; };
+        const auto score = [&](int64_t s) {
+          const auto row = static_cast<size_t>(slot(s));
+          double sum = 0;
+          for (size_t h = 0; h < 2; ++h)
+            sum += w_of[static_cast<size_t>(t) * 2 + h] * std::max(q_of[static_cast<size_t>(t) * 2 + h] * k_of[row] * scale_of[row], 0.0);
+          return sum;
+        };
+        std::stable_sort(order.begin(), order.end(), [&](int64_t x, int64_t y) { return score(x) > score(y); });
+        order.resize(static_cast<size_t>(std::min(topk, end)));
+        std::sort(order.begin(), order.end());
+        for (const int64_t s : order) expected.push_back(static_cast<double>(slots ? slot(s) : s));
+        expected.resize(static_cast<size_t>((t + 1) * topk), -1);
+      }
+      EXPECT_EQ(values_of(idx), expected) << topk;
+    }
+}
+
 TEST_P(KvCacheTest, stepsWithTheirStateInPlaceContinueAPrefill) {
   Machine m(GetParam());
   std::mt19937_64 random(13);
@@ -266,6 +329,56 @@ TEST_P(KvCacheTest, aBadIndexIsAnErrorOfTheDevice) {
   args.k_cache = cache, args.page_table = table, args.first_token = first, args.kv_len = length, args.page_min = low, args.page_max = high;
   EXPECT_EQ(call(m, cul_kv_page_stats, args, CUL_OP_VALIDATE), CUL_DEVICE_ERROR);
   EXPECT_NE(std::string(cul_last_error()).find("kv_page_stats: sequence 0"), std::string::npos) << cul_last_error();
+}
+
+TEST_P(KvCacheTest, validationLooksAtEveryIndexTensor) {
+  // Which tensor has a bad entry; a device that failed stays failed.
+  for (const std::string fault : {"", "cu_seqlens", "cu_q", "kv_len", "page_table", "page_count", "tail_len"}) {
+    SCOPED_TRACE(fault);
+    const auto expect = [&](std::initializer_list<const char*> indices, auto op, auto fill) {
+      Machine m(GetParam());
+      Tensor cu(m, DType::i32, {3}), length(m, DType::i32, {2}), table(m, DType::i32, {2, 2}), pages(m, DType::i32, {2}), tail(m, DType::i32, {2});
+      cu.fill([&](int64_t i) { return fault == "cu_seqlens" || fault == "cu_q" ? (i == 1 ? 5.0 : i == 2 ? 4.0 : 0.0) : 2.0 * static_cast<double>(i); });
+      length.fill([&](int64_t i) { return i == 0 ? 16.0 : fault == "kv_len" ? 33.0 : 32.0; });
+      table.fill([&](int64_t i) { return i == 3 ? (fault == "page_table" ? 3.0 : 2.0) : i == 1 ? -1.0 : 0.0; });
+      pages.fill([&](int64_t i) { return i == 0 ? 1.0 : fault == "page_count" ? 3.0 : 2.0; });
+      tail.fill([&](int64_t i) { return i == 0 ? 4.0 : fault == "tail_len" ? 5.0 : 0.0; });
+      const bool reads = std::find(indices.begin(), indices.end(), fault) != indices.end();
+      EXPECT_EQ(fill(m, cu, length, table, pages, tail, op), reads ? CUL_DEVICE_ERROR : CUL_OK) << cul_last_error();
+    };
+    expect({"cu_seqlens", "cu_q"}, cul_kv_merge, [](Machine& m, Tensor& cu, Tensor&, Tensor&, Tensor&, Tensor&, auto op) {
+      Tensor k(m, DType::f16, {4, 1, 16}), v(m, DType::f16, {4, 1, 16}), mass(m, DType::f32, {4, 1}), to_k(m, DType::f16, {4, 1, 16}),
+          to_v(m, DType::f16, {4, 1, 16}), origin(m, DType::i32, {4, 1}), count(m, DType::i32, {2, 1});
+      cul_kv_merge_args a{};
+      a.k = k, a.v = v, a.attn_mass = mass, a.cu_seqlens = cu, a.merged_k = to_k, a.merged_v = to_v, a.origin = origin, a.count = count, a.eps = 0.5;
+      return call(m, op, a, CUL_OP_VALIDATE);
+    });
+    expect({"page_table", "page_count"}, cul_kv_select, [](Machine& m, Tensor&, Tensor&, Tensor& table, Tensor& pages, Tensor&, auto op) {
+      Tensor q(m, DType::f16, {2, 2, 16}), low(m, DType::f16, {3, 1, 16}), high(m, DType::f16, {3, 1, 16}), idx(m, DType::i32, {2, 1, 2}),
+          count(m, DType::i32, {2, 1});
+      cul_kv_select_args a{};
+      a.q = q, a.page_min = low, a.page_max = high, a.page_table = table, a.page_count = pages, a.idx = idx, a.count = count, a.topk = 2;
+      return call(m, op, a, CUL_OP_VALIDATE);
+    });
+    expect({"cu_seqlens", "cu_q", "kv_len", "page_table"}, cul_mla_index_topk,
+           [](Machine& m, Tensor& cu, Tensor& length, Tensor& table, Tensor&, Tensor&, auto op) {
+             Tensor q(m, DType::f8e4m3, {4, 64, 128}), keys(m, DType::u8, {3, 16, 132}), weights(m, DType::f32, {4, 64}), idx(m, DType::i32, {4, 3});
+             cul_mla_index_topk_args a{};
+             a.q = q, a.keys = keys, a.weights = weights, a.cu_q = cu, a.page_table = table, a.kv_len = length, a.idx = idx, a.topk = 3;
+             return call(m, op, a, CUL_OP_VALIDATE);
+           });
+    expect({"kv_len", "page_table", "tail_len"}, cul_bitmap_kv_attention,
+           [](Machine& m, Tensor&, Tensor& length, Tensor& table, Tensor&, Tensor& tail, auto op) {
+             std::mt19937_64 random(3);
+             Cache cache(m, random, 2, 2);
+             Tensor q(m, DType::bf16, {2, 1, 2, 64}), o(m, DType::bf16, {2, 1, 2, 64}), values(m, DType::bf16, {3, 16, 1, 32}), bits(m, DType::i64, {3, 16, 1, 1});
+             bits.fill([](int64_t) { return 0x55555555; });
+             cul_bitmap_kv_attention_args a{};
+             a.q = q, a.k_values = a.v_values = values, a.k_bits = a.v_bits = bits, a.page_table = table, a.kv_len = length;
+             a.k_tail = a.v_tail = cache.tail, a.tail_len = tail, a.o = o;
+             return call(m, op, a, CUL_OP_VALIDATE);
+           });
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, KvCacheTest, ::testing::ValuesIn(backends()),

@@ -235,6 +235,74 @@ TEST(SparseAttention, validationFindsWhatLeadsOutside) {
     }
 }
 
+// Each index tensor of the nsa operators and of the estimated one with one entry that leads outside, among good ones.
+TEST(SparseAttention, validationLooksAtEveryIndexTensor) {
+  for (int32_t backend : backends())
+    for (const char* bad : {"", "cu_q", "cu_k", "cu_cmp", "idx"}) {
+      const std::string fault = bad;
+      SCOPED_TRACE(cul_backend_name(backend) + std::string(" ") + bad);
+      // A device that failed stays failed: one for each call.
+      const auto expect = [&](std::initializer_list<const char*> indices, auto op, auto fill) {
+        Machine m(backend);
+        Tensor q(m, DType::f16, {20, 2, 16}), k(m, DType::f16, {20, 1, 16}), v(m, DType::f16, {20, 1, 16}), o(m, DType::f16, {20, 2, 16}),
+            cmp(m, DType::f16, {4, 1, 16}), lse(m, DType::f32, {20, 2}), gates(m, DType::f32, {20, 2, 3}), tau(m, DType::f32, {2});
+        Tensor cu_q(m, DType::i32, {3}), cu_k(m, DType::i32, {3}), cu_cmp(m, DType::i32, {3}), idx(m, DType::i32, {1, 20, 2}), count(m, DType::i32, {1, 20}),
+            cu_out(m, DType::i32, {3}), y(m, DType::f16, {5, 1, 16});
+        for (Tensor* t : {&q, &k, &v, &cmp, &lse, &gates, &tau}) t->fill([](int64_t) { return 1; });
+        const auto starts = [&](const char* name, double last) {
+          return [=](int64_t i) { return i == 2 ? last : i == 0 ? 0.0 : fault == name ? last + 1 : 9.0; };  // the next one falls
+        };
+        cu_q.fill(starts("cu_q", 20));
+        cu_k.fill(starts("cu_k", 20));
+        cu_cmp.fill([&](int64_t i) { return i == 2 ? 4.0 : fault == "cu_cmp" && i == 1 ? 5.0 : 2.0 * static_cast<double>(i); });
+        idx.fill([&](int64_t i) { return fault == "idx" && i == 31 ? -2.0 : static_cast<double>(i % 2) - 1; });
+        struct Operands {
+          Tensor &q, &k, &v, &o, &cmp, &lse, &gates, &tau, &cu_q, &cu_k, &cu_cmp, &idx, &count, &cu_out, &y;
+        };
+        const auto args = fill(Operands{q, k, v, o, cmp, lse, gates, tau, cu_q, cu_k, cu_cmp, idx, count, cu_out, y});
+        const bool reads = std::find(indices.begin(), indices.end(), fault) != indices.end();
+        const cul_status status = call(m, op, args, CUL_OP_VALIDATE);
+        EXPECT_EQ(status, reads ? CUL_DEVICE_ERROR : CUL_OK) << cul_last_error();
+        if (reads && status == CUL_DEVICE_ERROR) {
+          EXPECT_NE(std::string(cul_last_error()).find(fault == "cu_k" && indices.size() == 1 ? "cu_seqlens" : fault), std::string::npos) << cul_last_error();
+        }
+      };
+      expect({"cu_k"}, cul_nsa_compress, [](auto x) {
+        cul_nsa_compress_args a{};
+        a.x = x.k, a.cu_seqlens = x.cu_k, a.y = x.y, a.cu_out = x.cu_out, a.dialect = CUL_NSA_MEAN, a.l = a.d = 4;
+        return a;
+      });
+      expect({"cu_q", "cu_k", "cu_cmp"}, cul_nsa_compressed_attention, [](auto x) {
+        cul_nsa_compressed_attention_args a{};
+        a.q = x.q, a.k_cmp = a.v_cmp = x.cmp, a.cu_q = x.cu_q, a.cu_k = x.cu_k, a.cu_cmp = x.cu_cmp, a.o = x.o, a.l = a.d = 4;
+        return a;
+      });
+      expect({"cu_q", "cu_k", "cu_cmp"}, cul_nsa_select, [](auto x) {
+        cul_nsa_select_args a{};
+        a.q = x.q, a.k_cmp = x.cmp, a.lse = x.lse, a.cu_q = x.cu_q, a.cu_k = x.cu_k, a.cu_cmp = x.cu_cmp, a.idx = x.idx, a.count = x.count;
+        a.l = a.d = a.block = 4, a.topk = 2;
+        return a;
+      });
+      for (const int32_t order : {CUL_NSA_ORDER_QUERY, CUL_NSA_ORDER_KV})
+        expect({"cu_q", "cu_k", "idx"}, cul_nsa_selected_attention, [=](auto x) {
+          cul_nsa_selected_attention_args a{};
+          a.q = x.q, a.k = x.k, a.v = x.v, a.cu_q = x.cu_q, a.cu_k = x.cu_k, a.idx = x.idx, a.o = x.o, a.block = 4, a.order = order;
+          return a;
+        });
+      expect({"cu_q", "cu_k", "cu_cmp"}, cul_nsa_attention, [](auto x) {
+        cul_nsa_attention_args a{};
+        a.q = x.q, a.k = x.k, a.v = x.v, a.cu_q = x.cu_q, a.cu_k = x.cu_k, a.gates = x.gates, a.k_cmp = a.v_cmp = x.cmp, a.cu_cmp = x.cu_cmp, a.o = x.o;
+        a.dialect = CUL_NSA_LINEAR, a.l = a.d = a.block = 4, a.topk = 2, a.window = 3;
+        return a;
+      });
+      expect({"cu_q", "cu_k"}, cul_estimated_sparse_attention, [](auto x) {
+        cul_estimated_sparse_attention_args a{};
+        a.q = x.q, a.k = x.k, a.v = x.v, a.cu_q = x.cu_q, a.cu_k = x.cu_k, a.tau = x.tau, a.o = x.o, a.block_q = a.block_k = 16;
+        return a;
+      });
+    }
+}
+
 // Each of 70000 queries is its own sequence's last token and selects its first block.
 TEST(SparseAttention, seventyThousandQueries) {
   Machine m(CUL_BACKEND_CPU);
@@ -289,7 +357,7 @@ std::vector<double> sparse_linear(int32_t backend, const LinearShape& s) {
   args.mode = s.mode;
   args.critical = s.critical;
   args.negligible = s.negligible;
-  args.eps = 1e-5f;
+  args.eps = 0.5f;  // as large as the divisors: it counts times what softmax divides by
   EXPECT_EQ(call(m, cul_sparse_linear_attention, args), CUL_OK) << cul_last_error();
   return values_of(o);
 }
@@ -439,6 +507,84 @@ TEST(NeighborhoodAttention, masksAtTheEdgesOfBoxes) {
     }
     for (size_t i = 0; i < out[0].size(); ++i) ASSERT_NEAR(out[1][i], out[0][i], 8e-3) << i;
   }
+}
+
+// Boxes of two and three axes, whose runs of keys pass from line to line: at the end of an axis windows stand still, under a causal axis only
+// their ends move.
+TEST(NeighborhoodAttention, boxesOfSeveralAxesAreThoseOfTheCpu) {
+  struct Shape {
+    std::vector<int32_t> length, window, stride, dilation, causal;
+  };
+  const Shape shapes[] = {
+      {{9, 11}, {4, 5}, {2, 3}, {1, 1}, {0, 0}},          {{5, 34}, {3, 20}, {1, 1}, {1, 1}, {0, 1}},
+      {{12, 7}, {5, 7}, {1, 7}, {1, 1}, {1, 0}},          {{16, 16}, {7, 9}, {1, 1}, {2, 1}, {1, 1}},
+      {{4, 5, 9}, {2, 3, 4}, {1, 2, 4}, {2, 1, 2}, {1, 0, 0}}, {{3, 6, 6}, {3, 4, 3}, {3, 1, 1}, {1, 1, 1}, {0, 0, 1}},
+  };
+  for (size_t which_shape = 0; which_shape < std::size(shapes); ++which_shape) {
+    SCOPED_TRACE(which_shape);
+    const Shape& x = shapes[which_shape];
+    std::vector<int64_t> shape = {1};
+    for (const int32_t n : x.length) shape.push_back(n);
+    shape.push_back(1);
+    shape.push_back(16);
+    std::vector<double> out[2];
+    for (int which = 0; which < 2; ++which) {
+      Machine m(which ? CUL_BACKEND_SIMT : CUL_BACKEND_CPU);
+      Tensor q(m, DType::f16, shape), k(m, DType::f16, shape), v(m, DType::f16, shape), o(m, DType::f16, shape);
+      std::mt19937_64 random(37);
+      for (Tensor* t : {&q, &k, &v}) t->normal(random, 2);
+      cul_neighborhood_attention_args args{};
+      args.q = q, args.k = k, args.v = v, args.o = o;
+      args.window_entries = args.stride_entries = args.dilation_entries = args.causal_entries = static_cast<int32_t>(x.length.size());
+      for (size_t a = 0; a < x.length.size(); ++a)
+        args.window[a] = x.window[a], args.stride[a] = x.stride[a], args.dilation[a] = x.dilation[a], args.causal[a] = x.causal[a];
+      ASSERT_EQ(call(m, cul_neighborhood_attention, args), CUL_OK) << cul_last_error();
+      out[which] = values_of(o);
+    }
+    for (size_t i = 0; i < out[0].size(); ++i) ASSERT_NEAR(out[1][i], out[0][i], 8e-3) << i;
+  }
+}
+
+// Scores are small integers, exact in every estimate: a block counts by what its rows see of it, and one whose best score is a little below the
+// threshold is left out, a little above is not.
+TEST(EstimatedAttention, blocksAreKeptByWhatTheirRowsSeeAboveTheThreshold) {
+  constexpr int64_t kQueries = 64, kKeys = 160, kDim = 16, kBlock = 16, kFirstRows = 12;
+  for (const double margin : {-0.25, 0.25})
+    for (const DType type : {DType::f16, DType::f32}) {
+      std::vector<double> out[2];
+      for (int which = 0; which < 2; ++which) {
+        Machine m(which ? CUL_BACKEND_SIMT : CUL_BACKEND_CPU);
+        Tensor q(m, type, {kQueries, 1, kDim}), k(m, type, {kKeys, 1, kDim}), v(m, type, {kKeys, 1, kDim}), o(m, type, {kQueries, 1, kDim}),
+            cu_q(m, DType::i32, {2}), cu_k(m, DType::i32, {2}), tau(m, DType::f32, {1}), kept(m, DType::i64, {1});
+        std::mt19937_64 random(41);
+        v.normal(random);
+        // The first rows read channel 0, the others channel 1. Certain are block 0, whose scores are 0, and block 9, of which the first rows see
+        // nothing: their sum is 16. One key in each of blocks 2 and 5 lies near the threshold, 3 - margin. Block 1 would add to the sum if it were
+        // certain. Keys that the first rows do not see, from the middle of block 6 on, would be far above.
+        q.fill([&](int64_t i) { return i % kDim == (i / kDim < kFirstRows ? 0 : 1) ? 1.0 : 0.0; });
+        k.fill([&](int64_t i) {
+          const int64_t key = i / kDim, channel = i % kDim, block = key / kBlock;
+          if (channel == 0) {
+            if (key == 2 * kBlock + 5 || key == 5 * kBlock + 15) return 3.0;
+            return key >= kKeys - kQueries + kFirstRows ? 90.0 : block < 2 ? 0.0 : -50.0;
+          }
+          if (channel == 1) return block == 0 || block == 9 ? 0.0 : -50.0;
+          return channel == 2 ? 127.0 : 0.0;  // nobody reads it: keys are integers in units of 1
+        });
+        cu_q.fill([](int64_t i) { return static_cast<double>(i * kQueries); });
+        cu_k.fill([](int64_t i) { return static_cast<double>(i * kKeys); });
+        tau.fill([&](int64_t) { return std::exp(3 - margin) / 16; });
+        cul_estimated_sparse_attention_args args{};
+        args.q = q, args.k = k, args.v = v, args.cu_q = cu_q, args.cu_k = cu_k, args.tau = tau, args.o = o, args.kept = kept;
+        args.block_q = 64;
+        args.block_k = args.sink = args.local = kBlock;
+        args.scale = 1;
+        ASSERT_EQ(call(m, cul_estimated_sparse_attention, args), CUL_OK) << cul_last_error();
+        EXPECT_EQ(values_of(kept), std::vector<double>{margin > 0 ? 4.0 : 2.0}) << "backend " << which << ", margin " << margin;
+        out[which] = values_of(o);
+      }
+      for (size_t i = 0; i < out[0].size(); ++i) ASSERT_NEAR(out[1][i], out[0][i], type == DType::f32 ? 1e-5 : 4e-3) << i;
+    }
 }
 
 // More query blocks than a tile of the mask has, heads in several groups, blocks of one and of two steps of tokens, tails everywhere.

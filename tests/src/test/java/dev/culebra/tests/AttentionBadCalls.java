@@ -14,6 +14,7 @@ import dev.culebra.LatentTokens;
 import dev.culebra.MlaOptions;
 import dev.culebra.Ops;
 import dev.culebra.PagedCache;
+import dev.culebra.RotaryTables;
 import dev.culebra.Tensor;
 
 /** Bad calls of attention. */
@@ -25,10 +26,24 @@ final class AttentionBadCalls {
                 on.zeros(starts, 2), on.zeros(I32, 2), null, on.zeros(BF16, 8, heads, 64), null, options);
     }
 
+    private static void sink(TestDevice on, DType type, int sinks) {
+        Ops.attention(on.stream, on.zeros(BF16, 8, 4, 64), on.zeros(BF16, 8, 2, 64), on.zeros(BF16, 8, 2, 64), on.zeros(I32, 2),
+                on.zeros(I32, 2), on.zeros(type, sinks), on.zeros(BF16, 8, 4, 64), null, AttentionOptions.DEFAULT);
+    }
+
+    private static void append(TestDevice on, DType stored, RotaryTables rotary) {
+        Ops.pagedAppend(on.stream, on.zeros(BF16, 4, 2, 64), on.zeros(BF16, 4, 2, 64), on.zeros(I64, 4), rotary,
+                new PagedCache(on.zeros(stored, 2, 8, 2, 64), on.zeros(stored, 2, 8, 2, 64)));
+    }
+
     private static void paged(TestDevice on, DType stored, int queries) {
+        paged(on, stored, queries, AttentionOptions.CAUSAL);
+    }
+
+    private static void paged(TestDevice on, DType stored, int queries, AttentionOptions options) {
         Ops.pagedAttention(on.stream, on.zeros(BF16, 2, queries, 4, 64),
                 new PagedCache(on.zeros(stored, 3, 16, 2, 64), on.zeros(stored, 3, 16, 2, 64)), on.zeros(I32, 2, 2),
-                on.zeros(I32, 2), null, on.zeros(BF16, 2, queries, 4, 64), null, AttentionOptions.CAUSAL);
+                on.zeros(I32, 2), null, on.zeros(BF16, 2, queries, 4, 64), null, options);
     }
 
     private static void merge(TestDevice on, DType logs, int rows, int width) {
@@ -54,6 +69,12 @@ final class AttentionBadCalls {
         table.bad("attention", "cu_q in i64", Refused.DTYPE, on -> attention(on, 4, 64, I64, plain), "cu_q", "i64");
         table.bad("attention", "window -2", Refused.RANGE, on -> attention(on, 4, 64, I32, plain.withWindow(-2, -1)), "window_left", "-2");
         table.bad("attention", "negative softcap", Refused.RANGE, on -> attention(on, 4, 64, I32, plain.withSoftcap(-1)), "softcap", "-1");
+        table.bad("attention", "sinks of another count", Refused.SHAPE, on -> sink(on, F32, 2), "sink", "2", "4");
+        table.bad("attention", "sinks in bf16", Refused.DTYPE, on -> sink(on, BF16, 4), "sink", "bf16");
+        table.bad("paged_attention", "a split of -1", Refused.RANGE, on -> paged(on, BF16, 1, AttentionOptions.CAUSAL.withSplitKvTokens(-1)),
+                "split_kv_tokens", "-1");
+        table.bad("paged_attention", "window -2", Refused.RANGE, on -> paged(on, BF16, 1, AttentionOptions.CAUSAL.withWindow(0, -2)),
+                "window_right", "-2");
         table.bad("paged_attention", "f8 without scales", Refused.NULL, on -> paged(on, F8E4M3, 1), "k_scale");
         table.bad("paged_attention", "17 new tokens", Refused.UNSUPPORTED, on -> paged(on, BF16, 17), "17", "16");
         table.bad("paged_attention", "a cache of another type", Refused.DTYPE, on -> paged(on, F16, 1), "k_cache", "f16");
@@ -63,6 +84,11 @@ final class AttentionBadCalls {
         table.bad("paged_append", "slot in i32", Refused.DTYPE, on -> Ops.pagedAppend(on.stream, on.zeros(BF16, 4, 2, 64),
                 on.zeros(BF16, 4, 2, 64), on.zeros(I32, 4), null,
                 new PagedCache(on.zeros(BF16, 2, 8, 2, 64), on.zeros(BF16, 2, 8, 2, 64))), "slot", "i32");
+        table.bad("paged_append", "cos without sin", Refused.NULL,
+                on -> append(on, BF16, new RotaryTables(on.zeros(F32, 4, 16), null, false)), "sin");
+        table.bad("paged_append", "R > D", Refused.SHAPE,
+                on -> append(on, BF16, new RotaryTables(on.zeros(F32, 4, 33), on.zeros(F32, 4, 33), false)), "cos", "33", "64");
+        table.bad("paged_append", "f8 without scales", Refused.NULL, on -> append(on, F8E4M3, null), "k_scale");
         table.bad("merge_states", "lse in bf16", Refused.DTYPE, on -> merge(on, BF16, 3, 64), "lse", "bf16");
         table.bad("merge_states", "rows differ", Refused.SHAPE, on -> merge(on, F32, 2, 64), "lse", "[2, 2, 4]", "3");
         table.bad("merge_states", "D differs", Refused.SHAPE, on -> merge(on, F32, 3, 32), "merged_o", "32", "64");
@@ -79,6 +105,8 @@ final class AttentionBadCalls {
         table.bad("mla_attention", "no addressing", Refused.NULL, on -> latent(on, new LatentTokens(null, null, null, null)), "page_table", "indices");
         table.bad("mla_attention", "pages without lengths", Refused.NULL,
                 on -> latent(on, new LatentTokens(on.zeros(I32, 2, 2), null, null, null)), "kv_len");
+        table.bad("mla_attention", "lengths of a list that is absent", Refused.UNSUPPORTED,
+                on -> latent(on, new LatentTokens(on.zeros(I32, 2, 2), on.zeros(I32, 2), null, on.zeros(I32, 2, 1))), "topk_len", "indices");
         table.bad("mla_attention", "a list of another batch", Refused.SHAPE,
                 on -> latent(on, LatentTokens.listed(on.zeros(I32, 3, 1, 8), null)), "indices", "[3, 1, 8]", "2");
         table.bad("mla_attention", "a split of -1", Refused.RANGE, on -> latent(on, on.zeros(BF16, 3, 16, 576), 576, pages(on),

@@ -31,6 +31,8 @@ final class EstimatedAttentionBadCalls {
         table.bad("sparse_linear_attention", "critical > 1", Refused.RANGE, on -> linear(on, 128, null, null, linear.withShares(1.5, 0)), "critical", "1.5");
         table.bad("sparse_linear_attention", "negligible < 0", Refused.RANGE, on -> linear(on, 128, null, null, linear.withShares(0.5, -0.5)), "negligible", "-0.5");
         table.bad("sparse_linear_attention", "block 0", Refused.RANGE, on -> linear(on, 128, null, null, linear.withBlock(0)), "block", "0");
+        table.bad("sparse_linear_attention", "eps -1", Refused.RANGE, on -> linear(on, 128, null, null, new SparseLinearOptions(
+                64, 0.05, 0.1, SparseLinearOptions.Phi.RELU, SparseLinearOptions.Mode.ALL, -1, 0)), "eps", "-1");
         table.bad("sparse_linear_attention", "a projection of another shape", Refused.SHAPE, on -> linear(on, 128, on.zeros(BF16, 64, 32), null, linear), "proj_w", "32");
         table.bad("sparse_linear_attention", "a projection of another type", Refused.DTYPE, on -> linear(on, 128, on.zeros(F16, 64, 64), null, linear), "proj_w", "f16");
         table.bad("sparse_linear_attention", "a bias alone", Refused.NULL, on -> linear(on, 128, null, on.zeros(BF16, 64), linear), "proj_w");

@@ -33,7 +33,8 @@ final class EstimatedAttentionCases {
                 .attribute("critical", new double[] {0.3, 0, 0.25}[i % 3])
                 .attribute("negligible", new double[] {0.2, 1, 0}[i / 2])
                 .attribute("phi", new String[] {"softmax", "elu1", "relu"}[(i + i / 3) % 3])
-                .attribute("mode", new String[] {"paper", "complement", "all"}[i / 2]);
+                .attribute("mode", new String[] {"paper", "complement", "all"}[i / 2])
+                .attribute("eps", new double[] {0.5, 1e-5, 2}[i % 3]);  // beside sums of a few units
         if (i % 2 == 0) {
             builder.normal("proj_w", dtype, 1 / Math.sqrt(width), width, width);
         }

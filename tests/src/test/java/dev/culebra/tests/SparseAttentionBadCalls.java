@@ -80,6 +80,7 @@ final class SparseAttentionBadCalls {
         var window = NeighborhoodOptions.window(3, 5);
         table.bad(op, "one window for two axes", Refused.RANGE, on -> neighborhood(on, NeighborhoodOptions.window(3)), "window", "1", "2");
         table.bad(op, "three strides for two axes", Refused.RANGE, on -> neighborhood(on, window.withStride(1, 1, 1)), "stride", "3");
+        table.bad(op, "causal for one of two axes", Refused.RANGE, on -> neighborhood(on, window.withCausal(true)), "causal", "1", "2");
         table.bad(op, "no window", Refused.RANGE, on -> neighborhood(on, NeighborhoodOptions.window(0, 5)), "window[0]", "0");
         table.bad(op, "stride beyond the window", Refused.RANGE, on -> neighborhood(on, window.withStride(4, 1)), "stride[0]", "4", "3");
         table.bad(op, "dilation 0", Refused.RANGE, on -> neighborhood(on, window.withDilation(1, 0)), "dilation[1]", "0");
