@@ -114,6 +114,17 @@ class PlantedDefectTest {
     }
 
     @Test
+    void theStrideOfAnotherTensor() {
+        assertFound(siluMul(), call -> {
+            var gate = call.in("gate");
+            call.out("y", DType.F32, ROWS, WIDTH);
+            var stride = gate.stride(0);
+            var mistaken = call.output("y").whole().slice(0, 64, 64 + ROWS * stride).reshape(ROWS, stride).slice(1, 0, WIDTH);
+            Ops.siluMul(call.stream(), gate, call.in("up"), mistaken);
+        }, Verdict.FAIL, "padded", "outside of the tensor");
+    }
+
+    @Test
     void anElementThatIsNotWritten() {
         assertFound(argmax(), call -> {
             var ids = call.out("ids", DType.I32, ROWS);
