@@ -4,12 +4,38 @@
 
 
 namespace culebra {
+namespace {
+
+// The dimensions before the last, last first. Those that lie in all tensors as one dimension would are one: three can be left.
+void merge_dimensions(const Call& call, const View& x, const View& gate, const View& y, GatedRmsNormParams& p) {
+  const View* const views[] = {&x, &gate, &y};
+  GatedRmsNormParams::Rows* const rows[] = {&p.x, &p.gate, &p.y};
+  for (int i = 0; i < 3; ++i) rows[i]->data = views[i]->data;
+  int at = 3;
+  for (int d = x.rank - 2; d >= 0; --d) {
+    if (x[d] == 1) continue;
+    bool merged = at < 3;
+    for (int i = 0; merged && i < 3; ++i)
+      if (*views[i] && views[i]->stride_of(d) != rows[i]->stride[at] * p.shape[at]) merged = false;
+    if (merged) {
+      p.shape[at] *= x[d];
+      continue;
+    }
+    if (--at < 0)
+      call.refuse(CUL_STRIDE, "x is %s; with these strides of x, gate and y its rows lie in more than three dimensions",
+                  shape_text(x).c_str());
+    p.shape[at] = x[d];
+    for (int i = 0; i < 3; ++i)
+      if (*views[i]) rows[i]->stride[at] = views[i]->stride_of(d);
+  }
+}
+
+}  // namespace
 
 GatedRmsNormParams check_gated_rms_norm(const Call& call, const cul_gated_rms_norm_args& args) {
   const View x = call.required(args.x, "x"), gate = call.optional(args.gate, "gate");
   const View weight = call.required(args.weight, "weight"), y = call.required(args.y, "y");
-  if (x.rank < 2 || x.rank > 4)
-    call.refuse(CUL_SHAPE, "x is %s; it must be [...,D] of rank 2 to 4", shape_text(x).c_str());
+  if (x.rank < 1) call.refuse(CUL_SHAPE, "x is %s; it must be [...,D]", shape_text(x).c_str());
   call.rank(weight, 1, "[D]");
   call.dtype(x, {DType::f32, DType::f16, DType::bf16});
   if (gate) call.same_dtype(gate, x);
@@ -36,15 +62,7 @@ GatedRmsNormParams check_gated_rms_norm(const Call& call, const cul_gated_rms_no
   p.weight_dtype = weight.dtype;
   p.dim = dim;
   p.groups = args.groups;
-  auto rows = [&](const View& v) {
-    GatedRmsNormParams::Rows r{v.data, {}};
-    for (int i = 0; i + 1 < v.rank; ++i) r.stride[4 - v.rank + i] = v.stride_of(i);
-    return r;
-  };
-  for (int i = 0; i + 1 < x.rank; ++i) p.shape[4 - x.rank + i] = x[i];
-  p.x = rows(x);
-  if (gate) p.gate = rows(gate);
-  p.y = rows(y);
+  merge_dimensions(call, x, gate, y, p);
   p.weight = weight.data;
   p.eps = args.eps;
   p.sigmoid = args.act == CUL_GATE_ACT_SIGMOID;

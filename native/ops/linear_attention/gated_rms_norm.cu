@@ -19,7 +19,7 @@ CUL_DEVICE_FN float activated(float gate, bool sigmoid) {
   return sigmoid ? s : gate * s;
 }
 
-// The square of a large f32 is none: f32 rows are summed in double, as on the cpu.
+// The square of a large f32 or bf16 is none in f32: their rows are summed in double, as on the cpu.
 template <class T>
 struct Squares {
   using type = float;
@@ -28,14 +28,18 @@ template <>
 struct Squares<float> {
   using type = double;
 };
+template <>
+struct Squares<bfloat16_t> {
+  using type = double;
+};
 
 // Computes: y = rms(x) weight act(gate), or rms(x act(gate)) weight; rms(h) = h / sqrt(mean(h^2) + eps) a group of channels
-// Shapes:   x, gate, y [...,D], rank up to 4; weight [D]; D = groups x columns
+// Shapes:   x, gate, y [...,D]; weight [D]; D = groups x columns
 // Layouts:  rows with inner stride 1, f32, f16 or bf16, weight the same or f32; 16-byte accesses where all is aligned
 // Tiles:    a group of a row per team: a warp up to 1024 columns, 256 threads up to 16384, 1024 beyond
 // Shared:   one number a warp
 // Order:    each thread its packs in ascending order, then a butterfly over lanes, then over warps
-// Numerics: f32, the squares of f32 rows in double; y may be x or gate: a thread reads its pack before it writes it
+// Numerics: f32, the squares of f32 and bf16 rows in double; y may be x or gate: a thread reads its pack before it writes it
 // Needs:    sm_80. Limit: x, gate and y once each; the second look at a row comes from L1
 // Source:   Zhang and Sennrich, arXiv:1910.07467; Dao and Gu, arXiv:2405.21060 (gate and groups)
 template <class T, class Team>

@@ -6,7 +6,7 @@
 namespace culebra {
 
 struct GatedRmsNormParams {
-  // Rank 4 with leading ones; the last dimension is the row.
+  // Three dimensions of rows with leading ones: what the dimensions before the last come to.
   struct Rows {
     void* data = nullptr;
     int64_t stride[3] = {};

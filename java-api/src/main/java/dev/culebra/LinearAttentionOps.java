@@ -324,7 +324,7 @@ abstract class LinearAttentionOps extends RecurrenceOps {
      * {@code y = rms(x) * weight * act(gate)}, or with the norm behind the gate {@code rms(x act(gate)) * weight},
      * where {@code rms(x) = x / sqrt(mean(x^2) + eps)} over D / groups channels at a time.
      *
-     * @param x [..., D], rank 2 to 4, half or f32
+     * @param x [..., D], half or f32; of any rank where all but three of the dimensions before the last are contiguous
      * @param gate as x; null: 1
      * @param weight [D], as x or f32
      * @param y as x; may be x or gate
