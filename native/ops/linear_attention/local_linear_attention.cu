@@ -1,4 +1,4 @@
-// local_linear_attention on the device: conjugate gradients on each query's system, which is never made.
+// local_linear_attention on the device: each query's system is made and factorised where K is at most 64, else conjugate gradients never make it.
 #include "device/barrier.h"
 #include "device/validate.h"
 #include "ops/linear_attention/local_linear_attention.h"
@@ -13,12 +13,15 @@ constexpr int kThreads = 128;
 constexpr int kMaxDim = 256;
 constexpr int kColumnsPerThread = kMaxDim / kThreads;
 constexpr int kSums = 8;
+// Up to here the system is made: K^2 / 2 multiplications a key are fewer than those of conjugate gradients, and their error is no matter of tol.
+constexpr int kDirectDim = 64;
 
 struct Scratch {
   double q[kMaxDim], mu[kMaxDim], rho[kMaxDim], residual[kMaxDim], direction[kMaxDim], image[kMaxDim];
   double coefficients[kThreads];  // of as many keys
   double values[kThreads];        // one a thread, for sums over threads
   double sums[kSums];
+  double sigma[kDirectDim * (kDirectDim + 1) / 2];  // the lower triangle, row by row
 };
 
 // The keys that a query sees, and its row of the outputs.
@@ -133,7 +136,80 @@ CUL_DEVICE_FN double apply(const Params& p, Scratch& s, const Query& q, const do
   return combine(s, omega, Add());
 }
 
-// rho = Sigma^-1 mu.
+CUL_DEVICE_FN int cell(int row, int column) { return row * (row + 1) / 2 + column; }
+
+// f(row, column) of the lower triangle from row and column `first` on, shared out over the threads.
+template <class F>
+CUL_DEVICE_FN void for_triangle(int first, int width, F f) {
+  const int n = width - first;
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x); i < n * n; i += kThreads) {
+    const int row = i / n, column = i - row * n;
+    if (column <= row) f(first + row, first + column);
+  }
+}
+
+// sigma = sum w z z^T + ridge I
+CUL_DEVICE_FN void make_system(const Params& p, Scratch& s, const Query& q, int width) {
+  const int thread = static_cast<int>(threadIdx.x);
+  for_triangle(0, width, [&](int row, int column) { s.sigma[cell(row, column)] = row == column ? q.ridge : 0.0; });
+  for (int64_t begin = 0; begin < q.visible; begin += kThreads) {
+    const int count = q.visible - begin < kThreads ? static_cast<int>(q.visible - begin) : kThreads;
+    if (thread < count) {
+      double score, again;
+      products(p, q.k + (begin + thread) * q.key_stride, s.q, s.q, score, again);
+      s.coefficients[thread] = exp(static_cast<double>(p.scale) * score - q.top);
+    }
+    __syncthreads();
+    for_triangle(0, width, [&](int row, int column) {
+      double sum = s.sigma[cell(row, column)];
+#pragma unroll 1
+      for (int j = 0; j < count; ++j) {
+        const int64_t at = q.k + (begin + j) * q.key_stride;
+        const double a = static_cast<double>(load_one(p.dtype, p.k.data, at + row)) - s.q[row];
+        const double b = static_cast<double>(load_one(p.dtype, p.k.data, at + column)) - s.q[column];
+        sum = fma(s.coefficients[j] * a, b, sum);
+      }
+      s.sigma[cell(row, column)] = sum;
+    });
+    __syncthreads();
+  }
+}
+
+// rho = Sigma^-1 mu by a Cholesky factorisation. A pivot that rounding made 0 or less is a direction without weight.
+CUL_DEVICE_FN void solve_directly(const Params& p, Scratch& s, const Query& q) {
+  const int thread = static_cast<int>(threadIdx.x), width = static_cast<int>(p.key_dim);
+  make_system(p, s, q, width);
+#pragma unroll 1
+  for (int j = 0; j < width; ++j) {
+    const double pivot = s.sigma[cell(j, j)], inverse = pivot > 0 ? 1.0 / sqrt(pivot) : 0.0;
+    __syncthreads();  // every thread has the pivot
+    for (int i = j + thread; i < width; i += kThreads) s.sigma[cell(i, j)] *= inverse;
+    if (thread == 0) s.image[j] = inverse;
+    __syncthreads();
+    for_triangle(j + 1, width, [&](int row, int column) {
+      s.sigma[cell(row, column)] = fma(-s.sigma[cell(row, j)], s.sigma[cell(column, j)], s.sigma[cell(row, column)]);
+    });
+    __syncthreads();
+  }
+  if (thread < width) s.rho[thread] = s.mu[thread];
+  __syncthreads();
+  // L, then its transpose: a column at a time.
+#pragma unroll 1
+  for (int step = 0; step < 2 * width; ++step) {
+    const bool lower = step < width;
+    const int j = lower ? step : 2 * width - 1 - step;
+    const double x = s.rho[j] * s.image[j];
+    __syncthreads();
+    if (thread == j) s.rho[j] = x;
+    if (lower ? thread > j && thread < width : thread < j)
+      s.rho[thread] = fma(-(lower ? s.sigma[cell(thread, j)] : s.sigma[cell(j, thread)]), x, s.rho[thread]);
+    __syncthreads();
+  }
+}
+
+// rho = Sigma^-1 mu by conjugate gradients, to the relative residual tol^2: outputs have its error times the condition of Sigma and what
+// cancels in omega - mu.rho, which may well be 1e4.
 CUL_DEVICE_FN void solve(const Params& p, Scratch& s, const Query& q) {
   const int thread = static_cast<int>(threadIdx.x);
   for (int i = thread; i < p.key_dim; i += kThreads) {
@@ -141,7 +217,7 @@ CUL_DEVICE_FN void solve(const Params& p, Scratch& s, const Query& q) {
     s.residual[i] = s.direction[i] = s.mu[i];
   }
   double size = dot(p, s, s.residual, s.residual);
-  const double enough = size * static_cast<double>(p.tol) * static_cast<double>(p.tol);
+  const double tol = static_cast<double>(p.tol) * static_cast<double>(p.tol), enough = size * tol * tol;
   for (int iteration = 0; iteration < p.cg_iters && size > enough && size > 0; ++iteration) {
     apply(p, s, q, s.direction, s.image);
     const double curvature = dot(p, s, s.direction, s.image);
@@ -189,10 +265,10 @@ CUL_DEVICE_FN void write_output(const Params& p, Scratch& s, const Query& q, dou
 // Shapes:   q [B,T,H,K], k [B,S,H,K], v [B,S,HV,V], K and V up to 256
 // Layouts:  inner stride 1, f32, f16 or bf16
 // Tiles:    a block has a query of one head and 128 keys at a time: a thread a key's products, then a thread a column of their sum
-// Shared:   15 KB: six vectors, a coefficient a key
+// Shared:   31 KB: six vectors, a coefficient a key, the triangle of a system up to 64 wide
 // Order:    a thread's keys in order, then parts in order; no order depends on the batch
-// Numerics: double; weights as e^(score - top) with lambda times e^-top, which leaves o as it is
-// Needs:    sm_80. Limit: 3 K multiplications in double a key and iteration; keys come from L1 and L2
+// Numerics: double, up to K = 64 solved by factorisation, beyond by conjugate gradients; weights as e^(score - top) with lambda times e^-top, which leaves o as it is
+// Needs:    sm_80. Limit: K^2 / 2 multiplications in double a key, or 3 K a key and iteration; keys come from L1 and L2
 // Source:   Zuo et al., arXiv:2510.01450
 __global__ void __launch_bounds__(kThreads) local_kernel(Params p, int64_t items) {
   CUL_SHARED(Scratch, scratch, [1]);
@@ -233,7 +309,10 @@ __global__ void __launch_bounds__(kThreads) local_kernel(Params p, int64_t items
     q.top = combine(s, top, Larger());
     q.ridge = static_cast<double>(p.ridge) * exp(-q.top < 600.0 ? -q.top : 600.0);
     const double omega = apply(p, s, q, nullptr, s.mu);
-    solve(p, s, q);
+    if (p.key_dim <= kDirectDim)
+      solve_directly(p, s, q);
+    else
+      solve(p, s, q);
     const double divisor = omega - dot(p, s, s.mu, s.rho), q_rho = dot(p, s, s.q, s.rho);
     const int64_t group = divide(p.value_heads, p.key_heads);
     for (int64_t h = head * group; h < (head + 1) * group; ++h)
