@@ -76,10 +76,10 @@ struct Problem {
 
   void run(uint32_t flags = 0) {
     auto args = glue_testing::args_of<cul_recurrence_args>();
-    args.q = q;
-    args.k = k;
-    args.v = v;
-    args.o = o;
+    args.q = views.empty() ? q : &views[0];
+    args.k = views.empty() ? k : &views[1];
+    args.v = views.empty() ? v : &views[2];
+    args.o = views.empty() ? o : &views[3];
     if (op.delta) args.beta = beta;
     if (op.token_gate || op.channel_gate) args.g = g;
     if (!cu.empty()) args.cu_seqlens = index;
@@ -95,7 +95,7 @@ struct Problem {
     if (bytes) {
       ASSERT_EQ(cul_memory_alloc(machine.device, bytes, &workspace), CUL_OK) << cul_last_error();
     }
-    args.call.flags = flags | CUL_OP_VALIDATE;
+    args.call.flags = flags | (validate ? CUL_OP_VALIDATE : 0);
     args.call.workspace = workspace;
     args.call.workspace_bytes = bytes;
     ASSERT_EQ(op.run(machine.stream, &args), CUL_OK) << cul_last_error();
@@ -160,6 +160,8 @@ struct Problem {
   std::vector<int32_t> cu;
   std::string plan;
   int32_t every = 0;
+  bool validate = true;
+  std::vector<cul_tensor> views;  // of q, k, v and o elsewhere, to run on instead
   std::unique_ptr<Tensor> checkpoints;
   Tensor q, k, v, o, beta, g, initial, final, index;
 };
@@ -232,7 +234,8 @@ TEST_P(Recurrences, giveAPackedSequenceTheBitsItHasAlone) {
   for (const Operator& op : kOperators)
     for (const DType type : {DType::f16, DType::f32}) {
       SCOPED_TRACE(op.name);
-      Problem packed(m, op, type, {1, 223, 1, 2, 24, 16}, lengths);  // three tokens belong to nobody
+      Problem packed(m, op, type, {1, 223, 1, 2, 24, 16}, lengths);
+      packed.validate = false;  // three tokens belong to nobody
       packed.run();
       packed.expect_reference(glue_testing::bound_of(type));
       for (size_t n = 0; n < lengths.size(); ++n) {
@@ -323,6 +326,41 @@ TEST_P(Recurrences, haveWideKeysThatValueHeadsShare) {
     EXPECT_EQ(GetParam() != CUL_BACKEND_CPU, p.plan.find("spans of 256 tokens") != std::string::npos) << p.plan;
     p.expect_reference(glue_testing::bound_of(p.type));
   }
+}
+
+// q, k, v and o of a token side by side, tokens so far apart that the last ones lie beyond 2^31 elements. The host backends' memory
+// becomes real where it is touched.
+TEST_P(Recurrences, reachTokensThatLieFarApart) {
+  Device m(GetParam());
+  for (const int64_t T : {3, 20})
+    for (const Operator& op : kOperators) {
+      SCOPED_TRACE(::testing::Message() << op.name << " T " << T);
+      Problem p(m, op, DType::bf16, {1, T, 1, 1, 16, 16});
+      p.run();
+      const int64_t step = ((int64_t{1} << 31) / (T - 1) / 64 + 1) * 64, shape[] = {1, T, 1, 16}, strides[] = {64, step, 16, 1};
+      ASSERT_GT((T - 1) * step, int64_t{1} << 31);
+      void* memory = nullptr;
+      if (cul_memory_alloc(m.device, static_cast<uint64_t>(((T - 1) * step + 64) * 2), &memory) != CUL_OK) GTEST_SKIP() << cul_last_error();
+      const auto row = [&](int64_t part, int64_t t) { return static_cast<bfloat16_t*>(memory) + t * step + 16 * part; };
+      const Tensor* const near[] = {&p.q, &p.k, &p.v};
+      bfloat16_t values[16];
+      for (int64_t part = 0; part < 4; ++part) {
+        p.views.push_back({row(part, 0), m.id, 4, encoding(DType::bf16), const_cast<int64_t*>(shape), const_cast<int64_t*>(strides), 0});
+        for (int64_t t = 0; t < T && part < 3; ++t) {
+          for (int64_t i = 0; i < 16; ++i) values[i] = from_float<bfloat16_t>(static_cast<float>((*near[part])[t * 16 + i]));
+          EXPECT_EQ(cul_copy(m.stream, row(part, t), values, sizeof values), CUL_OK);
+          EXPECT_EQ(cul_stream_synchronize(m.stream), CUL_OK);
+        }
+      }
+      const auto expected = p.outputs(0, T);
+      p.run();
+      for (int64_t t = 0; t < T; ++t) {
+        EXPECT_EQ(cul_copy(m.stream, values, row(3, t), sizeof values), CUL_OK);
+        EXPECT_EQ(cul_stream_synchronize(m.stream), CUL_OK);
+        for (int64_t i = 0; i < 16; ++i) EXPECT_EQ(to_float(values[i]), expected[static_cast<size_t>(t * 16 + i)]) << t;
+      }
+      EXPECT_EQ(cul_memory_free(m.device, memory), CUL_OK);
+    }
 }
 
 TEST_P(Recurrences, haveMoreHeadsThanAGridIsHigh) {

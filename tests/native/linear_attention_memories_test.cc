@@ -82,7 +82,7 @@ struct Memories {
     if (bytes) {
       ASSERT_EQ(cul_memory_alloc(machine.device, bytes, &workspace), CUL_OK) << cul_last_error();
     }
-    args.call.flags = CUL_OP_VALIDATE;
+    args.call.flags = validate;
     args.call.workspace = workspace;
     args.call.workspace_bytes = bytes;
     ASSERT_EQ(cul_mixture_of_memories(machine.stream, &args), CUL_OK) << cul_last_error();
@@ -128,6 +128,7 @@ struct Memories {
   Device& machine;
   int64_t T;
   std::vector<int32_t> lengths, from, to;
+  uint32_t validate = CUL_OP_VALIDATE;
   Tensor q, k, v, o, beta, g, ids, weights, initial, final, cu, read, write;
 };
 
@@ -138,6 +139,7 @@ INSTANTIATE_TEST_SUITE_P(Devices, MixedMemories, ::testing::ValuesIn(linear_atte
 TEST_P(MixedMemories, haveSequencesOfEveryLength) {
   Device m(GetParam());
   Memories p(m, 740, {0, 5, 600, 16, 17, 100}, {0, 4, 2, 1, 3, -1}, {0, 1, 4, 3, 2, 3});
+  p.validate = 0;  // two tokens belong to nobody
   p.run(GetParam() != CUL_BACKEND_CPU);
   p.expect_reference();
 }

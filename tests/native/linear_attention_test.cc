@@ -276,7 +276,7 @@ TEST(GatedDeltaRule, refusals) {
 TEST(GatedDeltaRule, indicesThatLeadOutsideFailTheDevice) {
   Random r(5);
   auto failure = [&](std::vector<int32_t> cu, std::vector<int32_t> read, std::vector<int32_t> write,
-                     int64_t checkpoints = 0) {
+                     int64_t checkpoints = 0, uint32_t flags = 0) {
     Cpu cpu;
     DeltaRule d(r, DType::f32, cu.empty() ? 2 : 1, 130, 1, 1, 8, 8);
     d.cu = cu;
@@ -287,12 +287,15 @@ TEST(GatedDeltaRule, indicesThatLeadOutsideFailTheDevice) {
       d.every = 64;
       d.checkpoints.push_back(d.state(checkpoints, r.normal()));
     }
-    EXPECT_EQ(cpu(cul_gated_delta_rule, d.args()), CUL_DEVICE_ERROR);
+    cul_recurrence_args args = d.args();
+    args.call.flags |= flags;
+    EXPECT_EQ(cpu(cul_gated_delta_rule, args), CUL_DEVICE_ERROR);
     return std::string(cul_last_error());
   };
   EXPECT_NE(failure({0, 9, 8}, {}, {}).find("cu_seqlens[2] = 8"), std::string::npos);
   EXPECT_NE(failure({1, 9, 10}, {}, {}).find("begins with 1"), std::string::npos);
   EXPECT_NE(failure({0, 9, 131}, {}, {}).find("T = 130"), std::string::npos);
+  EXPECT_NE(failure({0, 9, 129}, {}, {}, 0, CUL_OP_VALIDATE).find("ends with 129"), std::string::npos);
   EXPECT_NE(failure({}, {0, 2}, {0, 1}).find("state_read_index[1] = 2"), std::string::npos);
   EXPECT_NE(failure({}, {0, 1}, {-2, 1}).find("state_write_index[0] = -2"), std::string::npos);
   EXPECT_NE(failure({0, 65, 130}, {}, {}, 1).find("checkpoints has 1 rows"), std::string::npos);
@@ -514,10 +517,11 @@ TEST(MixtureOfMemories, idsOutsideTheMemoriesFailTheDevice) {
 TEST(LocalLinearAttention, lengthsThatContradictEachOtherFailTheDevice) {
   Random r(13);
   const Array q(DType::f32, {1, 4, 1, 8}, r.normal()), k(DType::f32, {1, 6, 1, 8}, r.normal()), o(DType::f32, {1, 4, 1, 8});
-  const auto status = [&](std::vector<double> queries, std::vector<double> keys) {
+  const auto status = [&](std::vector<double> queries, std::vector<double> keys, uint32_t flags = 0) {
     Cpu cpu;
     const Array cu_queries(DType::i32, {3}, values(std::move(queries))), cu_keys(DType::i32, {3}, values(std::move(keys)));
     cul_local_linear_attention_args args{};
+    args.call.flags = flags;
     args.q = q;
     args.k = k;
     args.v = k;
@@ -533,6 +537,9 @@ TEST(LocalLinearAttention, lengthsThatContradictEachOtherFailTheDevice) {
   EXPECT_EQ(status({1, 1, 4}, {0, 3, 6}), CUL_DEVICE_ERROR);
   EXPECT_EQ(status({0, 2, 1}, {0, 3, 6}), CUL_DEVICE_ERROR);
   EXPECT_EQ(status({0, 1, 4}, {0, 3, 7}), CUL_DEVICE_ERROR);
+  EXPECT_EQ(status({0, 1, 3}, {0, 3, 6}), CUL_OK) << "the fourth query belongs to none";
+  EXPECT_EQ(status({0, 1, 3}, {0, 3, 6}, CUL_OP_VALIDATE), CUL_DEVICE_ERROR);
+  EXPECT_EQ(status({0, 1, 4}, {0, 2, 5}, CUL_OP_VALIDATE), CUL_OK) << "a cache may be larger than what it holds";
 }
 
 TEST(LinearAttention, emptyWorkSucceeds) {

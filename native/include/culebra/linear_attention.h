@@ -23,7 +23,8 @@ enum { CUL_GATE_LOG = 0, CUL_GATE_SOFTPLUS = 1, CUL_GATE_LOWER_BOUND = 2 };
  * gate_mode (gated_delta_rule and kda): LOG: g is the log decay; SOFTPLUS: g = -exp(a_log) softplus(a + dt_bias);
  * LOWER_BOUND (kda): g = lower_bound sigmoid(exp(a_log) (a + dt_bias)); a as q [B,T,HV] or [B,T,HV,K], a_log f32 [HV],
  * dt_bias f32 [HV] or [HV,K]. Log gates below -30 count as -30.
- * States f32 [N,HV,V,K] (or K,V), N = B, or the number of intervals of cu_seqlens i32 [N+1] (then B = 1). final_state may
+ * States f32 [N,HV,V,K] (or K,V), N = B, or the number of intervals of cu_seqlens i32 [N+1] (then B = 1), from 0 to T: tokens behind
+ * its end are neither read nor written, and an error with CUL_OP_VALIDATE. final_state may
  * be initial_state. With state_read_index, state_write_index i32 [N] (both or neither) the states are pools [P,...]: row -1 skips the
  * sequence (output 0, pool untouched); initial_state and final_state are then one and the same pool, or final_state
  * gets the written rows only. checkpoints f32 [C,HV,V,K]: the state after each checkpoint_every tokens.
@@ -174,8 +175,8 @@ CUL_API cul_status cul_mixture_of_memories(cul_stream* stream, const cul_mixture
  * that a query sees, w = e^(scale q.k), z = k - q, omega = sum w, mu = sum w z, Sigma = sum w z z^T + ridge_lambda I,
  * rho = Sigma^-1 mu, o = sum w (1 - z.rho) v / (omega - mu.rho). q [B,T,H,K]; k [B,S,H,K], v [B,S,HV,V] are the cache: the
  * queries are its last T positions, causal; o [B,T,HV,V]; S >= T. Packed: cu_seqlens of the queries and cu_seqlens_k of the
- * cache, i32 [N+1], both or neither; then B = 1. Conjugate gradients stop at the relative residual tol or after cg_iters; an
- * exact solution is always allowed. */
+ * cache, i32 [N+1], both or neither; then B = 1. Conjugate gradients stop at a relative residual of at most tol or after
+ * cg_iters; an exact solution is always allowed: cpu, and device up to K = 64. */
 typedef struct cul_local_linear_attention_args {
   cul_op_call call;
   const cul_tensor* q;
@@ -228,7 +229,8 @@ CUL_API cul_status cul_conv_fft(cul_stream* stream, const cul_conv_fft_args* arg
 enum { CUL_GATE_ACT_SILU = 0, CUL_GATE_ACT_SIGMOID = 1 };
 
 /* y = rms(x) * weight * act(gate), or with norm_before_gate 0: rms(x act(gate)) * weight; rms over D / groups channels at
- * a time. x, gate?, y [..., D] (rank 2..4), one dtype; weight [D] as x or f32. In place allowed. */
+ * a time. x, gate?, y [..., D], one dtype; weight [D] as x or f32. In place allowed.
+ * Strides are free as long as rows lie in at most three dimensions: contiguous ones count as one. */
 typedef struct cul_gated_rms_norm_args {
   cul_op_call call;
   const cul_tensor* x;

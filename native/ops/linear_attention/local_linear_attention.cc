@@ -94,6 +94,7 @@ std::string LocalLinearAttentionParams::invalid_text(int64_t n) const {
     if (!valid_starts(cu, n, limit))
       return format("%s[%lld] = %d; it must lie between its predecessor %d and %lld", name, ll(n + 1), cu[n + 1], cu[n], ll(limit));
   }
+  if (unclaimed(n)) return format("cu_seqlens ends with %d; the validator wants it to end with T = %lld", cu_queries[n + 1], ll(queries));
   return format("sequence %lld has %lld keys but %lld queries, which are the last of them", ll(n), ll(at(n).keys), ll(at(n).queries));
 }
 

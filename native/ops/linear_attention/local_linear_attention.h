@@ -27,11 +27,13 @@ struct LocalLinearAttentionParams {
     return {0, cu_queries[n], cu_queries[n + 1] - cu_queries[n], cu_keys[n], cu_keys[n + 1] - cu_keys[n]};
   }
 
+  // CUL_OP_VALIDATE: behind sequence n, the last, are queries of none.
+  CUL_NUMERIC bool unclaimed(int64_t n) const { return validate && n + 1 == sequences && cu_queries[n + 1] != queries; }
   // Packed sequences (abi/indices.h).
   int64_t index_items() const { return cu_queries ? sequences : 0; }
   CUL_NUMERIC bool valid(int64_t n) const {
     return valid_starts(cu_queries, n, queries) && valid_starts(cu_keys, n, keys) &&
-           cu_keys[n + 1] - cu_keys[n] >= cu_queries[n + 1] - cu_queries[n];
+           cu_keys[n + 1] - cu_keys[n] >= cu_queries[n + 1] - cu_queries[n] && !unclaimed(n);
   }
   std::string invalid_text(int64_t n) const;
 };

@@ -8,6 +8,7 @@ Sequences check_sequences(const Call& call, int64_t batch, int64_t tokens, const
   Sequences s;
   s.count = batch;
   s.tokens = tokens;
+  s.every_token = call.validate();
   if (cu_seqlens) {
     call.rank(cu_seqlens, 1, "[N+1]");
     call.dtype(cu_seqlens, {DType::i32});
@@ -48,6 +49,8 @@ std::string Sequences::invalid_text(int64_t n) const {
   if (cu_seqlens && !valid_starts(cu_seqlens, n, tokens))
     return format("cu_seqlens[%lld] = %d; it must lie between its predecessor %d and T = %lld", ll(n + 1), cu_seqlens[n + 1], cu_seqlens[n],
                   ll(tokens));
+  if (cu_seqlens && every_token && n + 1 == count && cu_seqlens[count] != tokens)
+    return format("cu_seqlens ends with %d; the validator wants it to end with T = %lld", cu_seqlens[count], ll(tokens));
   const bool read = !valid_row(read_index[n]);
   return format("state_%s_index[%lld] = %d; it must be -1 or a row of the pool of %lld", read ? "read" : "write", ll(n),
                 read ? read_index[n] : write_index[n], ll(state_rows));

@@ -23,6 +23,7 @@ struct Sequences {
   const int32_t* read_index = nullptr;
   const int32_t* write_index = nullptr;
   int64_t state_rows = 0;  // extent of the state tensors' first dimension
+  bool every_token = false;  // CUL_OP_VALIDATE: cu_seqlens must end with T
 
   Sequence at(int64_t n) const {
     Sequence s;
@@ -39,6 +40,7 @@ struct Sequences {
   int64_t index_items() const { return count; }
   CUL_NUMERIC bool valid(int64_t n) const {
     if (cu_seqlens && !valid_starts(cu_seqlens, n, tokens)) return false;
+    if (cu_seqlens && every_token && n + 1 == count && cu_seqlens[count] != tokens) return false;
     return !read_index || (valid_row(read_index[n]) && valid_row(write_index[n]));
   }
   std::string invalid_text(int64_t n) const;

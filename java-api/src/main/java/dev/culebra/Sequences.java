@@ -5,8 +5,8 @@ import org.jspecify.annotations.Nullable;
 /**
  * How tokens make sequences, and where their states lie. The two indices come together or not at all.
  *
- * @param cuSeqlens i32 [N+1]: where N packed sequences begin, from 0 on; then B is 1; null: each row of the batch is
- *     one
+ * @param cuSeqlens i32 [N+1]: where N packed sequences begin, from 0 on, and the last one's end, T; then B is 1; null: each row of
+ *     the batch is one. Tokens behind an end before T are neither read nor written, and an error with {@code culebra.check=true}
  * @param readIndex i32 [N]: the row of the state pool that a sequence starts from; -1 skips it: its output is 0
  * @param writeIndex i32 [N]: the row that its final state goes to; -1 skips it
  */
