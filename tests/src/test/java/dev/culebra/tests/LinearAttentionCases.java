@@ -284,7 +284,7 @@ final class LinearAttentionCases {
         var builder = new CaseBuilder("local_linear_attention", seed, dtype, i);
         var heads = 1 + i % 2;
         var valueHeads = heads * (1 + i % 3);
-        var keys = new int[] {8, 16, 24}[i % 3];
+        var keys = i == 8 ? 72 : new int[] {8, 16, 24}[i % 3];
         var values = new int[] {24, 8, 16}[i % 3];
         var batch = i % 3 == 1 ? 1 : 2;
         var queries = i % 3 == 1 ? 12 : 3 + i;
@@ -300,7 +300,8 @@ final class LinearAttentionCases {
                 .attribute("cg_iters", 64)
                 .attribute("tol", 1e-7);
         if (i % 4 == 3) {
-            builder.attribute("scale", 0.5);
+            // At 1 a residual of tol would be an error of a hundredth.
+            builder.attribute("scale", i == 7 ? 1.0 : 0.5);
         }
         return builder.check("o", Metric.RMS_RATIO, dtype == DType.F32 ? 1e-4 : CaseBuilder.bound(dtype)).build(dtype);
     }
