@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one call: run it from the repository's root on the GPU machine.
-#   [PART=tests|benchmarks] [MARLIN=FOLDER] [GEMM_MINUTES=4] [LINEAR_ATTENTION_MINUTES=4] benchmarks/run-gpu.sh BUNDLE.tar.xz RESULTS_FOLDER
-# PART: one half alone, for machines whose calls are limited to ten minutes. MARLIN: a folder with the built package of
-# github.com/IST-DASLab/marlin, a peer of the matrix products beside torch's cuBLAS. GEMM_MINUTES: for the matrix products' rows.
+#   [PART=tests|benchmarks] [MINUTES=4] [FAMILIES="gemm moe"] [MARLIN=FOLDER] [SANITIZE="gemm w4a16_gemm"] benchmarks/run-gpu.sh BUNDLE.tar.xz RESULTS_FOLDER
+# PART: one half alone, for machines whose calls are limited. MINUTES: for the rows of each family; what does not fit is left out, and listed:
+# all seven steps of the benchmarks and JMH take six to nine times as long. FAMILIES: these alone, of gemm gemm-invariant linear-attention attention
+# sparse-attention kv-cache moe jmh. MARLIN: a folder with the built package of github.com/IST-DASLab/marlin, a peer of the matrix products beside
+# torch's cuBLAS. SANITIZE: operators whose cases run under compute-sanitizer, where there is one.
 # Leaves one JSON a step, a log and a summary; commit them under benchmarks/results/<device>/. Fails if any step failed.
 set -uo pipefail
 bundle=$1
@@ -13,6 +15,8 @@ trap 'rm -rf "$work"' EXIT
 tar -C "$work" -xJf "$bundle" || exit 1
 culebra=$work/culebra-bundle/bin/culebra
 export CULEBRA_HOME=$PWD
+library=$work/culebra-bundle/lib/libculebra.so
+commit=$(git describe --always --dirty --abbrev=12 --exclude="*" 2>/dev/null || echo unknown)
 failed=0
 
 step() {  # step NAME SECONDS COMMAND...
@@ -30,30 +34,45 @@ run_tests() {
   step verify 180 "$culebra" verify --backend cuda --json "$results/verify.json" tests/cases
   step tests 180 "$culebra" test --json "$results/tests.json"
   command -v compute-sanitizer >/dev/null || return 0
-  step memcheck 180 compute-sanitizer --error-exitcode 9 "$culebra" verify --backend cuda tests/cases/w4a16_gemm tests/cases/gemm
-  step racecheck 180 compute-sanitizer --tool racecheck --error-exitcode 9 "$culebra" verify --backend cuda tests/cases/w4a16_gemm
+  local cases=() operator
+  for operator in ${SANITIZE:-w4a16_gemm gemm}; do cases+=("tests/cases/$operator"); done
+  step memcheck 180 compute-sanitizer --error-exitcode 9 "$culebra" verify --backend cuda "${cases[@]}"
+  step racecheck 180 compute-sanitizer --tool racecheck --error-exitcode 9 "$culebra" verify --backend cuda "${cases[@]}"
+}
+
+minutes=${MINUTES:-4}
+limit=$(awk "BEGIN {print int($minutes * 60 + 90)}")  # the last row and the start of Python are not in a family's minutes
+wanted() { [ -z "${FAMILIES:-}" ] || [[ " $FAMILIES " == *" $1 "* ]]; }
+family() {  # family NAME SCRIPT [OPTION]...: benchmarks/SCRIPT
+  local name=$1 script=$2
+  shift 2
+  wanted "$name" || return 0
+  step "$name" "$limit" python3 "benchmarks/$script" --library "$library" --output "$results/${name//-/_}.json" --minutes "$minutes" \
+    --commit "$commit" "$@"
+}
+plot() {  # plot NAME SCRIPT RESULT...: where all results are there
+  local name=$1 script=$2 result files=()
+  shift 2
+  for result in "$@"; do
+    [ -f "$results/$result.json" ] || return 0
+    files+=("$results/$result.json")
+  done
+  step "$name-plot" 30 python3 "benchmarks/$script" "${files[@]}" "$results/$name.svg"
 }
 
 run_benchmarks() {
-  local library=$work/culebra-bundle/lib/libculebra.so commit
-  commit=$(git describe --always --dirty --abbrev=12 --exclude="*" 2>/dev/null || echo unknown)
-  step gemm 540 python3 benchmarks/gemm/bench_gemm.py --library "$library" --output "$results/gemm.json" --minutes "${GEMM_MINUTES:-4}" \
-    --commit "$commit" ${MARLIN:+--marlin "$MARLIN"}
-  step gemm-invariant 120 python3 benchmarks/gemm/bench_gemm.py --library "$library" --output "$results/gemm_batch_invariant.json" --batch-invariant \
-    --minutes 1.5 --commit "$commit"
-  [ -f "$results/gemm.json" ] && step gemm-plot 10 python3 benchmarks/plot_speedup.py "$results/gemm.json" "$results/gemm.svg"
-  step linear-attention 420 python3 benchmarks/linear_attention/bench_linear_attention.py --library "$library" \
-    --output "$results/linear_attention.json" --minutes "${LINEAR_ATTENTION_MINUTES:-4}" --commit "$commit"
-  [ -f "$results/linear_attention.json" ] && step linear-plot 10 python3 benchmarks/linear_attention/plot.py "$results/linear_attention.json" \
-    "$results/linear_attention.svg"
-  step attention 330 python3 benchmarks/attention/bench_attention.py --library "$library" --output "$results/attention.json" --minutes 5 --commit "$commit"
-  step sparse-attention 330 python3 benchmarks/sparse_attention/bench_sparse_attention.py --library "$library" \
-    --output "$results/sparse_attention.json" --minutes 5 --commit "$commit"
-  step kv-cache 330 python3 benchmarks/kv_cache/bench_kv_cache.py --library "$library" --output "$results/kv_cache.json" --minutes 5 --commit "$commit"
-  [ -f "$results/attention.json" ] && [ -f "$results/sparse_attention.json" ] && [ -f "$results/kv_cache.json" ] && step attention-plot 10 \
-    python3 benchmarks/attention/plot.py "$results"/{attention,sparse_attention,kv_cache}.json "$results/attention.svg"
-  step moe 330 python3 benchmarks/moe/bench_moe.py --library "$library" --output "$results/moe.json" --minutes 5 --commit "$commit"
-  [ -f "$results/moe.json" ] && step moe-plot 10 python3 benchmarks/moe/plot.py "$results/moe.json" "$results/moe.svg"
+  family gemm gemm/bench_gemm.py ${MARLIN:+--marlin "$MARLIN"}
+  family gemm-invariant gemm/bench_gemm.py --batch-invariant
+  family linear-attention linear_attention/bench_linear_attention.py
+  family attention attention/bench_attention.py
+  family sparse-attention sparse_attention/bench_sparse_attention.py
+  family kv-cache kv_cache/bench_kv_cache.py
+  family moe moe/bench_moe.py
+  plot gemm plot_speedup.py gemm
+  plot linear_attention linear_attention/plot.py linear_attention
+  plot attention attention/plot.py attention sparse_attention kv_cache
+  plot moe moe/plot.py moe
+  wanted jmh || return 0
   step bench 120 "$culebra" bench --backend cuda --json
   step jmh 240 "$work/culebra-bundle/runtime/bin/java" --sun-misc-unsafe-memory-access=allow \
     -Dculebra.library="$library" -jar "$(find "$work/culebra-bundle" -name "*benchmarks.jar")" \
