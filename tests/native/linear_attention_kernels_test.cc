@@ -1,9 +1,14 @@
 // The recurrences on every backend against the recurrence in double, where the cases do not reach: lengths around the chunk, hostile
 // gates and keys, and what must be the same bits.
+#include <sys/mman.h>
+
 #include <memory>
 
 #include "culebra/linear_attention.h"
 #include "linear_attention_devices.h"
+#if CULEBRA_HAS_SIMT
+#include "backends/simt/emulator/global_memory.h"
+#endif
 
 namespace culebra {
 namespace {
@@ -71,6 +76,7 @@ struct Problem {
     for (int64_t n = 0; n < count(); ++n) rows += length(n) / every;
     checkpoints = std::make_unique<Tensor>(machine, DType::f32, std::vector<int64_t>{rows, s.HV, s.V, s.K});
   }
+  std::vector<cul_tensor> far;  // q, k, v and o somewhere else, instead of the tensors
   int64_t length(int64_t n) const { return cu.empty() ? s.T : cu[static_cast<size_t>(n) + 1] - cu[static_cast<size_t>(n)]; }
   int64_t count() const { return cu.empty() ? s.B : static_cast<int64_t>(cu.size()) - 1; }
 
@@ -80,6 +86,7 @@ struct Problem {
     args.k = k;
     args.v = v;
     args.o = o;
+    if (!far.empty()) args.q = &far[0], args.k = &far[1], args.v = &far[2], args.o = &far[3];
     if (op.delta) args.beta = beta;
     if (op.token_gate || op.channel_gate) args.g = g;
     if (!cu.empty()) args.cu_seqlens = index;
@@ -171,9 +178,9 @@ INSTANTIATE_TEST_SUITE_P(Devices, Recurrences, ::testing::ValuesIn(devices()), [
 TEST_P(Recurrences, haveEveryLengthAroundAChunk) {
   Device m(GetParam());
   for (const Operator& op : kOperators)
-    for (const int64_t T : {1, 16, 17, 64, 65, 130}) {
+    for (const int64_t T : {1, 16, 17, 64, 65, 130, 1000}) {
       SCOPED_TRACE(::testing::Message() << op.name << " T " << T);
-      Problem p(m, op, T % 2 ? DType::bf16 : DType::f16, {1, T, 1, 2, T == 65 ? 72 : 24, T == 130 ? 40 : 24}, {}, T == 64 ? 0 : 8);
+      Problem p(m, op, T % 2 ? DType::bf16 : DType::f16, {1, T, 1, 2, T == 65 ? 72 : 24, T == 130 ? 40 : T == 1000 ? 8 : 24}, {}, T == 64 ? 0 : 8);
       p.run();
       p.expect_reference(glue_testing::bound_of(p.type));
     }
@@ -324,6 +331,51 @@ TEST_P(Recurrences, haveWideKeysThatValueHeadsShare) {
     p.run();
     EXPECT_EQ(GetParam() != CUL_BACKEND_CPU, p.plan.find("spans of 256 tokens") != std::string::npos) << p.plan;
     p.expect_reference(glue_testing::bound_of(p.type));
+  }
+}
+
+// q, k and v of a token side by side, o behind them all, tokens so far apart that the last ones lie beyond 2^31 elements; memory becomes real where
+// it is touched.
+TEST_P(Recurrences, reachTokensThatLieFarApart) {
+  Device m(GetParam());
+  for (const int64_t T : {3, 20}) {
+    const int64_t step = ((int64_t{1} << 31) / (T - 1) / 64 + 1) * 64;
+    ASSERT_GT((T - 1) * step, int64_t{1} << 31);
+    const int64_t span = (T - 1) * step + 64;
+    const auto bytes = static_cast<size_t>(2 * span) * sizeof(bfloat16_t);
+    void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    ASSERT_NE(memory, MAP_FAILED);
+    const auto row = [&](size_t part, int64_t t) {
+      return static_cast<bfloat16_t*>(memory) + t * step + (part == 3 ? span : 16 * static_cast<int64_t>(part));
+    };
+    int64_t shape[] = {1, T, 1, 16}, strides[] = {T * step, step, 16, 1};
+#if CULEBRA_HAS_SIMT
+    for (int64_t t = 0; t < T; ++t)  // what emulated kernels may touch
+      for (const auto& [part, parts] : {std::pair<size_t, size_t>{0, 3}, {3, 1}}) {
+        simt::register_global(row(part, t), parts * 16 * sizeof(bfloat16_t));
+        simt::mark_initialized(row(part, t), parts * 16 * sizeof(bfloat16_t));
+      }
+#endif
+    for (const Operator& op : kOperators) {
+      SCOPED_TRACE(::testing::Message() << op.name << " T " << T);
+      Problem p(m, op, DType::bf16, {1, T, 1, 1, 16, 16});
+      p.run();
+      const auto expected = p.outputs(0, T);
+      const Tensor* const near[] = {&p.q, &p.k, &p.v};
+      for (size_t part = 0; part < 4; ++part) {
+        p.far.push_back({row(part, 0), m.id, 4, glue_testing::encoding(DType::bf16), shape, strides, 0});
+        for (int64_t t = 0; t < T && part < 3; ++t)
+          for (int64_t i = 0; i < 16; ++i) row(part, t)[i] = from_float<bfloat16_t>(static_cast<float>((*near[part])[t * 16 + i]));
+      }
+      p.run();
+      for (int64_t t = 0; t < T; ++t)
+        for (int64_t i = 0; i < 16; ++i) EXPECT_EQ(to_float(row(3, t)[i]), expected[static_cast<size_t>(t * 16 + i)]) << t;
+    }
+#if CULEBRA_HAS_SIMT
+    for (int64_t t = 0; t < T; ++t)
+      for (const size_t part : {0, 3}) simt::unregister_global(row(part, t));
+#endif
+    EXPECT_EQ(munmap(memory, bytes), 0);
   }
 }
 
