@@ -135,7 +135,9 @@ class QueryTile {
       const C *k[kKeys], *v[kKeys], *next_k[kKeys], *next_v[kKeys];
       for (int64_t j = begin; j < end; ++j) {
         std::tie(k[j - begin], v[j - begin]) = at(j);
-        if constexpr (kAhead) std::tie(next_k[j - begin], next_v[j - begin]) = ahead(j);
+        if constexpr (kAhead) {
+          if (!matrix_) std::tie(next_k[j - begin], next_v[j - begin]) = ahead(j);
+        }
         if (matrix_ || !in_place<C>()) load_key(j - tile, k[j - begin], v[j - begin]);
       }
       if (matrix_) {
